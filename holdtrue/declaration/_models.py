@@ -1,0 +1,414 @@
+"""What a declaration may say: frozen, typed, every field described."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from holdtrue.declaration._values import Duration, Rate, Share
+
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
+
+# Every metric with the direction in which it is better and the tasks it fits.
+METRICS: dict[str, tuple[Literal["higher", "lower"], frozenset[str]]] = {
+    "roc_auc": ("higher", frozenset({"classification"})),
+    "average_precision": ("higher", frozenset({"classification"})),
+    "accuracy": ("higher", frozenset({"classification"})),
+    "f1": ("higher", frozenset({"classification"})),
+    "log_loss": ("lower", frozenset({"classification"})),
+    "brier": ("lower", frozenset({"classification"})),
+    "rmse": ("lower", frozenset({"regression"})),
+    "mae": ("lower", frozenset({"regression"})),
+    "r2": ("higher", frozenset({"regression"})),
+}
+Metric = Literal[
+    "roc_auc", "average_precision", "accuracy", "f1", "log_loss", "brier", "rmse", "mae", "r2"
+]
+DEFAULT_METRICS: dict[str, tuple[Metric, ...]] = {
+    "classification": ("roc_auc", "log_loss", "brier"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+def _utc(value: datetime) -> datetime:
+    """A time without a zone is UTC."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Section(BaseModel):
+    """A part of a declaration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(Section):
+    """Where the rows come from: exactly one of the keys."""
+
+    python: ImportPath | None = None
+    """Import path of a function ``(start, end) -> DataFrame or Arrow table`` that returns the rows with event time in [start, end)."""
+    files: str | None = Field(default=None, min_length=1)
+    """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files, relative to the project's folder."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.python is None) == (self.files is None):
+            message = "expected exactly one of: python, files"
+            raise ValueError(message)
+        return self
+
+
+class Bounds(Section):
+    """The smallest and the largest number that is acceptable."""
+
+    min: float | None = None
+    """Smallest acceptable value (inclusive)."""
+    max: float | None = None
+    """Largest acceptable value (inclusive)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            message = f"min ({self.min:g}) is greater than max ({self.max:g})"
+            raise ValueError(message)
+        return self
+
+
+class ColumnContract(Bounds):
+    """What must hold for the values of one column."""
+
+    type: Literal["integer", "number", "string", "boolean", "time"] | None = None
+    """Kind of the values."""
+    missing: Share = 1.0
+    """Largest acceptable share of missing values."""
+    allowed: tuple[str | int | float | bool, ...] | None = None
+    """The only acceptable values."""
+    unique: bool = False
+    """Whether each value may occur only once."""
+
+
+class Contract(Section):
+    """What must hold before a row is learnt from."""
+
+    rows: Bounds = Bounds(min=1)
+    """How many rows a snapshot must have."""
+    columns: dict[str, ColumnContract] = {}
+    """Rules by column."""
+    quarantine: Share = 0.01
+    """Largest acceptable share of rows that break a rule; such rows are set aside, with the reason."""
+
+
+class Data(Section):
+    """What the model learns from."""
+
+    source: Source
+    """Where the rows come from."""
+    target: str
+    """Column to predict. A row without it has no label and is not learnt from."""
+    time: str | None = None
+    """Column with the time of the event: it orders the split and windows the monitor. Without a zone it is UTC."""
+    key: tuple[str, ...] = ()
+    """Columns that identify a row: they join labels to predictions when they arrive."""
+    labels_after: Duration = timedelta(days=1)
+    """How late the truth is known."""
+    window: Duration | None = None
+    """How much history one training reads; all there is where left out. Needs `time`."""
+    as_of: Annotated[datetime, AfterValidator(_utc)] | None = None
+    """Pretend that it is this moment: for data that have ended. The command's --as-of goes before it."""
+    contract: Contract = Contract()
+    """What must hold before a row is learnt from."""
+
+    @model_validator(mode="after")
+    def _window_needs_time(self) -> Self:
+        if self.window is not None and self.time is None:
+            message = "window needs `time`: the column with the time of the event"
+            raise ValueError(message)
+        return self
+
+
+class Features(Section):
+    """Which columns the model sees. Left out: every column but target, time and key, by its type."""
+
+    numeric: tuple[str, ...] = ()
+    """Columns used as numbers."""
+    categorical: tuple[str, ...] = ()
+    """Columns used as categories."""
+    exclude: tuple[str, ...] = ()
+    """Columns that are never used, when the others are found by type."""
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        twice = sorted(set(self.numeric) & set(self.categorical))
+        if twice:
+            message = f"both numeric and categorical: {', '.join(twice)}"
+            raise ValueError(message)
+        return self
+
+
+class Range(Section):
+    """The values that one parameter may take: exactly one of the keys int, float and choice."""
+
+    int: tuple[int, int] | None = None
+    """Whole numbers from the first to the second, both included."""
+    float: tuple[float, float] | None = None
+    """Numbers from the first to the second."""
+    choice: tuple[str | int | float | bool | None, ...] | None = Field(default=None, min_length=1)
+    """One of these."""
+    log: bool = False
+    """Search on a logarithmic scale; the values must be greater than 0."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [key for key in ("int", "float", "choice") if getattr(self, key) is not None]
+        if len(given) != 1:
+            message = "expected exactly one of: int, float, choice"
+            raise ValueError(message)
+        bounds = self.int or self.float
+        if bounds is None:
+            if self.log:
+                message = "log needs int or float"
+                raise ValueError(message)
+        elif bounds[0] > bounds[1]:
+            message = f"low ({bounds[0]:g}) is greater than high ({bounds[1]:g})"
+            raise ValueError(message)
+        elif self.log and bounds[0] <= 0:
+            message = f"log needs values greater than 0, low is {bounds[0]:g}"
+            raise ValueError(message)
+        return self
+
+
+class Candidate(Section):
+    """One kind of model that may win."""
+
+    estimator: ImportPath
+    """Import path of a scikit-learn compatible estimator class."""
+    params: dict[str, Any] = {}
+    """Constant arguments of the estimator."""
+    space: dict[str, Range] = {}
+    """Arguments that are searched for."""
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        twice = sorted(set(self.params) & set(self.space))
+        if twice:
+            message = f"both in params and in space: {', '.join(twice)}"
+            raise ValueError(message)
+        return self
+
+
+class Model(Section):
+    """What is searched."""
+
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    """The kinds of model that may win."""
+
+
+class Tune(Section):
+    """How it is searched."""
+
+    metric: Metric
+    """What is optimised, as the mean over the folds."""
+    trials: PositiveInt = 20
+    """How many settings are tried, over all candidates."""
+    timeout: Duration = timedelta(minutes=30)
+    """Start no new trial after this."""
+    folds: int = Field(default=3, ge=2, le=20)
+    """In how many parts the training rows are cut; in order of time where there is one."""
+    sample: Share = 1.0
+    """Share of the training rows that trials see; the final fit sees all."""
+    warm_start: bool = True
+    """Begin with the best settings of this system's earlier studies."""
+
+
+class Evaluate(Section):
+    """How the model is judged before it is trusted."""
+
+    test: Duration | Share = 0.2
+    """The rows that are never tuned on: the end of the window (30d, needs `data.time`) or a share of the rows (20%)."""
+    metrics: tuple[Metric, ...] = ()
+    """What is measured; a usual set for the task where left out."""
+    slices: tuple[str, ...] = ()
+    """Columns by whose values it is measured too."""
+    confidence: Share = 0.95
+    """Level of the intervals."""
+
+
+class Gate(Section):
+    """One thing that must hold before a model is promoted: exactly one of at_least, at_most and better_than."""
+
+    metric: Metric
+    """What is looked at."""
+    at_least: float | None = None
+    """Smallest acceptable value."""
+    at_most: float | None = None
+    """Largest acceptable value."""
+    better_than: Literal["champion"] | None = None
+    """Better than the model that is served now, on the same rows; holds when there is none."""
+    confidence: Share = 0.95
+    """With better_than: how sure the difference must be."""
+    slice: str | None = None
+    """Each value of this column must pass by itself. One of evaluate.slices."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("at_least", "at_most", "better_than") if getattr(self, key) is not None]
+        if len(given) != 1:
+            message = "expected exactly one of: at_least, at_most, better_than"
+            raise ValueError(message)
+        return self
+
+
+class Replicas(Section):
+    """How many copies of the model answer."""
+
+    min: PositiveInt = 1
+    """Always at least this many."""
+    max: PositiveInt = 1
+    """Never more than this many."""
+    target_ongoing_requests: PositiveInt = 32
+    """Requests that one copy works on at a time before another is started."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            message = f"min ({self.min}) is greater than max ({self.max})"
+            raise ValueError(message)
+        return self
+
+
+class Serve(Section):
+    """How the model is served over HTTP, on this machine only."""
+
+    port: int = Field(default=8700, ge=1024, le=65_535)
+    """Port of the endpoint on the loopback address."""
+    replicas: Replicas = Replicas()
+    """How many copies of the model answer."""
+    capture: Share = 1.0
+    """Share of the answered rows that are kept for the monitor."""
+    max_body_bytes: int = Field(default=16_000_000, ge=1_000, le=1_000_000_000)
+    """Larger requests are refused."""
+
+
+class Performance(Section):
+    """When the model is held to have become worse, once labels are known."""
+
+    metric: Metric
+    """What is looked at."""
+    worse_than: Share = 0.1
+    """Relative loss against the evaluation that is not acceptable any more."""
+
+
+class Monitor(Section):
+    """What is watched once a model is served."""
+
+    every: Duration = timedelta(hours=1)
+    """How often the deployment `monitor` runs."""
+    window: Duration = timedelta(days=1)
+    """How much traffic is compared at a time."""
+    false_alarms: Rate = Rate(1, timedelta(days=30))
+    """How many false drift alarms are acceptable; the thresholds are calibrated to keep this."""
+    performance: Performance | None = None
+    """When the model is held to have become worse."""
+
+
+class Retrain(Section):
+    """When the model is trained again without anybody asking."""
+
+    on: tuple[Literal["drift", "performance"], ...] = ("drift", "performance")
+    """What leads to it."""
+    cooldown: Duration = timedelta(days=1)
+    """Shortest time between two trainings."""
+    at_most: Rate = Rate(3, timedelta(days=7))
+    """Budget of trainings."""
+
+
+class Ray(Section):
+    """Where the heavy work runs."""
+
+    address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+:\d+$")
+    """Host and port of a running Ray cluster; one on this machine is started where left out."""
+
+
+class Declaration(Section):
+    """One machine-learning system."""
+
+    name: Name
+    """Name of the system: small letters, digits and hyphens."""
+    description: str = ""
+    """The question that the model answers."""
+    task: Literal["classification", "regression"]
+    """Kind of the target."""
+    data: Data
+    """What the model learns from."""
+    features: Features = Features()
+    """Which columns the model sees."""
+    model: Model
+    """What is searched."""
+    tune: Tune
+    """How it is searched."""
+    evaluate: Evaluate = Evaluate()
+    """How the model is judged before it is trusted."""
+    promote: tuple[Gate, ...] = ()
+    """What must hold before a model is served; all of it."""
+    serve: Serve = Serve()
+    """How the model is served."""
+    monitor: Monitor = Monitor()
+    """What is watched once a model is served."""
+    retrain: Retrain = Retrain()
+    """When the model is trained again without anybody asking."""
+    automation: Literal["manual", "pipeline"] = "pipeline"
+    """Who starts a retraining that the monitor asks for: you (manual) or the monitor (pipeline)."""
+    ray: Ray = Ray()
+    """Where the heavy work runs."""
+    seed: NonNegativeInt = Field(default=0, le=2**32 - 1)
+    """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        problems = []
+        named = {"tune.metric": self.tune.metric}
+        named |= {f"evaluate.metrics[{i}]": m for i, m in enumerate(self.evaluate.metrics)}
+        named |= {f"promote[{i}].metric": gate.metric for i, gate in enumerate(self.promote)}
+        if self.monitor.performance is not None:
+            named["monitor.performance.metric"] = self.monitor.performance.metric
+        for place, metric in named.items():
+            if self.task not in METRICS[metric][1]:
+                fitting = ", ".join(m for m, (_, tasks) in METRICS.items() if self.task in tasks)
+                problems.append(f"{place}: {metric} does not fit {self.task}; allowed: {fitting}")
+        problems.extend(
+            f"promote[{i}].slice: {gate.slice} is not in evaluate.slices"
+            for i, gate in enumerate(self.promote)
+            if gate.slice is not None and gate.slice not in self.evaluate.slices
+        )
+        if isinstance(self.evaluate.test, timedelta):
+            if self.data.time is None:
+                problems.append("evaluate.test: a duration needs data.time; give a share such as 20%")
+            elif self.data.window is not None and self.evaluate.test >= self.data.window:
+                problems.append("evaluate.test: must be shorter than data.window")
+        used = {*self.features.numeric, *self.features.categorical}
+        if self.data.target in used:
+            problems.append(f"features: {self.data.target} is the target")
+        if self.monitor.window < timedelta(minutes=1):
+            problems.append("monitor.window: must be at least 1m")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every metric that is measured: those declared and those that gates and monitor look at."""
+        wanted: list[Metric] = [*(self.evaluate.metrics or DEFAULT_METRICS[self.task])]
+        wanted += [gate.metric for gate in self.promote]
+        if self.monitor.performance is not None:
+            wanted.append(self.monitor.performance.metric)
+        return tuple(dict.fromkeys(wanted))

@@ -1,0 +1,140 @@
+"""Values with a unit: durations (``10m``), shares (``5%``) and rates (``1 per 30d``)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
+from pydantic_core import core_schema
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_RATE = re.compile(r"(\d+)\s+per\s+(.+)")
+_LONGEST = timedelta(days=36_525)
+
+DURATION_PATTERN = r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$"
+SHARE_PATTERN = r"^\s*\d+(\.\d+)?\s*%\s*$"
+RATE_PATTERN = r"^\s*\d+\s+per\s+(\d+(\.\d+)?\s*[smhdw]\s*)+$"
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read ``30s``, ``10m``, ``1h``, ``7d``, ``2w`` or a sum such as ``1d 12h``.
+
+    Raises:
+        ValueError: It is not a duration, is not positive or is longer than 100 years.
+    """
+    if isinstance(value, timedelta):
+        duration = value
+    else:
+        text = value.strip() if isinstance(value, str) else ""
+        parts = _DURATION.findall(text)
+        if not parts or _DURATION.sub("", text).strip():
+            message = "expected a duration such as 30s, 10m, 1h, 7d or 1d 12h"
+            raise ValueError(message)
+        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+        if seconds > _LONGEST.total_seconds():
+            message = "expected a duration of at most 100 years"
+            raise ValueError(message)
+        duration = timedelta(seconds=seconds)
+    if duration <= timedelta(0):
+        message = "expected a duration greater than zero"
+        raise ValueError(message)
+    return duration
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration the way it is declared: ``timedelta(minutes=90)`` is ``1h 30m``."""
+    seconds = value.total_seconds()
+    parts = []
+    for unit in ("d", "h", "m"):
+        count, seconds = divmod(seconds, _UNITS_S[unit])
+        if count:
+            parts.append(f"{count:g}{unit}")
+    if seconds or not parts:
+        parts.append(f"{seconds:g}s")
+    return " ".join(parts)
+
+
+def parse_share(value: Any) -> float:
+    """Read ``5%`` or ``0.05`` as a fraction from 0 to 1.
+
+    Raises:
+        ValueError: It is neither, or lies outside 0 to 1.
+    """
+    share: float | None = None
+    if isinstance(value, str) and re.match(SHARE_PATTERN, value):
+        share = float(value.strip().rstrip("%")) / 100
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        share = float(value)
+    if share is None or not 0 <= share <= 1:
+        message = "expected a share such as 5% or 0.05, from 0 to 100%"
+        raise ValueError(message)
+    return share
+
+
+def format_share(value: float) -> str:
+    """Write a fraction as a percentage: 0.05 is ``5%``."""
+    return f"{value * 100:g}%"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often something may happen: ``count`` times in every ``per``."""
+
+    count: int
+    per: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.count} per {format_duration(self.per)}"
+
+    @classmethod
+    def parse(cls, value: Any) -> Rate:
+        """Read ``1 per 30d``.
+
+        Raises:
+            ValueError: It is not a rate.
+        """
+        if isinstance(value, cls):
+            return value
+        match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None or int(match[1]) < 1:
+            message = "expected a rate such as 1 per 30d"
+            raise ValueError(message)
+        return cls(int(match[1]), parse_duration(match[2]))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "pattern": RATE_PATTERN, "examples": ["1 per 30d"]}
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["10m", "1d"]}),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    PlainSerializer(format_share, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": SHARE_PATTERN},
+                {"type": "number", "minimum": 0, "maximum": 1},
+            ],
+            "examples": ["5%"],
+        }
+    ),
+]

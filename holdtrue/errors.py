@@ -1,0 +1,70 @@
+"""The one tree of errors: each says what is wrong, where, what was expected and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HoldtrueError(Exception):
+    """Something that a user can act on.
+
+    Args:
+        message: One sentence (or a short list of them) in the user's terms.
+        hint: What to do about it; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  {self.hint}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross Ray and Prefect: without this, a keyword argument is lost on the way.
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[HoldtrueError], message: str, hint: str | None) -> HoldtrueError:
+    return kind(message, hint=hint)
+
+
+class Retryable:
+    """Mixed into errors of things that may go well the next time."""
+
+
+class Terminal:
+    """Mixed into errors that no retry can help."""
+
+
+class ConfigError(Terminal, HoldtrueError):
+    """The declaration, a flag or the environment is not acceptable; nothing was run."""
+
+    exit_code = 2
+
+
+class DataError(Terminal, HoldtrueError):
+    """The data are not what the declaration promises."""
+
+
+class TrainingError(Terminal, HoldtrueError):
+    """No model could be made."""
+
+
+class RegistryError(Terminal, HoldtrueError):
+    """The registry cannot do what was asked, or somebody else was faster."""
+
+
+class StackError(Retryable, HoldtrueError):
+    """Ray, Prefect or the endpoint did not start, answer or stop."""
+
+
+class ServingError(Terminal, HoldtrueError):
+    """A model cannot be served, or a request to it is not acceptable."""
+
+
+class MonitoringError(Terminal, HoldtrueError):
+    """A check could not be made."""

@@ -1,0 +1,345 @@
+"""What steps take and return: small frozen objects that point to data, never the data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["integer", "number", "string", "boolean", "time"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Reference(BaseModel):
+    """A small frozen object that can be written as JSON and read back equal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Snapshot(Reference):
+    """One version of the system's table: what was extracted."""
+
+    table: str
+    """Folder of the Delta table, relative to the store."""
+    version: int
+    """Version of the Delta table."""
+    digest: Digest
+    """Digest of names, kinds and values."""
+    rows: int
+    start: datetime | None
+    """First moment of the window (inclusive); None where the declaration has no time column."""
+    end: datetime | None
+    """End of the window (exclusive)."""
+    columns: dict[str, Kind]
+
+
+class Finding(Reference):
+    """The result of one rule of the contract."""
+
+    rule: str
+    """Such as ``distance: min 1``."""
+    column: str | None
+    passed: bool
+    blocking: bool
+    """Whether a failure stops the training; others are warnings."""
+    rows: int = 0
+    """Rows that break the rule."""
+    detail: str = ""
+    """What was found, in words."""
+
+
+class DataCheck(Reference):
+    """What the contract said about a snapshot, and which rows are left to learn from."""
+
+    rows: int
+    """Rows of the snapshot."""
+    unlabelled: int
+    """Rows without a target; not learnt from."""
+    quarantined: int
+    """Rows that break a rule; set aside."""
+    quarantine: str | None
+    """Parquet file with the quarantined rows and reasons, relative to the store."""
+    kept: str
+    """Parquet file with the rows to learn from, relative to the store."""
+    kept_rows: int
+    findings: tuple[Finding, ...]
+    numeric: tuple[str, ...]
+    """Feature columns used as numbers."""
+    categorical: tuple[str, ...]
+    """Feature columns used as categories."""
+    classes: tuple[str, ...] | None
+    """Names of the classes, sorted; None for regression."""
+
+
+class ColumnSummary(Reference):
+    """One column in numbers, for reports."""
+
+    kind: Literal["numeric", "categorical"]
+    missing: float
+    """Share of missing values, 0..1."""
+    quantiles: tuple[float, ...] = ()
+    """For numbers: 201 quantiles from the smallest to the largest value."""
+    levels: dict[str, int] = {}
+    """For categories: the most frequent values with their counts, most frequent first."""
+    distinct: float = 0.0
+    """Estimated number of distinct values."""
+
+
+class ProfileRef(Reference):
+    """A whylogs profile of rows on disk, with the alarm thresholds calibrated on it."""
+
+    path: str
+    """Folder with profile.bin, summary.json and calibration.json, relative to the store."""
+    digest: Digest
+    rows: int
+    blocks: int
+    """Blocks of the monitoring window's length that the thresholds were calibrated on."""
+    columns: dict[str, ColumnSummary]
+
+
+class Split(Reference):
+    """Which rows are trained on and which are only tested on."""
+
+    train: str
+    """Parquet file, relative to the store."""
+    test: str
+    """Parquet file, relative to the store."""
+    train_rows: int
+    test_rows: int
+    boundary: datetime | None
+    """First moment of the test rows, where the split follows time."""
+    target_share: dict[str, tuple[float, float]]
+    """For classification, by class: share of it in the training and in the test rows."""
+
+
+class Trial(Reference):
+    """One setting that was tried."""
+
+    number: int
+    candidate: str
+    """Import path of the estimator."""
+    params: dict[str, Any]
+    state: Literal["complete", "failed"]
+    value: float | None
+    """Mean of the metric over the folds."""
+    fold_values: tuple[float, ...] = ()
+    seconds: float
+    reason: str | None = None
+    """Why it failed."""
+    warm: bool = False
+    """Whether the setting comes from an earlier study."""
+
+
+class Study(Reference):
+    """A search for the best setting."""
+
+    metric: str
+    direction: Literal["higher", "lower"]
+    trials: tuple[Trial, ...]
+    best: int
+    """Number of the best trial."""
+    folds: int
+    sample_rows: int
+    """Training rows that trials saw."""
+    seconds: float
+    workers: int
+
+    @property
+    def best_trial(self) -> Trial:
+        """The trial whose setting is refitted."""
+        return next(trial for trial in self.trials if trial.number == self.best)
+
+
+class ModelRef(Reference):
+    """A fitted model: a bundle on disk."""
+
+    bundle: str
+    """Folder of the bundle, relative to the store."""
+    digest: Digest
+    """Digest of the bundle's manifest."""
+    estimator: str
+    params: dict[str, Any]
+    seconds: float
+    """Wall time of the fit."""
+
+
+class Estimate(Reference):
+    """A metric with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SliceResult(Reference):
+    """The metrics of the rows that have one value of a column."""
+
+    rows: int
+    metrics: dict[str, Estimate]
+    """Metrics that cannot be computed (one class only, too few rows) are left out."""
+
+
+class Difference(Reference):
+    """Candidate minus champion on the same rows, signed so that positive is better."""
+
+    metric: str
+    candidate: float
+    champion: float
+    gain: float
+    low: float
+    high: float
+    """Two-sided interval of the gain at the declared confidence."""
+    probability: float
+    """Share of paired bootstrap replicates in which the candidate is better."""
+
+
+class Curves(Reference):
+    """Points for plots. Empty where they do not apply to the task."""
+
+    roc: tuple[tuple[float, float], ...] = ()
+    """(false positive rate, true positive rate), binary tasks."""
+    precision_recall: tuple[tuple[float, float], ...] = ()
+    """(recall, precision), binary tasks."""
+    calibration: tuple[tuple[float, float, int], ...] = ()
+    """(mean predicted probability, observed share, rows) by tenth of the rows, binary tasks."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Rows: true class, columns: most probable class; classification."""
+    residuals: tuple[tuple[float, float], ...] = ()
+    """(predicted, true) of at most 1,000 rows, regression."""
+
+
+class Evaluation(Reference):
+    """How good a model is on rows that it has never seen."""
+
+    model: Digest
+    rows: int
+    classes: tuple[str, ...] | None
+    confidence: float
+    metrics: dict[str, Estimate]
+    baseline: dict[str, float]
+    """The same metrics of a model without features: the training share of each class, or the training mean."""
+    slices: dict[str, dict[str, SliceResult]]
+    """By column, then by value."""
+    champion: int | None = None
+    """Version that it was compared with."""
+    differences: dict[str, Difference] = {}
+    """By metric; empty where there is no champion."""
+    curves: Curves = Curves()
+    importance: dict[str, float] = {}
+    """By feature: how much the tuning metric worsens when its values are shuffled; most important first."""
+
+
+class Judgement(Reference):
+    """The verdict of one gate, with its numbers."""
+
+    gate: str
+    """Such as ``roc_auc at least 0.7``."""
+    passed: bool
+    reason: str
+
+
+class Verdict(Reference):
+    """Whether a model may be promoted, and why."""
+
+    passed: bool
+    judgements: tuple[Judgement, ...]
+    reason: str
+
+
+class Version(Reference):
+    """A model in the registry."""
+
+    system: str
+    number: int
+    digest: Digest
+    """Digest of the model's bundle."""
+    promoted: bool
+    """Whether this registration made it the champion."""
+    reason: str
+
+
+class Release(Reference):
+    """What is served."""
+
+    system: str
+    version: int
+    digest: Digest
+    endpoint: str
+    """URL that predictions are posted to."""
+
+
+class ColumnDrift(Reference):
+    """How one column differs from the reference in one window."""
+
+    column: str
+    effect: float
+    """The largest of the column's standardised effects; 1 is the calibrated 90 % level of quiet blocks."""
+    test: str
+    """Which effect or test that is: location, levels, missing, unseen."""
+    p_value: float
+    """The smallest p-value of the column's tests."""
+
+
+class WindowCheck(Reference):
+    """The comparison of one window with the reference."""
+
+    start: datetime
+    end: datetime
+    rows: int
+    state: Literal["quiet", "suspect", "alarm", "too_few_rows"]
+    """``alarm``: so broken that one window is enough (column missing or empty, many unseen values)."""
+    effect: float
+    """Largest standardised effect over columns."""
+    effect_limit: float
+    """Calibrated limit for it."""
+    p_value: float
+    """Smallest p-value over columns."""
+    p_limit: float
+    columns: tuple[ColumnDrift, ...]
+    """The most different first; at most 10."""
+    in_a_row: int
+    """Suspect windows in a row up to this one."""
+    detail: str
+    """What was seen, in words."""
+
+
+class PerformanceCheck(Reference):
+    """The quality of served predictions whose labels have arrived."""
+
+    version: int
+    metric: str
+    rows: int
+    start: datetime
+    end: datetime
+    value: Estimate
+    expected: float
+    """Value in the evaluation of that version."""
+    limit: float
+    worse: bool
+    """Whether even the favourable end of the interval is beyond the limit."""
+    detail: str
+
+
+class Decision(Reference):
+    """What the monitor decided, and why."""
+
+    at: datetime
+    action: Literal["none", "warn", "retrain", "fix_data"]
+    signals: tuple[Literal["drift", "performance", "schema"], ...] = ()
+    held_back: str | None = None
+    """Why a retraining that was called for is not started: cooldown, budget, manual."""
+    reason: str
+    """In words: what was seen, against which limit, and what follows."""
+
+
+class DriftReport(Reference):
+    """One run of the monitor."""
+
+    system: str
+    version: int
+    at: datetime
+    windows: tuple[WindowCheck, ...]
+    """Windows compared in this run, oldest first."""
+    performance: tuple[PerformanceCheck, ...]
+    decision: Decision

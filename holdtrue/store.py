@@ -1,0 +1,140 @@
+"""Where everything lies: one folder per project."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOME_VARIABLE = "HOLDTRUE_HOME"
+FOLDER = ".holdtrue"
+_PROJECT_MARKS = ("pyproject.toml", "prefect.yaml", ".git", "flows")
+
+
+def find_project(declaration: Path) -> Path:
+    """Find the folder of the project that a declaration belongs to.
+
+    It is the nearest folder above the file that holds a pyproject.toml, a prefect.yaml, a .git
+    or a flows folder; the file's own folder where there is none.
+    """
+    folder = declaration.resolve().parent
+    for candidate in (folder, *folder.parents):
+        if any((candidate / mark).exists() for mark in _PROJECT_MARKS):
+            return candidate
+    return folder
+
+
+class Store:
+    """The root folder and the paths inside it.
+
+    Args:
+        root: The folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of(cls, declaration: Path) -> Store:
+        """The store of a declaration: HOLDTRUE_HOME, or ``.holdtrue`` in its project's folder."""
+        home = os.environ.get(HOME_VARIABLE)
+        root = Path(home).expanduser() if home else find_project(declaration) / FOLDER
+        return cls(root.resolve())
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                write_atomically(ignore, b"*\n")
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
+                pass
+        except OSError as err:
+            message = f"the store folder {self.root} cannot be written: {err.strerror or err}"
+            hint = f"give a folder that can, by the environment variable {HOME_VARIABLE}"
+            raise ConfigError(message, hint=hint) from err
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the store.
+
+        Raises:
+            ConfigError: The parts lead out of it.
+        """
+        path = self.root.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            message = f"the path {'/'.join(parts)} leads out of the store {self.root}"
+            raise ConfigError(message)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """The inverse of `path`."""
+        return path.relative_to(self.root).as_posix()
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file so that readers see either the old or the new content, also after a crash.
+
+    Args:
+        path: Where; missing folders are made.
+        content: What.
+        mode: Permission bits of the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        os.fchmod(descriptor, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that readers see either the old or the new content."""
+    write_atomically(path, json.dumps(content, indent=1, default=str).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where there is no such file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that appears whole or not at all.
+
+    Yields:
+        A temporary folder beside `path` that becomes `path` at the end. Where `path` exists
+        already (somebody else was faster, or its name is a digest of the content), that one stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True
+    ) as name:
+        work = Path(name) / "new"
+        work.mkdir()
+        yield work
+        with suppress(OSError):
+            if not path.exists():
+                work.rename(path)
