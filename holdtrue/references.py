@@ -191,7 +191,7 @@ class Difference(Reference):
     high: float
     """Two-sided interval of the gain at the declared confidence."""
     probability: float
-    """Share of paired bootstrap replicates in which the candidate is better."""
+    """Probability that the candidate is better, from the paired differences; 0.5 where they are equal."""
 
 
 class Curves(Reference):

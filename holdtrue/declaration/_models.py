@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -41,9 +42,23 @@ DEFAULT_METRICS: dict[str, tuple[Metric, ...]] = {
 }
 
 
-def _utc(value: datetime) -> datetime:
-    """A time without a zone is UTC."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def _utc(value: Any) -> datetime:
+    """Read a date or a time; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime):
+            raise TypeError
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError) as err:
+        message = "expected a time such as 2013-07-01 or 2013-07-01T12:00:00Z"
+        raise ValueError(message) from err
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_utc),
+    WithJsonSchema({"type": "string", "examples": ["2013-07-01", "2013-07-01T12:00:00Z"]}),
+]
 
 
 class Section(BaseModel):
@@ -56,9 +71,15 @@ class Source(Section):
     """Where the rows come from: exactly one of the keys."""
 
     python: ImportPath | None = None
-    """Import path of a function ``(start, end) -> DataFrame or Arrow table`` that returns the rows with event time in [start, end)."""
+    """Import path of a function ``(start, end) -> DataFrame or Arrow table``.
+
+    It returns the rows with event time in [start, end).
+    """
     files: str | None = Field(default=None, min_length=1)
-    """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files, relative to the project's folder."""
+    """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files.
+
+    It starts from the project's folder.
+    """
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -105,7 +126,7 @@ class Contract(Section):
     columns: dict[str, ColumnContract] = {}
     """Rules by column."""
     quarantine: Share = 0.01
-    """Largest acceptable share of rows that break a rule; such rows are set aside, with the reason."""
+    """Largest acceptable share of rows that break a rule; they are set aside, with the reason."""
 
 
 class Data(Section):
@@ -116,15 +137,21 @@ class Data(Section):
     target: str
     """Column to predict. A row without it has no label and is not learnt from."""
     time: str | None = None
-    """Column with the time of the event: it orders the split and windows the monitor. Without a zone it is UTC."""
+    """Column with the time of the event: it orders the split and windows the monitor.
+
+    Without a zone it is UTC.
+    """
     key: tuple[str, ...] = ()
     """Columns that identify a row: they join labels to predictions when they arrive."""
     labels_after: Duration = timedelta(days=1)
     """How late the truth is known."""
     window: Duration | None = None
     """How much history one training reads; all there is where left out. Needs `time`."""
-    as_of: Annotated[datetime, AfterValidator(_utc)] | None = None
-    """Pretend that it is this moment: for data that have ended. The command's --as-of goes before it."""
+    as_of: Moment | None = None
+    """Pretend that it is this moment: for data that have ended.
+
+    The command's --as-of goes before it.
+    """
     contract: Contract = Contract()
     """What must hold before a row is learnt from."""
 
@@ -137,7 +164,10 @@ class Data(Section):
 
 
 class Features(Section):
-    """Which columns the model sees. Left out: every column but target, time and key, by its type."""
+    """Which columns the model sees.
+
+    Left out: every column but target, time and key, by its type.
+    """
 
     numeric: tuple[str, ...] = ()
     """Columns used as numbers."""
@@ -155,14 +185,20 @@ class Features(Section):
         return self
 
 
+# Named here because the fields of Range, `int` and `float`, hide the types inside the class.
+_Scalar = str | int | float | bool | None
+_Whole = tuple[int, int]
+_Real = tuple[float, float]
+
+
 class Range(Section):
     """The values that one parameter may take: exactly one of the keys int, float and choice."""
 
-    int: tuple[int, int] | None = None
+    int: _Whole | None = None
     """Whole numbers from the first to the second, both included."""
-    float: tuple[float, float] | None = None
+    float: _Real | None = None
     """Numbers from the first to the second."""
-    choice: tuple[str | int | float | bool | None, ...] | None = Field(default=None, min_length=1)
+    choice: tuple[_Scalar, ...] | None = Field(default=None, min_length=1)
     """One of these."""
     log: bool = False
     """Search on a logarithmic scale; the values must be greater than 0."""
@@ -234,7 +270,10 @@ class Evaluate(Section):
     """How the model is judged before it is trusted."""
 
     test: Duration | Share = 0.2
-    """The rows that are never tuned on: the end of the window (30d, needs `data.time`) or a share of the rows (20%)."""
+    """The rows that are never tuned on.
+
+    The end of the window (30d, needs `data.time`) or a share of the rows (20%).
+    """
     metrics: tuple[Metric, ...] = ()
     """What is measured; a usual set for the task where left out."""
     slices: tuple[str, ...] = ()
@@ -244,7 +283,10 @@ class Evaluate(Section):
 
 
 class Gate(Section):
-    """One thing that must hold before a model is promoted: exactly one of at_least, at_most and better_than."""
+    """One thing that must hold before a model is promoted.
+
+    Exactly one of at_least, at_most and better_than.
+    """
 
     metric: Metric
     """What is looked at."""
@@ -261,7 +303,9 @@ class Gate(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [key for key in ("at_least", "at_most", "better_than") if getattr(self, key) is not None]
+        given = [
+            key for key in ("at_least", "at_most", "better_than") if getattr(self, key) is not None
+        ]
         if len(given) != 1:
             message = "expected exactly one of: at_least, at_most, better_than"
             raise ValueError(message)
@@ -392,7 +436,9 @@ class Declaration(Section):
         )
         if isinstance(self.evaluate.test, timedelta):
             if self.data.time is None:
-                problems.append("evaluate.test: a duration needs data.time; give a share such as 20%")
+                problems.append(
+                    "evaluate.test: a duration needs data.time; give a share such as 20%"
+                )
             elif self.data.window is not None and self.evaluate.test >= self.data.window:
                 problems.append("evaluate.test: must be shorter than data.window")
         used = {*self.features.numeric, *self.features.categorical}
@@ -406,7 +452,7 @@ class Declaration(Section):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Every metric that is measured: those declared and those that gates and monitor look at."""
+        """Every metric that is measured: those declared and those that gates and monitor need."""
         wanted: list[Metric] = [*(self.evaluate.metrics or DEFAULT_METRICS[self.task])]
         wanted += [gate.metric for gate in self.promote]
         if self.monitor.performance is not None:

@@ -1,0 +1,325 @@
+"""The command `holdtrue`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime  # noqa: TC003 - typer reads annotations at run time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdtrue import __version__
+from holdtrue.errors import ConfigError, HoldtrueError
+
+if TYPE_CHECKING:
+    from holdtrue.stack import Stack
+    from holdtrue.system import System
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Declare a machine-learning system in one YAML file; holdtrue makes it so, and keeps it true.
+
+    A first session: [bold]holdtrue init flights.csv --target late[/] writes a declaration,
+    [bold]holdtrue plan flights.yaml[/] says what would be done, and [bold]holdtrue apply flights.yaml[/]
+    does it: it reads the data, searches a model, proves it, and serves it.
+
+    Exit codes: 0 done, 1 failed, 2 refused input.""",
+)
+
+DeclarationFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False)
+]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Here = Annotated[
+    bool, typer.Option("--in-process", help="Run in this process, also where a Prefect server is known.")
+]
+Folder = Annotated[
+    Path, typer.Option("--project", help="Folder of the project; its store says what is up.", show_default=False)
+]
+
+
+def _system(path: Path) -> System:
+    from holdtrue.system import System
+
+    return System(path)
+
+
+def _stack(project: Path) -> Stack:
+    from holdtrue.stack import Stack
+    from holdtrue.store import Store
+
+    return Stack(Store.of(project / "any.yaml"))
+
+
+def _say(text: str = "") -> None:
+    typer.echo(text)
+
+
+def _json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, default=str))
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")],
+    target: Annotated[str, typer.Option(help="Column to predict.")],
+    name: Annotated[str | None, typer.Option(help="Name of the system.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")] = None,
+) -> None:
+    """Write a first declaration from a data file and the column to predict."""
+    from holdtrue.declaration import draft, parse
+    from holdtrue.store import write_atomically
+
+    text = draft(data, target, name=name)
+    path = output or Path(f"{parse(text, 'the draft').name}.yaml")
+    if path.exists():
+        message = f"{path} exists already"
+        raise ConfigError(message, hint="remove it, or give another --output")
+    write_atomically(path, text.encode())
+    _say(f"wrote {path}: read it through, then run: holdtrue apply {path}")
+
+
+@app.command()
+def check(file: DeclarationFile) -> None:
+    """Refuse a declaration that cannot work, with line and column; runs nothing."""
+    system = _system(file)
+    system.check()
+    candidates = ", ".join(c.estimator for c in system.declaration.model.candidates)
+    _say(f"{file}: {system.declaration.name} is in order ({system.declaration.task}; {candidates})")
+
+
+@app.command()
+def plan(
+    file: DeclarationFile,
+    as_of: AsOf = None,
+    refresh: Annotated[bool, typer.Option(help="As if new data were read.")] = False,
+    until: Annotated[str | None, typer.Option(help="Last step to look at.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which steps apply would run, and why; changes nothing."""
+    system = _system(file)
+    planned = system.plan(as_of=as_of, refresh=refresh, until=until)
+    if as_json:
+        _json([{"step": p.step, "runs": p.runs, "reason": p.reason} for p in planned])
+        return
+    for step in planned:
+        _say(f"  {'run ' if step.runs else 'keep'}  {step.step:<9} {step.reason}")
+    count = sum(step.runs for step in planned)
+    _say(f"{count} of {len(planned)} steps would run." if count else "Nothing to do.")
+
+
+@app.command()
+def apply(
+    file: DeclarationFile,
+    as_of: AsOf = None,
+    refresh: Annotated[bool, typer.Option(help="Read new data, up to now.")] = False,
+    until: Annotated[
+        str | None, typer.Option(help="Last step to run, such as register.", show_default=False)
+    ] = None,
+    in_process: Here = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the declaration so: run the steps that are not done, and serve the champion.
+
+    What was done is found again: a second run has nothing to do, and a changed line runs only
+    the steps that it touches. Where nothing is up, Ray and Serve are started and left running.
+    """
+    from holdtrue.progress import Silent, Terminal
+
+    system = _system(file)
+    if not in_process and _prefect_known(system) and any(p.runs for p in _plan(system, as_of, refresh, until)):
+        _run_flow(system, "train", as_of=as_of, refresh=refresh, until=until)
+        # Every step is done now: this finds them, and says what they came to.
+        applied = system.apply(until=until)
+        ran: tuple[str, ...] | None = None
+    else:
+        reporter = Silent() if as_json else Terminal()
+        applied = system.apply(as_of=as_of, refresh=refresh, until=until, reporter=reporter)
+        ran = applied.ran
+    if as_json:
+        steps = [{"step": d.step, "cached": d.cached, "seconds": round(d.seconds, 3)} for d in applied.steps]
+        _json(
+            {
+                "steps": steps,
+                "champion": applied.champion,
+                "endpoint": applied.endpoint,
+                "refused": applied.refused,
+            }
+        )
+    else:
+        if ran == ():
+            _say("Nothing to do: every step is done already.")
+        elif ran:
+            _say(f"Done: {', '.join(ran)}.")
+        if applied.endpoint:
+            _say(f"Version {applied.champion} answers at {applied.endpoint}")
+            _say("It goes on answering; `holdtrue down` ends it.")
+        index = system.store.path("reports", system.declaration.name, "index.html")
+        if index.exists():
+            _say(f"Reports: {index}")
+    if applied.refused is not None:
+        keeps = f"version {applied.champion} stays" if applied.champion else "nothing is served"
+        message = f"the gates refused the model: {applied.refused}; {keeps}"
+        raise HoldtrueError(message)
+
+
+def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:  # noqa: FBT001
+    system.check()
+    return system.plan(as_of=as_of, refresh=refresh, until=until)
+
+
+def _prefect_known(system: System) -> bool:
+    known = "PREFECT_API_URL" in os.environ or system.stack.state().prefect_api is not None
+    return known and (system.project / "flows" / "train.py").exists()
+
+
+def _run_flow(system: System, flow: str, **options: Any) -> None:
+    """Run a flow of the project, beside this process: the engine never imports Prefect."""
+    arguments = [str(system.path.resolve())]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(flag)
+        elif value not in (None, False):
+            text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+            arguments += [flag, text]
+    # What the user has set goes before what the stack knows.
+    environment = system.stack.environment() | os.environ
+    code = subprocess.call(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", f"flows.{flow}", *arguments], cwd=system.project, env=environment
+    )
+    if code != 0:
+        raise SystemExit(code)
+
+
+@app.command()
+def status(file: DeclarationFile, as_json: AsJson = False) -> None:
+    """Say what is served since when, and what the monitor decided last."""
+    found = _system(file).status()
+    if as_json:
+        _json(found.model_dump(mode="json"))
+        return
+    champion, decision = found.champion, found.last_decision
+    _say(f"{found.name}: {'serving at ' + str(found.endpoint) if found.serving else 'not serving'}")
+    if champion is None:
+        _say("champion: none yet; run `holdtrue apply`")
+    else:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in champion.metrics.items())
+        _say(f"champion: version {champion.version} of {found.versions} since {champion.since:%Y-%m-%d %H:%M} UTC")
+        _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
+        _say(f"  {champion.reason}")
+    if decision is None:
+        _say("monitor: no check yet")
+    else:
+        _say(f"monitor: {decision.action} at {decision.at:%Y-%m-%d %H:%M} UTC: {decision.reason}")
+    for title, value in (("reports", found.reports), ("Prefect", found.prefect_ui), ("store", found.store)):
+        if value:
+            _say(f"{title}: {value}")
+
+
+@app.command()
+def monitor(file: DeclarationFile, as_of: AsOf = None, in_process: Here = False, as_json: AsJson = False) -> None:
+    """Compare what was served with the reference, and decide whether to retrain.
+
+    Says what it saw and why it decided so. Where a Prefect server is known, a decision to retrain
+    is sent to it as an event, which starts the deployment retrain.
+    """
+    from holdtrue.progress import Silent, Terminal
+
+    system = _system(file)
+    if not in_process and _prefect_known(system):
+        _run_flow(system, "monitor", as_of=as_of)
+        report = system.registry.drift_reports(system.declaration.name)[-1]
+    else:
+        report = system.monitor(as_of=as_of, reporter=Silent() if as_json else Terminal())
+    if as_json:
+        _json(report.model_dump(mode="json"))
+        return
+    for window in report.windows:
+        if window.state != "quiet":
+            _say(f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}")
+    for seen in report.performance:
+        _say(f"  {seen.detail}")
+    _say(f"{report.decision.action}: {report.decision.reason}")
+
+
+@app.command()
+def predict(
+    file: DeclarationFile,
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A CSV, Parquet or JSON lines file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .csv, .parquet or .jsonl.")],
+    version: Annotated[int | None, typer.Option(help="Instead of the champion.", show_default=False)] = None,
+) -> None:
+    """Score the rows of a file with the champion; needs nothing that is up."""
+    from holdtrue.batch import read_rows, write_rows
+
+    system = _system(file)
+    scored = system.predict(read_rows(rows), version=version)
+    write_rows(output, scored)
+    _say(f"wrote {len(scored):,} scored rows to {output}")
+
+
+@app.command()
+def rollback(
+    file: DeclarationFile,
+    to: Annotated[int | None, typer.Option(help="Version to go back to.", show_default="the previous one")] = None,
+    reason: Annotated[str, typer.Option(help="Why; is recorded.")] = "asked for by hand",
+) -> None:
+    """Make an earlier version the champion again, and serve it at once."""
+    system = _system(file)
+    number = system.rollback(to=to, reason=reason)
+    _say(f"version {number} of {system.declaration.name} is the champion again")
+
+
+@app.command()
+def up(project: Folder = Path()) -> None:
+    """Start Ray, a Prefect server and a worker on this machine, and leave them running."""
+    stack = _stack(project)
+    stack.up_ray(progress=_say)
+    stack.up_prefect(progress=_say)
+    state = stack.up_worker(project.resolve(), progress=_say)
+    _say(f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})")
+    _say(f"Prefect: {state.prefect_ui}")
+    _say(f"  password: {stack.environment()['PREFECT_API_AUTH_STRING']}")
+
+
+@app.command()
+def down(project: Folder = Path()) -> None:
+    """End everything that up or apply started for this project; models and data stay."""
+    ended = _stack(project).down()
+    _say(f"ended {', '.join(ended)}" if ended else "nothing was up")
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        _say(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; errors end in one sentence and an exit code, not in a traceback."""
+    try:
+        app()
+    except HoldtrueError as err:
+        typer.secho(f"error: {err}", err=True, fg=typer.colors.RED)
+        raise SystemExit(err.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was finished is kept, and found the next time", err=True)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

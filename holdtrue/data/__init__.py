@@ -1,0 +1,26 @@
+"""Sources, snapshots, the contract and the split."""
+
+from holdtrue.data._contract import check_frame, class_names, refuse_broken, write_check
+from holdtrue.data._kinds import as_frame, as_table, kinds_compatible
+from holdtrue.data._snapshots import load_snapshot, take_snapshot
+from holdtrue.data._sources import fingerprint, import_from, read_file, read_source, require_columns
+from holdtrue.data._split import split_frame, write_split
+
+__all__ = [
+    "as_frame",
+    "as_table",
+    "check_frame",
+    "class_names",
+    "fingerprint",
+    "import_from",
+    "kinds_compatible",
+    "load_snapshot",
+    "read_file",
+    "read_source",
+    "refuse_broken",
+    "require_columns",
+    "split_frame",
+    "take_snapshot",
+    "write_check",
+    "write_split",
+]

@@ -1,0 +1,193 @@
+"""Where rows come from: a Python function or files."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.data._kinds import as_table
+from holdtrue.errors import ConfigError, DataError
+from holdtrue.models import digest_of, import_object
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from holdtrue.declaration import Data
+
+_READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
+
+
+def read_source(data: Data, project: Path, start: datetime | None, end: datetime | None) -> pa.Table:
+    """Read the rows of a window.
+
+    Args:
+        data: The declared data.
+        project: Folder that relative paths and import paths start from.
+        start: First moment (inclusive), in UTC; None reads from the beginning.
+        end: End (exclusive), in UTC; None reads to the end.
+
+    Returns:
+        The rows with event time in the window, in the types that snapshots are stored in, in order of time.
+
+    Raises:
+        ConfigError: The function or the files do not exist.
+        DataError: What they hold is not a table, or the time column is missing or does not parse.
+    """
+    if data.source.python is not None:
+        name = f"the source {data.source.python}"
+        function = import_from(project, data.source.python)
+        try:
+            rows = function(start, end)
+        except Exception as err:
+            message = f"{name} failed: {type(err).__name__}: {err}"
+            raise DataError(message) from err
+    else:
+        name = f"the files {data.source.files}"
+        rows = _read_files(data.source.files or "", project)
+    table = as_table(rows, name)
+    if data.time is not None:
+        table = _inside(_with_time(table, data.time, name), data.time, start, end)
+    return table
+
+
+def import_from(project: Path, path: str) -> Any:
+    """Import an object with the project's folder first on the path.
+
+    Raises:
+        ConfigError: There is no such thing.
+    """
+    folder = str(project)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    return import_object(path, "source")
+
+
+def fingerprint(data: Data, project: Path) -> dict[str, str]:
+    """What a change of the source would change, cheaply: a digest of the function's file, or sizes and times of the files."""
+    if data.source.python is not None:
+        function = import_from(project, data.source.python)
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(function))
+        except TypeError:
+            file = None
+        content = Path(file).read_bytes() if file else b""
+        return {"function": digest_of(content)}
+    listing = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in _paths(data.source.files or "", project)]
+    return {"files": digest_of(repr(listing).encode())}
+
+
+def _paths(pattern: str, project: Path) -> list[Path]:
+    absolute = pattern if Path(pattern).is_absolute() else str(project / pattern)
+    paths = sorted(Path(name) for name in glob.glob(absolute, recursive=True))  # noqa: PTH207 - an absolute pattern
+    if not paths:
+        message = f"data.source.files: no file matches {pattern}"
+        raise ConfigError(message, hint=f"paths start from {project}")
+    odd = [path for path in paths if not path.name.endswith(_READERS)]
+    if odd:
+        message = f"data.source.files: {odd[0].name} is not one of: {', '.join(_READERS)}"
+        raise ConfigError(message)
+    return paths
+
+
+def _read_files(pattern: str, project: Path) -> pa.Table:
+    import pyarrow as pa
+
+    tables = [read_file(path) for path in _paths(pattern, project)]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        message = f"the files {pattern} do not have the same columns: {err}"
+        raise DataError(message) from err
+
+
+def read_file(path: Path) -> pa.Table:
+    """Read a Parquet, CSV or JSON lines file, by its ending.
+
+    Raises:
+        ConfigError: It has another ending.
+        DataError: It cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, json, parquet
+
+    if not path.name.endswith(_READERS):
+        message = f"{path} is not one of: {', '.join(_READERS)}"
+        raise ConfigError(message)
+    try:
+        if path.name.endswith(".parquet"):
+            return parquet.read_table(path)
+        if path.name.endswith(".jsonl"):
+            return json.read_json(path)
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+    except (pa.ArrowInvalid, OSError) as err:
+        message = f"{path} cannot be read: {err}"
+        raise DataError(message) from err
+
+
+def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
+    """Make sure that the time column holds times."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from holdtrue.data._kinds import ARROW
+
+    require_columns(table.column_names, {time: "data.time"}, name)
+    column = table[time]
+    if not pa.types.is_timestamp(column.type):
+        try:
+            if not pa.types.is_string(column.type):
+                message = f"its values are of type {column.type}"
+                raise ValueError(message)
+            parsed = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
+        except (ValueError, TypeError) as err:
+            message = f"{name}: the time column {time} does not parse as times: {err}"
+            raise DataError(message, hint="write times as 2013-07-01T13:00:00") from err
+        index = table.column_names.index(time)
+        column = pa.Array.from_pandas(parsed).cast(ARROW["time"])
+        table = table.set_column(index, time, column)
+    if column.null_count:
+        message = f"{name}: the time column {time} is missing in {column.null_count:,} of {len(table):,} rows"
+        raise DataError(message)
+    return table
+
+
+def _inside(table: pa.Table, time: str, start: datetime | None, end: datetime | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if start is not None:
+        table = table.filter(pc.greater_equal(table[time], pa.scalar(start, table[time].type)))
+    if end is not None:
+        table = table.filter(pc.less(table[time], pa.scalar(end, table[time].type)))
+    order = pc.sort_indices(table[time])
+    return table if pc.all(pc.equal(order, pa.array(range(len(table)), order.type))).as_py() else table.take(order)
+
+
+def require_columns(present: list[str], wanted: dict[str, str], name: str) -> None:
+    """Refuse a table that lacks declared columns.
+
+    Args:
+        present: Columns of the table.
+        wanted: By column: the place of the declaration that names it.
+        name: What the table is, for the message.
+
+    Raises:
+        DataError: Names every missing column, where it is declared and the nearest one there is.
+    """
+    import difflib
+
+    said = []
+    for column, place in wanted.items():
+        if column not in present:
+            near = difflib.get_close_matches(column, present, n=1)
+            said.append(f"{place}: {column} is not a column" + (f" (did you mean {near[0]}?)" if near else ""))
+    if said:
+        message = f"{name}: " + "; ".join(said)
+        raise DataError(message, hint=f"columns: {', '.join(present)}")

@@ -1,0 +1,342 @@
+"""A first declaration from a file and a target: a start to be read and changed."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from holdtrue.declaration._mistakes import nearest
+from holdtrue.declaration._yaml import is_text
+from holdtrue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+MAX_ROWS = 200_000
+MAX_CLASSES = 20
+# Above this, the values of a text column are names or sentences rather than categories.
+MAX_LEVELS = 200
+MAX_TEXT_CLASSES = 100
+_SLICE_LEVELS = 10
+_LINE = 96
+
+_ISO_TIME = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?Z|[+-]\d{2}:?\d{2})?)?"
+)
+_TIME_NAME = re.compile(
+    r"(?:^|_)(?:time|timestamp|date|datetime|at|when|departure|created|event)(?:_|$)", re.I
+)
+_KEY_NAME = re.compile(r"(?:^|_)(?:id|key|uuid|guid)(?:_|$)|Id$|ID$", re.I)
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]*[A-Za-z0-9_]|[A-Za-z_]")
+
+
+@dataclass
+class _Columns:
+    """What each column is good for."""
+
+    time: str | None = None
+    key: str | None = None
+    numeric: list[str] = field(default_factory=list)
+    categorical: list[str] = field(default_factory=list)
+    exclude: dict[str, str] = field(default_factory=dict)
+    """By name: why."""
+    slices: list[str] = field(default_factory=list)
+
+
+def draft(data: Path, target: str, *, name: str | None = None) -> str:
+    """Write the text of a first declaration for a file, with comments.
+
+    Args:
+        data: A .parquet, .csv, .csv.gz or .jsonl file; at most its first 200,000 rows are read.
+        target: Name of the column to predict.
+        name: Name of the system; made from the file's name where left out.
+
+    Returns:
+        YAML text that `parse` accepts.
+
+    Raises:
+        ConfigError: The file cannot be read, the target is not one of its columns or cannot be
+            predicted, or no column is left to learn from.
+    """
+    frame = _read(data)
+    if target not in frame.columns:
+        known = [str(column) for column in frame.columns]
+        message = f"{data}: {target} is not a column"
+        raise ConfigError(message, hint=f"{nearest(target, known)}columns: {', '.join(known)}")
+    goal = frame[target].dropna()
+    classes = _classes(goal, f"{data}: {target}")
+    columns = _sort_out(frame.drop(columns=[target]), str(data))
+    system = name if name is not None else _slug(data.name.split(".")[0])
+    return "\n".join(
+        [
+            *_head(system, data, goal, classes, columns, len(frame)),
+            *_tail(goal, classes, columns),
+            "",
+        ]
+    )
+
+
+def _read(data: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if not data.is_file():
+        message = f"{data}: no such file"
+        raise ConfigError(message, hint="give a .parquet, .csv, .csv.gz or .jsonl file")
+    try:
+        if data.name.endswith((".csv", ".csv.gz")):
+            frame = pd.read_csv(data, nrows=MAX_ROWS, low_memory=False)
+        elif data.name.endswith(".jsonl"):
+            frame = pd.read_json(data, lines=True, nrows=MAX_ROWS, dtype=False)
+        elif data.name.endswith(".parquet"):
+            frame = _read_parquet(data)
+        else:
+            message = f"{data}: not a kind of file that can be read"
+            raise ConfigError(message, hint="expected .parquet, .csv, .csv.gz or .jsonl")
+    except (ValueError, OSError, pd.errors.ParserError) as err:
+        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        message = f"{data}: cannot be read: {reason}"
+        raise ConfigError(message) from err
+    if frame.empty:
+        message = f"{data}: has no rows"
+        raise ConfigError(message)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        message = f"{data}: the column {twice} occurs twice"
+        raise ConfigError(message)
+    return frame
+
+
+def _read_parquet(data: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(data) as file:
+            # One batch: a larger one is cut at the limit by pyarrow itself.
+            batches = list(islice(file.iter_batches(batch_size=MAX_ROWS), 1))
+            return pa.Table.from_batches(batches, file.schema_arrow).to_pandas()
+    except pa.ArrowException as err:
+        raise pd.errors.ParserError(str(err)) from err
+
+
+def _classes(goal: pd.Series, place: str) -> int | None:
+    """The number of classes, or None where the target is a quantity."""
+    import pandas as pd
+
+    distinct = goal.nunique()
+    if distinct < 2:
+        message = (
+            f"{place} has {'one value' if distinct else 'no values'}; there is nothing to predict"
+        )
+        raise ConfigError(message, hint="choose a target with at least two different values")
+    if pd.api.types.is_datetime64_any_dtype(goal):
+        message = f"{place} is a time; it can be neither a class nor a quantity"
+        raise ConfigError(message, hint="make a number of it, such as the days until then")
+    if distinct <= MAX_CLASSES or pd.api.types.is_bool_dtype(goal):
+        return int(distinct)
+    if pd.api.types.is_numeric_dtype(goal):
+        return None
+    if distinct > MAX_TEXT_CLASSES:
+        message = f"{place} has {distinct:,} different texts; it is neither a class nor a quantity"
+        raise ConfigError(
+            message, hint=f"choose a target with at most {MAX_TEXT_CLASSES} classes, or a number"
+        )
+    return int(distinct)
+
+
+def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
+    """Decide what each column is good for."""
+    columns = _Columns()
+    times = [name for name in frame.columns if _is_time(frame[name])]
+    if times:
+        # The most complete, then the one that is called a time, then the first.
+        columns.time = min(
+            times, key=lambda name: (frame[name].isna().mean(), not _TIME_NAME.search(name))
+        )
+        reason = "a time; make numbers of it in the source to learn from it"
+        columns.exclude |= {name: reason for name in times if name != columns.time}
+    for name in frame.columns:
+        if name not in times:
+            _sort_one(frame[name], columns, place)
+    if not columns.numeric and not columns.categorical:
+        message = f"{place}: no column is left to learn from"
+        raise ConfigError(
+            message, hint="; ".join(f"{name}: {why}" for name, why in columns.exclude.items())
+        )
+    return columns
+
+
+def _sort_one(values: pd.Series, columns: _Columns, place: str) -> None:
+    import pandas as pd
+
+    name = str(values.name)
+    present = values.dropna()
+    try:
+        distinct = present.nunique()
+    except TypeError as err:
+        message = f"{place}: the column {name} holds lists or mappings"
+        raise ConfigError(
+            message, hint="give each value a column of its own, or leave the column out"
+        ) from err
+    unique = distinct == len(values)
+    number = pd.api.types.is_numeric_dtype(values)
+    if distinct < 2:
+        columns.exclude[name] = "always the same" if distinct else "always missing"
+    elif (
+        unique
+        and (_KEY_NAME.search(name) or not number)
+        and not pd.api.types.is_float_dtype(values)
+    ):
+        if columns.key is None and _KEY_NAME.search(name):
+            columns.key = name
+        else:
+            columns.exclude[name] = "different in every row"
+    elif number:
+        columns.numeric.append(name)
+    elif distinct > MAX_LEVELS:
+        columns.exclude[name] = f"{distinct:,} different values"
+    else:
+        columns.categorical.append(name)
+        if distinct <= _SLICE_LEVELS:
+            columns.slices.append(name)
+
+
+def _is_time(values: pd.Series) -> bool:
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return bool(values.nunique() > 1)
+    if pd.api.types.is_numeric_dtype(values):
+        return False
+    present = values.dropna()
+    if present.empty or not all(
+        isinstance(value, str) and _ISO_TIME.fullmatch(value) for value in present.head(1_000)
+    ):
+        return False
+    parsed = pd.to_datetime(present, errors="coerce", utc=True, format="ISO8601")
+    return bool(parsed.notna().all() and parsed.nunique() > 1)
+
+
+def _head(
+    system: str, data: Path, goal: pd.Series, classes: int | None, columns: _Columns, rows: int
+) -> list[str]:
+    """The lines up to the features."""
+    target, files = str(goal.name), glob.escape(data.as_posix())
+    task = "regression" if classes is None else "classification"
+    lines = [
+        f"name: {_word(system)}",
+        f"description: {_word(f'Predict {target}.')}",
+        f"task: {task}  # read from {goal.nunique():,} different values of the target",
+        "",
+        "data:",
+        f"  source: {{files: {_word(files)}}}  # or python: a.function that returns the rows",
+        f"  target: {_word(target)}",
+    ]
+    if columns.time is not None:
+        lines.append(f"  time: {_word(columns.time)}  # orders the split and windows the monitor")
+    if columns.key is not None:
+        lines.append(
+            f"  key: [{_word(columns.key)}]  # joins labels to predictions when they arrive"
+        )
+    lines += [
+        "  labels_after: 1d  # how late the truth is known",
+        "  contract:",
+        f"    rows: {{min: {max(1, rows // 2)}}}  # half of what is here now",
+        "",
+        "features:  # only what is known at the moment of the prediction",
+    ]
+    lines += _list("numeric", columns.numeric)
+    lines += _list("categorical", columns.categorical)
+    if columns.exclude:
+        lines.append("  exclude:")
+        lines += [
+            f"    - {_word(column)}  # {reason}" for column, reason in columns.exclude.items()
+        ]
+    return lines
+
+
+def _tail(goal: pd.Series, classes: int | None, columns: _Columns) -> list[str]:
+    """The lines from the model on."""
+    if classes is None:
+        boosted, linear, space = (
+            "xgboost.XGBRegressor",
+            "Ridge",
+            "alpha: {float: [1.0e-3, 1.0e+3], log: true}",
+        )
+        params, metric, gate = "", "rmse", "{metric: r2, at_least: 0.1}  # better than the mean"
+    else:
+        boosted, linear = "xgboost.XGBClassifier", "LogisticRegression"
+        space, params, metric = (
+            "C: {float: [1.0e-3, 1.0e+2], log: true}",
+            "{max_iter: 1000}",
+            "log_loss",
+        )
+        share = int(goal.value_counts(normalize=True).iloc[0] * 100) / 100
+        gate = "{metric: roc_auc, at_least: 0.6}  # 0.5 is a guess"
+        if classes > 2:
+            gate = f"{{metric: accuracy, at_least: {share}}}  # the share of the largest class"
+    slices = ", ".join(_word(column) for column in columns.slices[:2])
+    return [
+        "",
+        "model:",
+        "  candidates:  # any scikit-learn compatible estimator by its import path",
+        f"    - estimator: {boosted}",
+        "      space:",
+        "        max_depth: {int: [3, 8]}",
+        "        learning_rate: {float: [0.02, 0.3], log: true}",
+        "        n_estimators: {int: [100, 400]}",
+        f"    - estimator: sklearn.linear_model.{linear}",
+        *([f"      params: {params}"] if params else []),
+        "      space:",
+        f"        {space}",
+        "",
+        f"tune: {{metric: {metric}, trials: 20, timeout: 10m, folds: 3}}",
+        "",
+        "evaluate:",
+        f"  test: 20%  # {'the latest rows' if columns.time else 'rows'} that are never tuned on",
+        *([f"  slices: [{slices}]"] if slices else []),
+        "",
+        "promote:  # all must hold before a model is served",
+        f"  - {gate}",
+        f"  - {{metric: {metric}, better_than: champion}}",
+        "",
+        "serve: {port: 8700, capture: 100%}",
+        "",
+        "monitor:",
+        "  every: 1h",
+        "  window: 1d",
+        "  false_alarms: 1 per 30d  # the alarm is calibrated to keep this",
+        f"  performance: {{metric: {metric}, worse_than: 10%}}",
+    ]
+
+
+def _list(key: str, names: list[str]) -> list[str]:
+    """A list of columns, broken over lines."""
+    lines = [f"  {key}: ["]
+    for index, name in enumerate(names):
+        word = _word(name) + ("," if index < len(names) - 1 else "")
+        if len(lines[-1]) + len(word) > _LINE:
+            lines.append("    ")
+        lines[-1] += word if lines[-1].endswith(("[", "    ")) else f" {word}"
+    lines[-1] += "]"
+    return lines
+
+
+def _word(text: str) -> str:
+    """Write text so that YAML reads it back as this text."""
+    if _PLAIN.fullmatch(text) and is_text(text):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _slug(text: str) -> str:
+    """Make a system's name of a file's name."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-")
+    return slug if re.match("[a-z]", slug) else f"model-{slug}".strip("-")[:48]

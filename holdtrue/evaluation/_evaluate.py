@@ -1,0 +1,137 @@
+"""The evaluation of one model: metrics, baseline, slices, and the champion on the same rows."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from holdtrue.declaration._models import METRICS
+from holdtrue.evaluation._curves import curves
+from holdtrue.evaluation._intervals import difference, estimate
+from holdtrue.evaluation._metrics import UndefinedError, measure_rows
+from holdtrue.references import Evaluation, SliceResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from holdtrue.evaluation._metrics import Floats, Target
+    from holdtrue.references import Difference, Estimate
+
+SLICE_ROWS = 50
+"""Slices with fewer rows are left out: their intervals would say nothing."""
+SLICE_VALUES = 50
+"""At most so many values of a column are looked at, those with most rows."""
+
+
+def evaluate(
+    *,
+    model_digest: str,
+    target: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    classes: tuple[str, ...] | None,
+    metrics: Sequence[str],
+    slices: Mapping[str, npt.ArrayLike],
+    confidence: float,
+    seed: int,
+    train_target: npt.ArrayLike,
+    champion: tuple[int, npt.ArrayLike] | None = None,
+    importance: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Say how good a model is on rows that it has never seen.
+
+    A metric that is undefined for the rows (one class only, say) is left out.
+
+    Args:
+        model_digest: Digest of the model's bundle.
+        target: Shape (n_rows,): indices into `classes`, or numbers for regression.
+        scores: Shape (n_rows, n_classes), probabilities; (n_rows,) for regression.
+        classes: Names of the classes; None for regression.
+        metrics: Which ones.
+        slices: By column, the value of each row as text, shape (n_rows,). Values with fewer than
+            50 rows are left out, and all but the 50 most frequent.
+        confidence: Level of the intervals, between 0 and 1.
+        seed: Of the choice of rows that plots show.
+        train_target: Target of the training rows; from it comes the baseline.
+        champion: Version that is served now and its scores on the same rows.
+        importance: By feature.
+
+    Raises:
+        ValueError: The arrays do not fit each other.
+    """
+    truth = np.asarray(target, dtype=np.float64 if classes is None else np.int64)
+    rows = _Rows(truth, np.asarray(scores, dtype=np.float64), classes)
+    share = _baseline(np.asarray(train_target), classes)
+    constant = rows._replace(scores=np.broadcast_to(share, rows.scores.shape))
+    baseline = _estimates(metrics, constant, confidence)
+    differences = {}
+    if champion is not None:
+        served = rows._replace(scores=np.asarray(champion[1], dtype=np.float64))
+        differences = _differences(metrics, rows, served, confidence)
+    return Evaluation(
+        model=model_digest,
+        rows=len(truth),
+        classes=classes,
+        confidence=confidence,
+        metrics=_estimates(metrics, rows, confidence),
+        baseline={metric: found.value for metric, found in baseline.items()},
+        slices={
+            column: _slices(metrics, rows, np.asarray(values).astype(str), confidence)
+            for column, values in slices.items()
+        },
+        champion=None if champion is None else champion[0],
+        differences=differences,
+        curves=curves(rows.target, rows.scores, classes, seed=seed),
+        importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
+    )
+
+
+class _Rows(NamedTuple):
+    target: Target
+    scores: Floats
+    classes: tuple[str, ...] | None
+
+
+def _baseline(train_target: Target, classes: tuple[str, ...] | None) -> Floats:
+    if classes is None:
+        return np.asarray(train_target.astype(np.float64).mean())
+    counts = np.bincount(train_target.astype(np.int64), minlength=len(classes))
+    shares: Floats = counts / counts.sum()
+    return shares
+
+
+def _estimates(metrics: Sequence[str], rows: _Rows, confidence: float) -> dict[str, Estimate]:
+    found = {}
+    for metric in metrics:
+        with suppress(UndefinedError):
+            found[metric] = estimate(metric, *rows, confidence=confidence)
+    return found
+
+
+def _slices(
+    metrics: Sequence[str], rows: _Rows, values: npt.NDArray[np.str_], confidence: float
+) -> dict[str, SliceResult]:
+    names, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    order = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= SLICE_ROWS]
+    results = {}
+    for i in order[:SLICE_VALUES]:
+        chosen = index == i
+        part = rows._replace(target=rows.target[chosen], scores=rows.scores[chosen])
+        results[str(names[i])] = SliceResult(
+            rows=int(counts[i]), metrics=_estimates(metrics, part, confidence)
+        )
+    return results
+
+
+def _differences(
+    metrics: Sequence[str], candidate: _Rows, champion: _Rows, confidence: float
+) -> dict[str, Difference]:
+    found = {}
+    for metric in metrics:
+        with suppress(UndefinedError):
+            ours, theirs = measure_rows(metric, *candidate), measure_rows(metric, *champion)
+            found[metric] = difference(metric, METRICS[metric][0], ours, theirs, confidence)
+    return found

@@ -1,0 +1,137 @@
+"""The gates: whether a model may be promoted, with the numbers that say so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdtrue.evaluation._metrics import NEEDS
+from holdtrue.references import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdtrue.declaration._models import Gate
+    from holdtrue.references import Estimate, Evaluation
+
+_NAMED = 5
+
+
+def judge(evaluation: Evaluation, gates: Sequence[Gate]) -> Verdict:
+    """Hold an evaluation against the declared gates; all must hold.
+
+    A limit is compared with the measured value, not with its interval. A gate on a slice holds
+    where every value of the column for which the metric is defined passes. A comparison with the
+    champion holds where the probability of being better reaches the gate's confidence, and where
+    there is no champion.
+
+    Args:
+        evaluation: Of the model in question.
+        gates: As declared under `promote`.
+    """
+    judgements = tuple(_judge(evaluation, gate) for gate in gates)
+    failed = [judgement for judgement in judgements if not judgement.passed]
+    if not judgements:
+        reason = "no gates are declared"
+    elif not failed:
+        count = f"all {len(gates)} gates hold" if len(gates) > 1 else "the gate holds"
+        reason = f"{count}: {_join(judgements)}"
+    else:
+        reason = f"{len(failed)} of {len(gates)} gates not met: {_join(failed)}"
+    return Verdict(passed=not failed, judgements=judgements, reason=reason)
+
+
+def _join(judgements: Sequence[Judgement]) -> str:
+    return "; ".join(f"{judgement.gate}: {judgement.reason}" for judgement in judgements)
+
+
+def _judge(evaluation: Evaluation, gate: Gate) -> Judgement:
+    name = _name(gate)
+    if gate.better_than is not None:
+        passed, reason = _against_champion(evaluation, gate)
+    elif gate.slice is not None:
+        passed, reason = _by_slice(evaluation, gate, gate.slice)
+    elif gate.metric not in evaluation.metrics:
+        passed, reason = False, _not_computed(evaluation, gate.metric)
+    else:
+        passed, reason = _against_limit(evaluation, gate)
+    return Judgement(gate=name, passed=passed, reason=reason)
+
+
+def _name(gate: Gate) -> str:
+    where = f" for every {gate.slice}" if gate.slice is not None else ""
+    if gate.better_than is not None:
+        return f"{gate.metric} better than champion{where} (confidence {gate.confidence * 100:g} %)"
+    return f"{gate.metric} {_limit(gate)}{where}"
+
+
+def _limit(gate: Gate) -> str:
+    if gate.at_least is not None:
+        return f"at least {gate.at_least:g}"
+    return f"at most {gate.at_most:g}"
+
+
+def _holds(gate: Gate, value: float) -> bool:
+    if gate.at_least is not None:
+        return value >= gate.at_least
+    return gate.at_most is not None and value <= gate.at_most
+
+
+def _not_computed(evaluation: Evaluation, metric: str) -> str:
+    return (
+        f"{metric} could not be computed on the {evaluation.rows:,} test rows: "
+        f"it needs {NEEDS[metric]}"
+    )
+
+
+def _numbers(estimate: Estimate, confidence: float) -> str:
+    interval = f"{confidence * 100:g} % interval {estimate.low:.4g} to {estimate.high:.4g}"
+    return f"{estimate.value:.4g} ({interval})"
+
+
+def _against_limit(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
+    found = evaluation.metrics[gate.metric]
+    passed = _holds(gate, found.value)
+    verb = "is" if passed else "is not"
+    return passed, f"{_numbers(found, evaluation.confidence)} {verb} {_limit(gate)}"
+
+
+def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
+    if evaluation.champion is None:
+        return True, "there is no champion to be compared with"
+    if gate.slice is not None:
+        return False, "a comparison with the champion by slice is not made; leave out `slice`"
+    found = evaluation.differences.get(gate.metric)
+    if found is None:
+        return False, _not_computed(evaluation, gate.metric)
+    passed = found.probability >= gate.confidence
+    word = "better" if found.gain >= 0 else "worse"
+    needed = "reaches" if passed else "does not reach"
+    return passed, (
+        f"{found.candidate:.4g} against {found.champion:.4g} of version {evaluation.champion} "
+        f"on the same {evaluation.rows:,} rows, {word} by {abs(found.gain):.3g} "
+        f"({evaluation.confidence * 100:g} % interval of the gain "
+        f"{found.low:.3g} to {found.high:.3g}); "
+        f"the probability of being better, {found.probability:.3f}, {needed} {gate.confidence:g}"
+    )
+
+
+def _by_slice(evaluation: Evaluation, gate: Gate, column: str) -> tuple[bool, str]:
+    found = {
+        value: (result.rows, result.metrics[gate.metric])
+        for value, result in evaluation.slices.get(column, {}).items()
+        if gate.metric in result.metrics
+    }
+    if not found:
+        return False, f"{gate.metric} could not be computed for any value of {column}"
+    failed = [value for value, (_, estimate) in found.items() if not _holds(gate, estimate.value)]
+
+    def numbers(value: str) -> str:
+        rows, estimate = found[value]
+        return f"{value} {_numbers(estimate, evaluation.confidence)} on {rows:,} rows"
+
+    if failed:
+        more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+        named = ", ".join(numbers(value) for value in failed[:_NAMED])
+        return False, f"{len(failed)} of {len(found)} values not {_limit(gate)}: {named}{more}"
+    worst = (min if gate.at_least is not None else max)(found, key=lambda v: found[v][1].value)
+    return True, f"all {len(found)} values are {_limit(gate)}, the worst is {numbers(worst)}"

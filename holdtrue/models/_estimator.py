@@ -1,0 +1,151 @@
+"""Estimators by import path, and the pipeline around them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sklearn.pipeline import Pipeline
+
+    from holdtrue.declaration import Candidate
+    from holdtrue.models._signature import Signature
+
+# A category seen fewer times than this shares a column with the other rare ones.
+RARE = 20
+
+
+def import_object(path: str, what: str) -> Any:
+    """Import ``package.module.name``.
+
+    Raises:
+        ConfigError: There is no such thing; says which part of the path is wrong.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as err:  # noqa: BLE001 - a user's module may raise anything when imported
+        message = f"{what} {path} cannot be imported: {type(err).__name__}: {err}"
+        raise ConfigError(message, hint="write it as package.module.name") from err
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"did you mean {module_name}.{near[0]}?" if near else None
+        message = f"{what} {path} does not exist: {module_name} has no {name}"
+        raise ConfigError(message, hint=hint)
+    return getattr(module, name)
+
+
+def check_candidate(candidate: Candidate, task: str) -> None:
+    """Refuse an estimator that is none, does not fit the task or does not have a parameter.
+
+    Raises:
+        ConfigError: With the estimator and what is wrong with it.
+    """
+    estimator = import_object(candidate.estimator, "estimator")
+    if not (inspect.isclass(estimator) and hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+        message = f"estimator {candidate.estimator} is not a scikit-learn compatible estimator class"
+        raise ConfigError(message, hint="it needs fit, predict and get_params")
+    wanted = "predict_proba" if task == "classification" else "predict"
+    fits = hasattr(estimator, wanted)
+    if task == "regression" and getattr(estimator, "_estimator_type", None) == "classifier":
+        fits = False
+    if not fits:
+        message = f"estimator {candidate.estimator} does not fit {task}: it has no {wanted}"
+        raise ConfigError(message)
+    known = _parameters(estimator)
+    for name in (*candidate.params, *candidate.space):
+        if known is not None and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            message = f"estimator {candidate.estimator} has no parameter {name}"
+            raise ConfigError(message, hint=hint)
+
+
+def _parameters(estimator: Any) -> set[str] | None:
+    """Names of the constructor's parameters; None where any name is taken."""
+    try:
+        names = set(estimator().get_params())
+    except TypeError:
+        return None
+    return names
+
+
+def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> Any:
+    """Make an unfitted estimator.
+
+    Args:
+        path: Import path of its class.
+        params: Its arguments. ``random_state`` and ``n_jobs`` are filled in where it has them.
+        seed: Seed of its randomness.
+        threads: Threads that it may use.
+    """
+    estimator = import_object(path, "estimator")
+    known = _parameters(estimator) or set()
+    filled: dict[str, Any] = {}
+    if "random_state" in known:
+        filled["random_state"] = seed
+    # scikit-learn's linear models warn that n_jobs has no effect any more.
+    if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
+        filled["n_jobs"] = threads
+    return estimator(**(filled | params))
+
+
+def encoding(estimator: Any) -> str:
+    """Which features suit an estimator: ``plain`` where it copes with NaN (trees), else ``scaled``."""
+    from sklearn.utils import get_tags
+
+    return "plain" if get_tags(estimator).input_tags.allow_nan else "scaled"
+
+
+def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
+    """Make the unfitted transformer from a typed frame to a matrix.
+
+    Args:
+        kind: ``plain``: numbers as they are, categories by the mean of the target (cross-fitted).
+            ``scaled``: numbers imputed by the median and standardised, categories one-hot.
+        signature: The columns.
+        seed: Seed of the cross-fitting.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.model_selection import KFold, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+
+    numeric, categorical = list(signature.numeric), list(signature.categorical)
+    if kind == "plain":
+        if signature.task == "classification":
+            folds: Any = StratifiedKFold(5, shuffle=True, random_state=seed)
+            target_type = "multiclass" if len(signature.classes or ()) > 2 else "binary"  # noqa: PLR2004
+        else:
+            folds, target_type = KFold(5, shuffle=True, random_state=seed), "continuous"
+        steps = [
+            ("numeric", "passthrough", numeric),
+            ("categorical", TargetEncoder(target_type=target_type, cv=folds), categorical),
+        ]
+    else:
+        steps = [
+            ("numeric", make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()), numeric),
+            (
+                "categorical",
+                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=RARE, sparse_output=False),
+                categorical,
+            ),
+        ]
+    kept: Iterable[Any] = (step for step in steps if step[2])
+    return ColumnTransformer(list(kept), sparse_threshold=0.0, verbose_feature_names_out=False)
+
+
+def pipeline(path: str, params: dict[str, Any], signature: Signature, *, seed: int, threads: int) -> Pipeline:
+    """Make the unfitted pipeline from a typed frame to predictions."""
+    from sklearn.pipeline import Pipeline
+
+    estimator = construct(path, params, seed=seed, threads=threads)
+    features = encoder(encoding(estimator), signature, seed=seed)
+    return Pipeline([("features", features), ("model", estimator)])

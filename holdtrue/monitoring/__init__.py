@@ -1,0 +1,9 @@
+"""Pure functions from what was served to what is to be done: drift, performance, decision."""
+
+from __future__ import annotations
+
+from holdtrue.monitoring._compare import compare
+from holdtrue.monitoring._decide import History, decide
+from holdtrue.monitoring._performance import check_performance
+
+__all__ = ["History", "check_performance", "compare", "decide"]

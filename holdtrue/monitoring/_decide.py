@@ -1,0 +1,184 @@
+"""Decides what to do about what the checks saw, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from holdtrue.declaration._values import format_duration
+from holdtrue.profiles import IN_A_ROW
+from holdtrue.references import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from holdtrue.declaration._models import Retrain
+    from holdtrue.references import PerformanceCheck, WindowCheck
+
+WARN_IN_A_ROW = 2
+"""Suspect windows in a row that are worth a warning."""
+_BROKEN = frozenset({"absent", "empty", "broken"})
+
+Signal = Literal["drift", "performance", "schema"]
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened before.
+
+    Args:
+        last_trained: When the last training started, with a time zone; None where there was none.
+        trainings: When trainings started that count against the budget: those that the monitor
+            asked for.
+    """
+
+    last_trained: datetime | None = None
+    trainings: tuple[datetime, ...] = ()
+
+
+def decide(
+    windows: Sequence[WindowCheck],
+    performance: Sequence[PerformanceCheck],
+    history: History,
+    retrain: Retrain,
+    automation: Literal["manual", "pipeline"],
+    at: datetime,
+) -> Decision:
+    """Decide what follows from the checks of one run of the monitor.
+
+    The rows of the newest window decide about the schema: if a column is missing, empty or full
+    of unknown values, the data must be repaired and nothing is trained on them. Otherwise drift
+    (three suspect windows in a row anywhere in the run, or many unseen values in one) and lost
+    performance lead to a retraining, if the declaration lists them. Cooldown, budget and manual
+    automation hold a retraining back; the decision then says until when.
+
+    Args:
+        windows: Windows compared since the last decision, oldest first, all with the model that
+            is served now.
+        performance: Checks of the same run.
+        history: Earlier trainings.
+        retrain: What the declaration says about retraining.
+        automation: Who starts a retraining.
+        at: The moment of the decision, with a time zone.
+    """
+    judged = [window for window in windows if window.state != "too_few_rows"]
+    found = {
+        "schema": _schema(judged),
+        "drift": _drift(judged),
+        "performance": "; ".join(check.detail for check in performance if check.worse),
+    }
+    signals: tuple[Signal, ...] = tuple(
+        signal for signal in ("schema", "drift", "performance") if found[signal]
+    )
+    told = ". ".join(found[signal] for signal in signals)
+    if "schema" in signals:
+        what = f"{told}. Repair the data that reach the model; a training on them would not help"
+        return Decision(at=at, action="fix_data", signals=signals, reason=f"{what}.")
+    asked = [signal for signal in signals if signal in retrain.on]
+    if asked:
+        held_back = _held_back(history, retrain, automation, at)
+        then = f"Not retrained: {held_back}" if held_back else "A retraining follows"
+        return Decision(
+            at=at, action="retrain", signals=signals, held_back=held_back, reason=f"{told}. {then}."
+        )
+    if signals:
+        then = f"Not retrained: retrain.on does not list {' or '.join(signals)}"
+        return Decision(at=at, action="warn", signals=signals, reason=f"{told}. {then}.")
+    return _without_signal(windows, judged, performance, at)
+
+
+def _schema(judged: Sequence[WindowCheck]) -> str:
+    """What is broken in the newest window; empty where nothing is."""
+    if not judged or not _is_broken(judged[-1]):
+        return ""
+    since = judged[-1]
+    for window in reversed(judged):
+        if not _is_broken(window):
+            break
+        since = window
+    return f"The data are broken since {_moment(since.start)}: {judged[-1].detail}"
+
+
+def _is_broken(window: WindowCheck) -> bool:
+    return window.state == "alarm" and any(one.test in _BROKEN for one in window.columns)
+
+
+def _drift(judged: Sequence[WindowCheck]) -> str:
+    """The newest drift of the run; empty where there is none."""
+    lasting = [
+        index
+        for index, window in enumerate(judged)
+        if window.in_a_row >= IN_A_ROW or (window.state == "alarm" and not _is_broken(window))
+    ]
+    if not lasting:
+        return ""
+    last = lasting[-1]
+    first = max(0, last - judged[last].in_a_row + 1)
+    n_windows = judged[last].in_a_row
+    length = "in one window" if n_windows == 1 else f"in {n_windows} windows in a row"
+    still = "" if last == len(judged) - 1 else f", until {_moment(judged[last].end)}"
+    since = f"since {_moment(judged[first].start)}{still}"
+    seen = f"Drift {length} {since}; last: {judged[last].detail} {_numbers(judged[last])}"
+    others = sum(window.in_a_row == IN_A_ROW for window in judged[:first])
+    return seen + (f"; {others} earlier in this run" if others else "")
+
+
+def _numbers(window: WindowCheck) -> str:
+    return f"(largest effect {window.effect:.1f}, limit {window.effect_limit:.1f})"
+
+
+def _held_back(
+    history: History, retrain: Retrain, automation: Literal["manual", "pipeline"], at: datetime
+) -> str | None:
+    if automation == "manual":
+        return "automation is manual: run `holdtrue apply --refresh`"
+    if history.last_trained is not None and at < history.last_trained + retrain.cooldown:
+        until = _moment(history.last_trained + retrain.cooldown)
+        cooldown = format_duration(retrain.cooldown)
+        last = _moment(history.last_trained)
+        return f"cooldown of {cooldown} until {until} (last trained {last})"
+    budget = retrain.at_most
+    recent = sorted(moment for moment in history.trainings if at - budget.per < moment <= at)
+    if len(recent) >= budget.count:
+        until = _moment(recent[-budget.count] + budget.per)
+        return f"budget of {budget} is used up until {until}"
+    return None
+
+
+def _without_signal(
+    windows: Sequence[WindowCheck],
+    judged: Sequence[WindowCheck],
+    performance: Sequence[PerformanceCheck],
+    at: datetime,
+) -> Decision:
+    quality = "; ".join(check.detail for check in performance)
+    quality = quality or "no labels to judge the quality by"
+    if not judged:
+        few = f"{len(windows)} with too few rows" if windows else "no new rows"
+        reason = f"No window to compare ({few}); {quality}."
+        return Decision(at=at, action="none", reason=reason)
+    last = judged[-1]
+    if last.in_a_row >= WARN_IN_A_ROW:
+        since = _moment(judged[max(0, len(judged) - last.in_a_row)].start)
+        reason = (
+            f"{last.in_a_row} suspect windows in a row since {since}: {last.detail} "
+            f"{_numbers(last)}. If the next one is suspect too, that is drift; {quality}."
+        )
+        return Decision(at=at, action="warn", reason=reason)
+    suspects = [window for window in judged if window.state != "quiet"]
+    most = max(judged, key=lambda window: window.effect / window.effect_limit)
+    seen = "none suspect"
+    if suspects:
+        longest = max(window.in_a_row for window in judged)
+        seen = (
+            f"{len(suspects)} suspect, at most {longest} in a row ({IN_A_ROW} are a drift), "
+            f"the last from {_moment(suspects[-1].start)}: {suspects[-1].detail}"
+        )
+    count = "1 window" if len(judged) == 1 else f"{len(judged)} windows"
+    reason = f"{count} compared, {seen} {_numbers(most)}; {quality}."
+    return Decision(at=at, action="none", reason=reason)
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"

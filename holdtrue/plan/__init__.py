@@ -1,0 +1,26 @@
+"""The lifecycle as a small graph of steps: digests, what would run and why, running it."""
+
+from holdtrue.plan._context import Context
+from holdtrue.plan._journal import Journal
+from holdtrue.plan._model_steps import signature_of, target_of
+from holdtrue.plan._plan import BY_NAME, STEPS, Done, Planned, Runner, make_plan, steps_until
+from holdtrue.plan._release_steps import not_served, serve_champion
+from holdtrue.plan._reports import report_markdown, write_front_page
+
+__all__ = [
+    "BY_NAME",
+    "STEPS",
+    "Context",
+    "Done",
+    "Journal",
+    "Planned",
+    "Runner",
+    "make_plan",
+    "not_served",
+    "report_markdown",
+    "serve_champion",
+    "signature_of",
+    "steps_until",
+    "target_of",
+    "write_front_page",
+]

@@ -1,0 +1,141 @@
+"""The steps from the source to training and test rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.data import (
+    check_frame,
+    fingerprint,
+    load_snapshot,
+    read_source,
+    refuse_broken,
+    take_snapshot,
+    write_check,
+    write_split,
+)
+from holdtrue.plan._step import Step, Work
+from holdtrue.references import DataCheck, ProfileRef, Snapshot, Split
+
+if TYPE_CHECKING:
+    from holdtrue.declaration import Declaration
+    from holdtrue.plan._context import Context
+    from holdtrue.plan._step import Inputs
+
+
+def _extract(work: Work) -> Snapshot:
+    context = work.context
+    data = context.declaration.data
+    start = end = None
+    if data.time is not None:
+        end = context.labelled_until
+        start = None if data.window is None else end - data.window
+    work.progress(0, 0, "reading the source")
+    table = read_source(data, context.project, start, end)
+    work.progress(0, 0, f"writing {len(table):,} rows")
+    return take_snapshot(context.store, context.system, table, start, end)
+
+
+def _check(work: Work) -> DataCheck:
+    context = work.context
+    snapshot = work.get("extract", Snapshot)
+    work.progress(0, 0, f"holding {snapshot.rows:,} rows against the contract")
+    frame = load_snapshot(context.store, snapshot)
+    checked = check_frame(context.declaration, frame, dict(snapshot.columns))
+    check = write_check(context.store, f"data/{context.system}/checks/{work.digest}", snapshot, checked)
+    refuse_broken(check)
+    return check
+
+
+def _profile(work: Work) -> ProfileRef:
+    import pandas as pd
+
+    from holdtrue.profiles import reference
+
+    context = work.context
+    declaration, check = context.declaration, work.get("check", DataCheck)
+    work.progress(0, 0, f"profiling {check.kept_rows:,} rows, calibrating the alarm")
+    frame = pd.read_parquet(context.store.path(check.kept))
+    time = declaration.data.time
+    folder = context.store.path("profiles", context.system, work.digest)
+    digest, blocks, columns = reference(
+        frame,
+        None if time is None else frame[time],
+        check.numeric,
+        check.categorical,
+        window=declaration.monitor.window,
+        false_alarms=declaration.monitor.false_alarms,
+        folder=folder,
+        seed=declaration.seed,
+    )
+    return ProfileRef(
+        path=context.store.relative(folder), digest=digest, rows=len(frame), blocks=blocks, columns=columns
+    )
+
+
+def _split(work: Work) -> Split:
+    context = work.context
+    work.progress(0, 0, "cutting training and test rows")
+    snapshot, check = work.get("extract", Snapshot), work.get("check", DataCheck)
+    folder = f"data/{context.system}/splits/{work.digest}"
+    return write_split(context.store, folder, context.declaration, check, snapshot.end)
+
+
+def _moment(context: Context, inputs: Inputs) -> dict[str, Any]:
+    del inputs
+    data = context.declaration.data
+    seen = {"source": fingerprint(data, context.project)}
+    # Without a time column there is no window, and the moment changes nothing.
+    return seen if data.time is None else seen | {"as of": context.as_of.isoformat()}
+
+
+def _dump(declaration: Declaration, **parts: set[str] | bool) -> dict[str, Any]:
+    """The named parts of a declaration as JSON; a set picks keys of a section."""
+    include: dict[str, Any] = dict(parts)
+    return declaration.model_dump(mode="json", include=include)
+
+
+DATA_STEPS = (
+    Step(
+        name="extract",
+        says="read the source and keep a version of it",
+        output=Snapshot,
+        run=_extract,
+        reads=lambda d: _dump(d, data={"source", "time", "window", "labels_after"}),
+        rooms=("data/_sources.py", "data/_kinds.py", "data/_snapshots.py"),
+        outside=_moment,
+        paths=lambda r: (r.table,) if isinstance(r, Snapshot) else (),
+    ),
+    Step(
+        name="check",
+        says="hold the rows against the contract",
+        output=DataCheck,
+        run=_check,
+        reads=lambda d: _dump(
+            d, task=True, data={"target", "key", "time", "contract"}, features=True, evaluate={"slices"}
+        ),
+        rooms=("data/_contract.py", "data/_kinds.py"),
+        inputs=("extract",),
+        paths=lambda r: (r.kept,) if isinstance(r, DataCheck) else (),
+    ),
+    Step(
+        name="profile",
+        says="profile the rows and calibrate the drift alarm",
+        output=ProfileRef,
+        run=_profile,
+        reads=lambda d: _dump(d, data={"time"}, monitor={"window", "false_alarms"}, seed=True),
+        rooms=("profiles",),
+        inputs=("check",),
+        paths=lambda r: (r.path,) if isinstance(r, ProfileRef) else (),
+    ),
+    Step(
+        name="split",
+        says="cut training and test rows",
+        output=Split,
+        run=_split,
+        reads=lambda d: _dump(d, task=True, data={"target", "time"}, evaluate={"test"}, seed=True),
+        rooms=("data/_split.py",),
+        inputs=("extract", "check"),
+        paths=lambda r: (r.train, r.test) if isinstance(r, Split) else (),
+    ),
+)

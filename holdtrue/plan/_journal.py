@@ -1,0 +1,78 @@
+"""The journal of finished steps: one small file for each, written when it is done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from holdtrue.references import Reference
+from holdtrue.store import read_json, write_json
+
+if TYPE_CHECKING:
+    from holdtrue.store import Store
+
+
+class Record(Reference):
+    """A step that was done."""
+
+    step: str
+    digest: str
+    components: dict[str, Any]
+    """What the digest is of."""
+    output: dict[str, Any]
+    """The step's result, as JSON."""
+    finished: datetime
+    seconds: float
+    """Wall time."""
+
+
+class Journal:
+    """Finished steps of a store, by digest, and what each system ran last."""
+
+    def __init__(self, store: Store, system: str) -> None:
+        self._store = store
+        self._system = system
+
+    def find(self, step: str, digest: str) -> Record | None:
+        """The record of a digest; None where the step was never done with it (or its file is unreadable)."""
+        return self._read(step, digest)
+
+    def last(self, step: str) -> Record | None:
+        """The record that this system used last."""
+        digest = self.state().get("steps", {}).get(step)
+        return self._read(step, digest) if digest else None
+
+    def write(self, record: Record) -> None:
+        """Keep a record."""
+        write_json(self._store.path("steps", record.step, f"{record.digest}.json"), record.model_dump(mode="json"))
+
+    def state(self) -> dict[str, Any]:
+        """What the system ran last: ``as_of``, ``declared_as_of`` and the digest of each step."""
+        return read_json(self._store.path("systems", f"{self._system}.json")) or {}
+
+    def used(self, step: str, digest: str, as_of: datetime, declared: datetime | None) -> None:
+        """Remember which record the system uses now.
+
+        Args:
+            step: Name of the step.
+            digest: Of the record.
+            as_of: Moment that the run takes for now.
+            declared: ``data.as_of``; where it changes, the remembered moment is void.
+        """
+        state = {
+            "as_of": as_of.isoformat(),
+            "declared_as_of": None if declared is None else declared.isoformat(),
+            "steps": self.state().get("steps", {}) | {step: digest},
+        }
+        if state == self.state():
+            return
+        write_json(self._store.path("systems", f"{self._system}.json"), state)
+
+    def _read(self, step: str, digest: str) -> Record | None:
+        try:
+            content = read_json(self._store.path("steps", step, f"{digest}.json"))
+            return None if content is None else Record.model_validate(content)
+        except (ValidationError, ValueError):
+            return None

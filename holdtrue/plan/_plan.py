@@ -1,0 +1,220 @@
+"""Which steps would run, and why; and running them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.errors import ConfigError
+from holdtrue.plan._data_steps import DATA_STEPS
+from holdtrue.plan._digest import code_digest, differences, digest
+from holdtrue.plan._journal import Journal, Record
+from holdtrue.plan._model_steps import MODEL_STEPS
+from holdtrue.plan._release_steps import RELEASE_STEPS
+from holdtrue.plan._reports import write_reports
+from holdtrue.plan._step import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdtrue.plan._context import Context
+    from holdtrue.plan._step import Step
+    from holdtrue.references import Reference
+
+# In an order in which every step comes after its inputs (a test asserts it).
+STEPS: tuple[Step, ...] = (*DATA_STEPS, *MODEL_STEPS, *RELEASE_STEPS)
+BY_NAME = {step.name: step for step in STEPS}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of one step."""
+
+    step: str
+    runs: bool
+    reason: str
+    """Why it runs; or when it was done."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one step."""
+
+    step: str
+    cached: bool
+    digest: str
+    output: Reference
+    seconds: float
+    """Wall time of this run; of a cached step the time to find it."""
+
+
+def steps_until(last: str | None) -> tuple[Step, ...]:
+    """The steps of a run that ends with the named one (all of them for None).
+
+    Raises:
+        ConfigError: There is no such step.
+    """
+    if last is None:
+        return STEPS
+    if last not in BY_NAME:
+        message = f"there is no step {last}"
+        raise ConfigError(message, hint=f"steps: {', '.join(BY_NAME)}")
+    return STEPS[: STEPS.index(BY_NAME[last]) + 1]
+
+
+def make_plan(context: Context, until: str | None = None) -> list[Planned]:
+    """Say which steps a run would do, with the reason for each. Changes nothing."""
+    runner = Runner(context)
+    planned: list[Planned] = []
+    fresh: set[str] = set()
+    for step in steps_until(until):
+        again = [name for name in step.inputs if name in fresh]
+        if again:
+            cascade = f"{_and(again)} {'runs' if len(again) == 1 else 'run'} again"
+            reason = "; ".join(runner.own_change(step)) or cascade
+        else:
+            record, why = runner.look_up(step)
+            if record is not None and why is None:
+                planned.append(Planned(step.name, runs=False, reason=f"done {record.finished:%Y-%m-%d %H:%M} UTC"))
+                continue
+            reason = why or ""
+        fresh.add(step.name)
+        planned.append(Planned(step.name, runs=True, reason=reason))
+    return planned
+
+
+class Runner:
+    """Runs steps: each is done once for what its result depends on, and found again after that.
+
+    The same runner works in process and, called from one Prefect task a step, in a flow: both find
+    what the other has done.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._journal = Journal(context.store, context.system)
+        self._found: dict[str, Record] = {}
+
+    def perform(self, name: str, inputs: Mapping[str, Reference] | None = None) -> Done:
+        """Do a step, or find what it gave.
+
+        Args:
+            name: The step. Those it depends on must have been done.
+            inputs: Their results, where the caller has them; looked up otherwise.
+
+        Raises:
+            HoldtrueError: The step failed.
+            ConfigError: A step that it depends on was not done.
+        """
+        step = BY_NAME[name]
+        started = time.monotonic()
+        record, stale = self.look_up(step)
+        if record is not None and stale is None:
+            self._use(name, record.digest)
+            output = step.output.model_validate(record.output)
+            return Done(name, cached=True, digest=record.digest, output=output, seconds=time.monotonic() - started)
+        components = self._components(step)
+        key = digest(components)
+        given = dict(inputs) if inputs is not None else self._outputs(step)
+        with self.context.reporter.step(name) as progress:
+            output = step.run(Work(self.context, given, key, progress))
+        seconds = time.monotonic() - started
+        record = Record(
+            step=name,
+            digest=key,
+            components=components,
+            output=output.model_dump(mode="json"),
+            finished=datetime.now(UTC),
+            seconds=seconds,
+        )
+        self._journal.write(record)
+        self._use(name, key)
+        self._found[name] = record
+        write_reports(self.context, name, self.output)
+        return Done(name, cached=False, digest=key, output=output, seconds=seconds)
+
+    def _use(self, name: str, key: str) -> None:
+        self._journal.used(name, key, self.context.as_of, self.context.declaration.data.as_of)
+
+    def is_done(self, name: str) -> bool:
+        """Whether a step would be found rather than run."""
+        record, stale = self.look_up(BY_NAME[name])
+        return record is not None and stale is None
+
+    def look_up(self, step: Step) -> tuple[Record | None, str | None]:
+        """Find a step's record, and why it would run all the same (or in spite of none)."""
+        components = self._components(step)
+        record = self._journal.find(step.name, digest(components))
+        if record is None:
+            return None, self._explain(step, components)
+        output = step.output.model_validate(record.output)
+        gone = [p for p in (step.paths(output) if step.paths else ()) if not self.context.store.path(p).exists()]
+        if gone:
+            return record, f"{gone[0]} is gone"
+        self._found[step.name] = record
+        return record, step.holds(self.context, output) if step.holds else None
+
+    def own_change(self, step: Step) -> list[str]:
+        """What changed for a step itself, whatever its inputs do."""
+        last = self._journal.last(step.name)
+        if last is None:
+            return ["never run"]
+        changed = differences(last.components["declared"], step.reads(self.context.declaration))
+        if last.components["code"] != code_digest(_rooms(step)):
+            changed.append("its code changed")
+        return changed
+
+    def output(self, name: str) -> Reference:
+        """The result of a step that was done.
+
+        Raises:
+            ConfigError: It was not.
+        """
+        return BY_NAME[name].output.model_validate(self._record(name).output)
+
+    def _outputs(self, step: Step) -> dict[str, Reference]:
+        return {name: self.output(name) for name in step.inputs}
+
+    def _record(self, name: str) -> Record:
+        if name not in self._found:
+            step = BY_NAME[name]
+            record = self._journal.find(name, digest(self._components(step)))
+            if record is None:
+                message = f"step {name} has not been done"
+                raise ConfigError(message, hint=f"run `holdtrue apply --until {name}` first")
+            self._found[name] = record
+        return self._found[name]
+
+    def _components(self, step: Step) -> dict[str, Any]:
+        """Everything that the step's result depends on."""
+        outside = step.outside(self.context, self._outputs(step)) if step.outside else {}
+        return {
+            "step": step.name,
+            "declared": step.reads(self.context.declaration),
+            "inputs": {name: self._record(name).digest for name in step.inputs},
+            "outside": outside,
+            "code": code_digest(_rooms(step)),
+        }
+
+    def _explain(self, step: Step, components: dict[str, Any]) -> str:
+        said = self.own_change(step)
+        last = self._journal.last(step.name)
+        if last is None:
+            return said[0]
+        said += differences(last.components["outside"], components["outside"])
+        changed = [n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]]
+        if changed:
+            said.append(f"{_and(changed)} changed")
+        return "; ".join(said) or "its record is gone"
+
+
+def _rooms(step: Step) -> tuple[str, ...]:
+    """The code of a step: its rooms and the file that joins them."""
+    return (*step.rooms, f"plan/{step.run.__module__.rpartition('.')[2]}.py")
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+

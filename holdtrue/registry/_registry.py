@@ -1,0 +1,343 @@
+"""Versions, the champion and its history: small, transactional, compare-and-set."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from holdtrue.errors import RegistryError
+from holdtrue.references import DriftReport, Estimate
+from holdtrue.registry import _schema as t
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine, Row
+
+    from holdtrue.store import Store
+
+# How long a writer waits for another one, in seconds.
+_BUSY_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A model that was evaluated."""
+
+    system: str
+    number: int
+    digest: str
+    bundle: str
+    as_of: datetime
+    """The moment that its data end at."""
+    created: datetime
+    passed: bool
+    """Whether every gate held."""
+    reason: str
+    incumbent: int | None
+    """Version that was the champion when this one was judged."""
+    metrics: dict[str, Estimate]
+    profile: str
+    """Folder of the reference profile, relative to the store."""
+    lineage: dict[str, str]
+    """Digests by step."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that answers."""
+
+    version: RegisteredVersion
+    generation: int
+    """Counts changes of the champion, without gaps."""
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of the champion."""
+
+    generation: int
+    number: int
+    previous: int | None
+    at: datetime
+    action: str
+    reason: str
+
+
+class Registry:
+    """The registry of a store.
+
+    Every change of the champion names the generation that it was decided on. Where the champion
+    has changed since, nothing happens and the caller is told to evaluate again: there is exactly
+    one champion at every moment, and no decision is made on stale knowledge.
+
+    Args:
+        store: Where ``registry.db`` lies; made when first written to.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._path = store.path("registry.db")
+        self._opened: Engine | None = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._engine().begin() as connection:
+            yield connection
+
+    def _engine(self) -> Engine:
+        if self._opened is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(f"sqlite:///{self._path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+            event.listen(engine, "connect", _no_implicit_begin)
+            event.listen(engine, "begin", _begin_immediate)
+            try:
+                with engine.begin() as connection:
+                    t.metadata.create_all(connection)
+                    found = connection.execute(select(t.schema_version.c.version)).scalar()
+                    if found is None:
+                        connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
+            except OperationalError as err:
+                message = f"the registry {self._path} cannot be opened: {err.orig}"
+                raise RegistryError(message) from err
+            if found is not None and found > t.SCHEMA:
+                message = f"the registry {self._path} was written by a newer holdtrue (schema {found})"
+                raise RegistryError(message, hint="upgrade holdtrue")
+            self._opened = engine
+        return self._opened
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._opened is not None:
+            self._opened.dispose()
+            self._opened = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever registered here."""
+        return self._path.exists()
+
+    def register(
+        self,
+        system: str,
+        *,
+        digest: str,
+        bundle: str,
+        as_of: datetime,
+        passed: bool,
+        reason: str,
+        incumbent: int | None,
+        metrics: dict[str, Estimate],
+        profile: str,
+        lineage: dict[str, str],
+    ) -> RegisteredVersion:
+        """Give a model a number. The same model (by digest) keeps the one it has."""
+        with self._transaction() as connection:
+            same = connection.execute(
+                select(t.versions).where(t.versions.c.system == system, t.versions.c.digest == digest)
+            ).first()
+            if same is None:
+                highest = connection.execute(
+                    select(func.max(t.versions.c.number)).where(t.versions.c.system == system)
+                ).scalar()
+                connection.execute(
+                    insert(t.versions).values(
+                        system=system,
+                        number=(highest or 0) + 1,
+                        digest=digest,
+                        bundle=bundle,
+                        as_of=as_of.isoformat(),
+                        created=_now().isoformat(),
+                        passed=passed,
+                        reason=reason,
+                        incumbent=incumbent,
+                        metrics={name: value.model_dump() for name, value in metrics.items()},
+                        profile=profile,
+                        lineage=lineage,
+                    )
+                )
+                same = connection.execute(
+                    select(t.versions).where(t.versions.c.system == system, t.versions.c.digest == digest)
+                ).one()
+            return _version(same)
+
+    def promote(
+        self, system: str, number: int, *, generation: int, reason: str, action: str = "promote"
+    ) -> Champion:
+        """Make a version the champion.
+
+        Args:
+            system: Name of the system.
+            number: The version.
+            generation: Generation of the champion that this was decided on; 0 where there was none.
+            reason: Why, in words.
+            action: ``promote`` or ``rollback``.
+
+        Raises:
+            RegistryError: The champion has changed since, or there is no such version.
+        """
+        now = _now().isoformat()
+        try:
+            with self._transaction() as connection:
+                self._require(connection, system, number)
+                previous = connection.execute(
+                    select(t.champions.c.number).where(t.champions.c.system == system)
+                ).scalar()
+                values = {"number": number, "generation": generation + 1, "since": now, "reason": reason}
+                if generation == 0:
+                    connection.execute(insert(t.champions).values(system=system, **values))
+                else:
+                    changed = connection.execute(
+                        update(t.champions)
+                        .where(t.champions.c.system == system, t.champions.c.generation == generation)
+                        .values(**values)
+                    )
+                    if changed.rowcount != 1:
+                        raise _stale(system)
+                connection.execute(
+                    insert(t.history).values(
+                        system=system,
+                        generation=generation + 1,
+                        number=number,
+                        previous=previous,
+                        at=now,
+                        action=action,
+                        reason=reason,
+                    )
+                )
+        except IntegrityError as err:
+            raise _stale(system) from err
+        champion = self.champion(system)
+        if champion is None:
+            raise _stale(system)
+        return champion
+
+    def champion(self, system: str) -> Champion | None:
+        """The version that answers; None where there is none yet."""
+        if not self.exists:
+            return None
+        with self._transaction() as connection:
+            row = connection.execute(select(t.champions).where(t.champions.c.system == system)).first()
+            if row is None:
+                return None
+            version = self._require(connection, system, row.number)
+        return Champion(version, row.generation, datetime.fromisoformat(row.since), row.reason)
+
+    def versions(self, system: str) -> list[RegisteredVersion]:
+        """Every version, oldest first."""
+        if not self.exists:
+            return []
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(t.versions).where(t.versions.c.system == system).order_by(t.versions.c.number)
+            ).all()
+        return [_version(row) for row in rows]
+
+    def version(self, system: str, number: int) -> RegisteredVersion:
+        """One version.
+
+        Raises:
+            RegistryError: There is none with this number.
+        """
+        with self._transaction() as connection:
+            return self._require(connection, system, number)
+
+    def find(self, system: str, digest: str) -> RegisteredVersion | None:
+        """The version of a model, by the digest of its bundle."""
+        return next((v for v in self.versions(system) if v.digest == digest), None)
+
+    def history(self, system: str) -> list[Change]:
+        """Every change of the champion, oldest first."""
+        if not self.exists:
+            return []
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(t.history).where(t.history.c.system == system).order_by(t.history.c.generation)
+            ).all()
+        return [
+            Change(
+                row.generation, row.number, row.previous, datetime.fromisoformat(row.at), row.action, row.reason
+            )
+            for row in rows
+        ]
+
+    def previous_champion(self, system: str) -> int | None:
+        """The version to roll back to: the one before the champion, past earlier rollbacks."""
+        stack: list[int] = []
+        for change in self.history(system):
+            if change.action == "rollback":
+                stack = stack[: stack.index(change.number) + 1] if change.number in stack else [change.number]
+            else:
+                stack.append(change.number)
+        return stack[-2] if len(stack) > 1 else None
+
+    def record_report(self, report: DriftReport) -> None:
+        """Keep what a run of the monitor saw and decided."""
+        with self._transaction() as connection:
+            connection.execute(
+                insert(t.reports).values(
+                    system=report.system, recorded=_now().isoformat(), report=report.model_dump(mode="json")
+                )
+            )
+
+    def drift_reports(self, system: str) -> list[DriftReport]:
+        """Every run of the monitor, oldest first."""
+        if not self.exists:
+            return []
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(t.reports.c.report).where(t.reports.c.system == system).order_by(t.reports.c.id)
+            ).all()
+        return [DriftReport.model_validate(row.report) for row in rows]
+
+    @staticmethod
+    def _require(connection: Connection, system: str, number: int) -> RegisteredVersion:
+        row = connection.execute(
+            select(t.versions).where(t.versions.c.system == system, t.versions.c.number == number)
+        ).first()
+        if row is None:
+            message = f"{system} has no version {number}"
+            raise RegistryError(message)
+        return _version(row)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _stale(system: str) -> RegistryError:
+    message = f"the champion of {system} changed while this was decided"
+    return RegistryError(message, hint="run the command again: it is judged against the new champion")
+
+
+def _version(row: Row[Any]) -> RegisteredVersion:
+    return RegisteredVersion(
+        system=row.system,
+        number=row.number,
+        digest=row.digest,
+        bundle=row.bundle,
+        as_of=datetime.fromisoformat(row.as_of),
+        created=datetime.fromisoformat(row.created),
+        passed=row.passed,
+        reason=row.reason,
+        incumbent=row.incumbent,
+        metrics={name: Estimate.model_validate(value) for name, value in row.metrics.items()},
+        profile=row.profile,
+        lineage=row.lineage,
+    )
+
+
+def _no_implicit_begin(connection: Any, _record: Any) -> None:
+    # pysqlite begins transactions late and by itself; we begin them, at once and for writing.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

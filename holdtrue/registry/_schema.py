@@ -1,0 +1,62 @@
+"""Tables of the registry."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, Column, Integer, MetaData, String, Table, UniqueConstraint
+
+SCHEMA = 1
+
+metadata = MetaData()
+
+# One row: the version of the tables, so that an older holdtrue refuses newer tables in one sentence.
+schema_version = Table("holdtrue_schema", metadata, Column("version", Integer, primary_key=True))
+
+versions = Table(
+    "holdtrue_versions",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("as_of", String, nullable=False),
+    Column("created", String, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("incumbent", Integer),
+    Column("metrics", JSON, nullable=False),
+    Column("profile", String, nullable=False),
+    Column("lineage", JSON, nullable=False),
+    UniqueConstraint("system", "digest"),
+)
+
+champions = Table(
+    "holdtrue_champions",
+    metadata,
+    # The primary key is what makes a second champion impossible.
+    Column("system", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("since", String, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+history = Table(
+    "holdtrue_history",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("previous", Integer),
+    Column("at", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("reason", String, nullable=False),
+)
+
+reports = Table(
+    "holdtrue_reports",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("system", String, nullable=False, index=True),
+    Column("recorded", String, nullable=False),
+    Column("report", JSON, nullable=False),
+)

@@ -1,0 +1,125 @@
+"""The figures of the drift report."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdtrue.reports._figures import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, draw, plain_log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+    from holdtrue.references import PerformanceCheck, WindowCheck
+
+_SMALLEST_P = 1e-12
+# State, colour, marker: the shape tells them apart without the colour.
+_MARKS = (
+    ("quiet", BLUE, "o"),
+    ("suspect", ORANGE, "^"),
+    ("alarm", PURPLE, "X"),
+    ("too_few_rows", MUTED, "."),
+)
+
+
+def _times(found: Sequence[WindowCheck] | Sequence[PerformanceCheck]) -> npt.NDArray[Any]:
+    return np.array([one.start.astimezone(UTC).replace(tzinfo=None) for one in found], "M8[us]")
+
+
+def effect_figure(windows: Sequence[WindowCheck]) -> Markup:
+    """Draw the largest effect of each window against its limit."""
+    title = "Largest effect over the columns, by window"
+    with draw(title, "start of the window (UTC)", "standardised effect", width=11) as drawing:
+        axes = drawing.axes
+        starts = _times(windows)
+        limits = [window.effect_limit for window in windows]
+        effects = [window.effect for window in windows]
+        _points(axes, windows, effects)
+        axes.step(
+            starts, limits, where="mid", color=INK, linestyle="--", linewidth=1, label="limit"
+        )
+        if max(effects) > 10 * max(*limits, 1e-9):
+            axes.set_yscale("symlog", linthresh=max(*limits, 1e-9))
+            plain_log(axes.yaxis)
+        axes.set_ylim(bottom=0)
+        _finish(axes)
+    return drawing.svg
+
+
+def p_value_figure(windows: Sequence[WindowCheck]) -> Markup:
+    """Draw the smallest p-value of each window against its limit."""
+    title = "Smallest p-value over the columns, by window"
+    y = "p-value (logarithmic)"
+    with draw(title, "start of the window (UTC)", y, width=11) as drawing:
+        axes = drawing.axes
+        starts = _times(windows)
+        _points(axes, windows, [max(window.p_value, _SMALLEST_P) for window in windows])
+        limits = [max(window.p_limit, _SMALLEST_P) for window in windows]
+        axes.step(
+            starts, limits, where="mid", color=INK, linestyle="--", linewidth=1, label="limit"
+        )
+        axes.set_yscale("log")
+        plain_log(axes.yaxis)
+        axes.set_ylim(_SMALLEST_P / 3, 2)
+        _finish(axes)
+    return drawing.svg
+
+
+def _points(axes: Axes, windows: Sequence[WindowCheck], heights: Sequence[float]) -> None:
+    starts = _times(windows)
+    axes.plot(starts, heights, color=MUTED, linewidth=0.8, zorder=1)
+    for state, colour, marker in _MARKS:
+        shown = [i for i, window in enumerate(windows) if window.state == state]
+        if shown:
+            axes.scatter(
+                starts[shown],
+                [heights[i] for i in shown],
+                s=34,
+                color=colour,
+                marker=marker,
+                label=state.replace("_", " "),
+                zorder=3,
+            )
+
+
+def performance_figure(checks: Sequence[PerformanceCheck]) -> Markup:
+    """Draw one metric of the labelled predictions over time, with its interval and limit."""
+    metric = checks[0].metric
+    title = f"{metric} of served predictions"
+    with draw(title, "start of the labelled rows (UTC)", metric, width=11) as drawing:
+        axes = drawing.axes
+        for worse, colour, marker, label in (
+            (False, GREEN, "o", "as expected"),
+            (True, ORANGE, "^", "worse"),
+        ):
+            shown = [check for check in checks if check.worse == worse]
+            if not shown:
+                continue
+            starts = _times(shown)
+            low, high = [c.value.low for c in shown], [c.value.high for c in shown]
+            axes.vlines(starts, low, high, color=colour, linewidth=1.4)
+            values = [check.value.value for check in shown]
+            axes.scatter(starts, values, s=34, color=colour, marker=marker, label=label, zorder=3)
+        starts = _times(checks)
+        expected = [check.expected for check in checks]
+        limit = [check.limit for check in checks]
+        axes.step(starts, expected, where="mid", color=MUTED, linewidth=1, label="expected")
+        axes.step(starts, limit, where="mid", color=INK, linestyle="--", linewidth=1, label="limit")
+        _finish(axes)
+    return drawing.svg
+
+
+def _finish(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(formatter)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=6)

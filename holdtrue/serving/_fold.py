@@ -1,0 +1,210 @@
+"""Move captured segments into a Delta table, each row exactly once, and read them back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from holdtrue.references import Reference
+from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, is_orphan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from holdtrue.store import Store
+
+_APPLICATION = "holdtrue.capture"
+_SEGMENTS_PER_COMMIT = 40
+
+
+class Folded(Reference):
+    """What one call of `fold_in` moved."""
+
+    segments: int = 0
+    rows: int = 0
+    damaged: int = 0
+    """Lines that could not be read, such as the last one of a process that was killed."""
+
+
+def capture_places(store: Store, system: str) -> tuple[Path, Path]:
+    """The folder that a system's replicas write segments to, and the table they are folded into."""
+    return store.path("captured", system, "segments"), store.path("captured", system, "table")
+
+
+def schema() -> pa.Schema:
+    """The columns of the table; they do not change with the model's.
+
+    `key` and `row` are JSON objects; `scores` holds the probabilities in the order of the
+    model's classes, or the one predicted value.
+    """
+    import pyarrow as pa
+
+    moment = pa.timestamp("us", tz="UTC")
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "version": pa.int64(),
+            "received": moment,
+            "event_time": moment,
+            "key": pa.string(),
+            "row": pa.string(),
+            "scores": pa.list_(pa.float64()),
+        }
+    )
+
+
+def fold_in(folder: Path, table: Path) -> Folded:
+    """Move every segment that nobody writes to any more into the table.
+
+    It may be killed at any point and called again. Segments are first moved into a numbered
+    batch beside the table; the number is committed with the rows, as a transaction of the table,
+    and only then is the batch removed. A batch that is found later was either committed (its
+    number is in the table) and is removed, or was not and is committed then.
+
+    Args:
+        folder: Where replicas write segments.
+        table: The Delta table; made when the first rows arrive. On the same file system.
+    """
+    batches = table.with_name(f".{table.name}-batches")
+    total = Folded()
+    with _alone(batches):
+        for batch in sorted(_numbered(batches), key=lambda path: int(path.name)):
+            total = _sum(total, _commit(batch, table))
+        closed = _closed_segments(folder)
+        for first in range(0, len(closed), _SEGMENTS_PER_COMMIT):
+            batch = batches / str(_last_number(table) + 1)
+            batch.mkdir()
+            for segment in closed[first : first + _SEGMENTS_PER_COMMIT]:
+                with suppress(FileNotFoundError):
+                    segment.rename(batch / segment.name)
+            total = _sum(total, _commit(batch, table))
+    return total
+
+
+def read_captured(table: Path, start: datetime, end: datetime) -> pa.Table:
+    """Read what was captured in [start, end).
+
+    The time of a row is that of its event where the request told it, else when it was received.
+
+    Args:
+        table: The Delta table; one that does not exist yet has no rows.
+        start: First moment, with a zone.
+        end: First moment after, with a zone.
+    """
+    from deltalake import DeltaTable
+
+    if not DeltaTable.is_deltatable(str(table)):
+        return schema().empty_table()
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    low, high = (pa.scalar(t.astimezone(UTC), pa.timestamp("us", tz="UTC")) for t in (start, end))
+
+    def within(name: str) -> pc.Expression:
+        return (pc.field(name) >= low) & (pc.field(name) < high)
+
+    wanted = within("event_time") | (pc.field("event_time").is_null() & within("received"))
+    found: pa.Table = DeltaTable(table).to_pyarrow_table(filters=wanted)
+    return found.select(schema().names).cast(schema())
+
+
+@contextmanager
+def _alone(batches: Path) -> Iterator[None]:
+    batches.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(batches / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _numbered(batches: Path) -> list[Path]:
+    return [path for path in batches.iterdir() if path.name.isdecimal()]
+
+
+def _closed_segments(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    closed = list(folder.glob(f"[!.]*{CLOSED_SUFFIX}"))
+    for segment in folder.glob(f"[!.]*{OPEN_SUFFIX}"):
+        with suppress(FileNotFoundError):  # closed in the meantime: the next call takes it
+            if is_orphan(segment):
+                closed.append(segment)
+    return sorted(closed)
+
+
+def _last_number(table: Path) -> int:
+    from deltalake import DeltaTable
+
+    if not DeltaTable.is_deltatable(str(table)):
+        return -1
+    number = DeltaTable(table).transaction_version(_APPLICATION)
+    return -1 if number is None else int(number)
+
+
+def _commit(batch: Path, table: Path) -> Folded:
+    folded = Folded()
+    if int(batch.name) > _last_number(table):
+        records: list[dict[str, Any]] = []
+        segments = sorted(batch.iterdir())
+        damaged = sum(_read(segment, records) for segment in segments)
+        if records:
+            _append(records, table, int(batch.name))
+        folded = Folded(segments=len(segments), rows=len(records), damaged=damaged)
+    shutil.rmtree(batch)
+    return folded
+
+
+def _read(segment: Path, records: list[dict[str, Any]]) -> int:
+    """Add a segment's lines to `records`; returns how many could not be read."""
+    damaged = 0
+    for line in segment.read_bytes().splitlines():
+        try:
+            records.append(_record(orjson.loads(line)))
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+    return damaged
+
+
+def _record(line: dict[str, Any]) -> dict[str, Any]:
+    event_time = line["event_time"]
+    return {
+        "id": str(line["id"]),
+        "version": int(line["version"]),
+        "received": datetime.fromisoformat(line["received"]),
+        "event_time": None if event_time is None else datetime.fromisoformat(event_time),
+        "key": orjson.dumps(line["key"], option=orjson.OPT_SORT_KEYS).decode(),
+        "row": orjson.dumps(line["row"]).decode(),
+        "scores": [float(score) for score in line["scores"]],
+    }
+
+
+def _append(records: list[dict[str, Any]], table: Path, number: int) -> None:
+    import pyarrow as pa
+    from deltalake import CommitProperties, Transaction, write_deltalake
+
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_deltalake(
+        table,
+        pa.Table.from_pylist(records, schema=schema()),
+        mode="append",
+        commit_properties=CommitProperties(app_transactions=[Transaction(_APPLICATION, number)]),
+    )
+
+
+def _sum(first: Folded, second: Folded) -> Folded:
+    return Folded(
+        segments=first.segments + second.segments,
+        rows=first.rows + second.rows,
+        damaged=first.damaged + second.damaged,
+    )

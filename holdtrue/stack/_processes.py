@@ -1,0 +1,179 @@
+"""Start processes that outlive the command, and end them with all their children."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from holdtrue.errors import StackError
+from holdtrue.stack._state import ProcessInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+_KILL_WAIT_S = 5.0
+_POLL_S = 0.2
+# Kept so that a child that ends before this process is reaped, and no warning says otherwise.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on a port of the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nothing listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def start(
+    name: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+) -> ProcessInfo:
+    """Start a process in a session of its own, so that Ctrl-C here does not reach it.
+
+    Args:
+        name: What it does.
+        command: Program and arguments.
+        env: Variables on top of this process's own.
+        cwd: Its working folder.
+        log: File that its output is written to; an older one is replaced.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - the commands are our own
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    _children[process.pid] = process
+    try:
+        created = psutil.Process(process.pid).create_time()
+    except psutil.NoSuchProcess:
+        created = 0.0  # already gone; the caller sees it by `is_alive`
+    return ProcessInfo(name=name, pid=process.pid, create_time=created)
+
+
+def is_alive(info: ProcessInfo) -> bool:
+    """Whether this very process still runs."""
+    child = _children.get(info.pid)
+    if child is not None and child.poll() is not None:
+        return False
+    try:
+        process = psutil.Process(info.pid)
+        same = process.create_time() == info.create_time
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end(processes: Iterable[ProcessInfo], *, grace_s: float = 15.0) -> None:
+    """End processes and everything that they started; returns when all of it is gone.
+
+    The leaders are asked first and end their children in order; whatever is left after
+    `grace_s` is ended one by one.
+    """
+    wanted = list(processes)
+    family = _family(wanted)
+    leaders = [psutil.Process(info.pid) for info in wanted if is_alive(info)]
+    for process in leaders or family:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(family, timeout=grace_s)
+    left = list({*left, *_family(wanted)})
+    for process in left:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(left, timeout=_KILL_WAIT_S)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=_KILL_WAIT_S)
+    for info in wanted:
+        child = _children.pop(info.pid, None)
+        if child is not None:
+            child.wait(_KILL_WAIT_S)
+
+
+def _family(wanted: Sequence[ProcessInfo]) -> list[psutil.Process]:
+    """The processes, their descendants, and orphans of theirs.
+
+    A process whose parent was killed has no parent to be found by, but stays in the session
+    that was opened for the leader.
+    """
+    found: set[psutil.Process] = set()
+    sessions = {info.pid: info.create_time for info in wanted}
+    for info in wanted:
+        if is_alive(info):
+            with suppress(psutil.Error):
+                leader = psutil.Process(info.pid)
+                found |= {leader, *leader.children(recursive=True)}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            session = os.getsid(process.pid)
+            if session in sessions and process.create_time() >= sessions[session]:
+                found.add(process)
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log, indented for an error message."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return ""
+    kept = [line for line in text.splitlines() if line.strip()][-lines:]
+    return "\n".join(f"    {line}" for line in kept)
+
+
+def wait_until_ready(
+    info: ProcessInfo, log: Path, what: str, ready: Callable[[], bool], timeout_s: float
+) -> None:
+    """Wait for a process that was started to do its work.
+
+    Args:
+        info: The process.
+        log: Where it writes; quoted when it fails.
+        what: Its name in a message.
+        ready: Asked again and again.
+        timeout_s: How long to wait.
+
+    Raises:
+        StackError: It ended, or was not ready in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if not is_alive(info):
+            reason = "ended while starting"
+        elif time.monotonic() > deadline:
+            reason = f"did not answer within {timeout_s:g} s"
+        else:
+            time.sleep(_POLL_S)
+            continue
+        message = f"{what} {reason}; the end of {log}:\n{tail(log)}"
+        raise StackError(message, hint="try again when the machine is less busy")

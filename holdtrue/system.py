@@ -1,0 +1,399 @@
+"""One declared system as an object with the verbs that the command has."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.declaration import Declaration, load
+from holdtrue.errors import ConfigError, HoldtrueError, StackError
+from holdtrue.references import DriftReport, Reference, Release, Version
+from holdtrue.store import Store, find_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from holdtrue.plan import Context, Done, Planned
+    from holdtrue.progress import Reporter
+    from holdtrue.registry import Registry
+    from holdtrue.stack import Stack
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a run of the plan came to."""
+
+    steps: tuple[Done, ...]
+    endpoint: str | None
+    """URL that predictions are posted to; None where nothing is served."""
+    champion: int | None
+    """Version of the champion; None where no version has passed yet."""
+    refused: str | None
+    """Why the gates refused the model; None where they did not."""
+
+    @property
+    def ran(self) -> tuple[str, ...]:
+        """Names of the steps that were not found done."""
+        return tuple(done.step for done in self.steps if not done.cached)
+
+
+class ChampionStatus(Reference):
+    """The version that answers."""
+
+    version: int
+    since: datetime
+    trained_as_of: datetime
+    metrics: dict[str, float]
+    reason: str
+
+
+class DecisionStatus(Reference):
+    """The last decision of the monitor."""
+
+    at: datetime
+    action: str
+    reason: str
+
+
+class Status(Reference):
+    """How a system stands."""
+
+    name: str
+    serving: bool
+    """Whether the endpoint answers with the champion, asked just now."""
+    endpoint: str | None
+    champion: ChampionStatus | None
+    versions: int
+    last_decision: DecisionStatus | None
+    as_of: datetime | None
+    """Moment of the last run."""
+    store: str
+    reports: str | None
+    """Page that links all reports."""
+    prefect_ui: str | None
+    ray_dashboard: str | None
+
+
+class System:
+    """A declared machine-learning system.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        ConfigError: The file is not an acceptable declaration; says where and why.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.declaration: Declaration = load(self.path)
+        self.project = find_project(self.path)
+        self.store = Store.of(self.path)
+
+    def __repr__(self) -> str:
+        return f"System({self.declaration.name!r}, {str(self.path)!r})"
+
+    @property
+    def registry(self) -> Registry:
+        """Versions, champion and history."""
+        from holdtrue.registry import Registry
+
+        return Registry(self.store)
+
+    @property
+    def stack(self) -> Stack:
+        """What runs on this machine."""
+        from holdtrue.stack import Stack
+
+        return Stack(self.store)
+
+    def context(
+        self,
+        *,
+        as_of: datetime | None = None,
+        refresh: bool = False,
+        reporter: Reporter | None = None,
+        trigger: str = "apply",
+    ) -> Context:
+        """What steps are given.
+
+        Args:
+            as_of: Moment to take for now. Left out, it is that of the last run, so that a second
+                run has nothing to do.
+            refresh: Left out `as_of` is now (or ``data.as_of``), so that new data are read.
+            reporter: Shows progress.
+            trigger: Why it runs, in words.
+        """
+        from holdtrue.plan import Context
+        from holdtrue.progress import Silent
+
+        return Context(
+            declaration=self.declaration,
+            project=self.project,
+            store=self.store,
+            as_of=self._moment(as_of, refresh=refresh),
+            reporter=reporter or Silent(),
+            trigger=trigger,
+        )
+
+    def _moment(self, as_of: datetime | None, *, refresh: bool) -> datetime:
+        if as_of is not None:
+            return as_of.replace(tzinfo=UTC) if as_of.tzinfo is None else as_of.astimezone(UTC)
+        from holdtrue.plan import Journal
+
+        declared = self.declaration.data.as_of
+        state = Journal(self.store, self.declaration.name).state()
+        same = state.get("declared_as_of") == (None if declared is None else declared.isoformat())
+        if "as_of" in state and same and not refresh:
+            return datetime.fromisoformat(state["as_of"])
+        return declared or datetime.now(UTC).replace(microsecond=0)
+
+    def check(self) -> None:
+        """Refuse what can be refused before any work: source, estimators, store, Ray's address.
+
+        Raises:
+            ConfigError: Something that the declaration names does not exist or cannot be used.
+            StackError: The declared Ray cluster does not answer.
+        """
+        from holdtrue.data import fingerprint, import_from
+        from holdtrue.models import check_candidate
+        from holdtrue.stack import check_answers
+
+        fingerprint(self.declaration.data, self.project)
+        for candidate in self.declaration.model.candidates:
+            import_from(self.project, candidate.estimator)
+            check_candidate(candidate, self.declaration.task)
+        self.store.prepare()
+        if self.declaration.ray.address is not None:
+            check_answers(self.declaration.ray.address)
+
+    def plan(
+        self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None
+    ) -> list[Planned]:
+        """Say which steps `apply` would run, with the reason for each. Changes nothing."""
+        from holdtrue.plan import make_plan
+
+        return make_plan(self.context(as_of=as_of, refresh=refresh), until)
+
+    def apply(
+        self,
+        *,
+        as_of: datetime | None = None,
+        refresh: bool = False,
+        until: str | None = None,
+        reporter: Reporter | None = None,
+        trigger: str = "apply",
+        done: Callable[[Done], None] | None = None,
+    ) -> Applied:
+        """Make the declaration so: run the steps that are not done yet, in this process.
+
+        Where nothing is up, Ray and Serve are started and left running, unless `until` names an
+        earlier step.
+
+        Args:
+            as_of: Moment to take for now.
+            refresh: Read new data, up to now.
+            until: Last step to run.
+            reporter: Shows progress.
+            trigger: Why it runs, in words; recorded with the version.
+            done: Called after each step.
+
+        Raises:
+            HoldtrueError: A step failed. What was done before is kept, and found the next time.
+        """
+        from holdtrue.plan import Runner, steps_until
+
+        context = self.context(as_of=as_of, refresh=refresh, reporter=reporter, trigger=trigger)
+        self.prepare(context, until)
+        runner = Runner(context)
+        finished: list[Done] = []
+        connected = False
+        with ExitStack() as session:
+            for step in steps_until(until):
+                if step.serves and context.registry.champion(context.system) is None:
+                    break
+                if step.uses_ray and not connected and not runner.is_done(step.name):
+                    self.connect(session, context, until)
+                    connected = True
+                finished.append(runner.perform(step.name))
+                if done is not None:
+                    done(finished[-1])
+        return summarise(context, finished)
+
+    def prepare(self, context: Context, until: str | None = None) -> None:
+        """Make the checks of `check`, and see that the port of the endpoint can be had.
+
+        Raises:
+            HoldtrueError: What stands in the way.
+        """
+        from holdtrue.plan import BY_NAME, steps_until
+        from holdtrue.stack import port_is_free
+
+        wanted = steps_until(until)
+        self.check()
+        port = self.declaration.serve.port
+        if BY_NAME["serve"] in wanted and context.stack.state().ray_address is None and not port_is_free(port):
+            message = f"port {port} is in use by another program"
+            raise StackError(message, hint="end it, or declare another serve.port")
+
+    def connect(self, session: ExitStack, context: Context, until: str | None) -> None:
+        """Connect this process to Ray until `session` ends; does nothing where it is connected."""
+        from holdtrue.plan import BY_NAME, steps_until
+        from holdtrue.stack import ray_session
+
+        keep = BY_NAME["serve"] in steps_until(until)
+        address = self.declaration.ray.address
+        with context.reporter.step("ray") as progress:
+            progress(0, 0, "starting or joining Ray")
+            if keep:
+                context.stack.up_ray(address)
+            session.enter_context(ray_session(context.stack, address, keep=keep))
+
+    def status(self) -> Status:
+        """How the system stands; asks the endpoint."""
+        from holdtrue.serving import Endpoint
+
+        name, registry, stack = self.declaration.name, self.registry, self.stack.state()
+        champion = registry.champion(name)
+        reports = registry.drift_reports(name)
+        url = endpoint_url(self.declaration)
+        ready = Endpoint(url).ready(2.0) if stack.ray_address else None
+        from holdtrue.plan import Journal
+
+        moment = Journal(self.store, name).state().get("as_of")
+        index = self.store.path("reports", name, "index.html")
+        return Status(
+            name=name,
+            serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
+            endpoint=url if ready else None,
+            champion=None
+            if champion is None
+            else ChampionStatus(
+                version=champion.version.number,
+                since=champion.since,
+                trained_as_of=champion.version.as_of,
+                metrics={key: value.value for key, value in champion.version.metrics.items()},
+                reason=champion.reason,
+            ),
+            versions=len(registry.versions(name)),
+            last_decision=None
+            if not reports
+            else DecisionStatus(
+                at=reports[-1].decision.at,
+                action=reports[-1].decision.action,
+                reason=reports[-1].decision.reason,
+            ),
+            as_of=None if moment is None else datetime.fromisoformat(moment),
+            store=str(self.store.root),
+            reports=str(index) if index.exists() else None,
+            prefect_ui=stack.prefect_ui,
+            ray_dashboard=stack.ray_dashboard,
+        )
+
+    def monitor(self, *, as_of: datetime | None = None, reporter: Reporter | None = None) -> DriftReport:
+        """Fold in what was captured, compare it with the reference, and decide what to do.
+
+        Args:
+            as_of: Moment to take for now; the clock's where left out (or ``data.as_of``).
+            reporter: Shows progress.
+
+        Raises:
+            MonitoringError: Nothing is served yet.
+        """
+        from holdtrue.watch import watch
+
+        return watch(self.context(as_of=as_of, refresh=True, reporter=reporter))
+
+    def predict(self, rows: pd.DataFrame, *, version: int | None = None) -> pd.DataFrame:
+        """Score rows with the champion or another version, in this process.
+
+        Args:
+            rows: shape (n_rows, any): with at least the feature columns.
+            version: The champion where left out.
+
+        Returns:
+            shape (n_rows, n_columns + n_classes + 1): the rows with ``prediction`` and, for
+            classification, ``probability_<class>``.
+
+        Raises:
+            DataError: A feature column is missing or of the wrong kind.
+            ConfigError: No version has passed the gates yet.
+        """
+        from holdtrue.batch import score
+
+        registry, name = self.registry, self.declaration.name
+        if version is not None:
+            chosen = registry.version(name, version)
+        else:
+            champion = registry.champion(name)
+            if champion is None:
+                message = f"no version of {name} has passed the gates yet"
+                raise ConfigError(message, hint="run `holdtrue apply` first")
+            chosen = champion.version
+        return score(self.store.path(chosen.bundle), chosen.digest, rows)
+
+    def rollback(self, *, to: int | None = None, reason: str = "asked for by hand") -> int:
+        """Make an earlier version the champion again, and serve it where something is served.
+
+        Args:
+            to: The version; the one before the champion where left out.
+            reason: Why; recorded.
+
+        Returns:
+            The version that is the champion now.
+
+        Raises:
+            ConfigError: There is no earlier version.
+        """
+        from holdtrue.plan import Runner
+
+        registry, name = self.registry, self.declaration.name
+        champion = registry.champion(name)
+        target = to if to is not None else registry.previous_champion(name)
+        if champion is None or target is None:
+            message = f"{name} has no earlier champion to go back to"
+            raise ConfigError(message, hint="`holdtrue status` lists the versions")
+        if target == champion.version.number:
+            message = f"version {target} of {name} is the champion already"
+            raise ConfigError(message)
+        registry.promote(name, target, generation=champion.generation, reason=reason, action="rollback")
+        if self.stack.state().ray_address is not None:
+            Runner(self.context()).perform("serve")
+        return target
+
+    def environment(self) -> dict[str, str]:
+        """Variables that let this process and its children reach the stack; also set in this process."""
+        variables = self.stack.environment()
+        os.environ.update(variables)
+        return variables
+
+
+def endpoint_url(declaration: Declaration) -> str:
+    """URL that predictions are posted to."""
+    return f"http://127.0.0.1:{declaration.serve.port}/{declaration.name}/predict"
+
+
+def summarise(context: Context, finished: list[Done]) -> Applied:
+    """Say what a run came to."""
+    outputs: dict[str, Any] = {done.step: done.output for done in finished}
+    champion = context.registry.champion(context.system)
+    release, version = outputs.get("serve"), outputs.get("register")
+    refused = None
+    if isinstance(version, Version):
+        registered = context.registry.version(context.system, version.number)
+        refused = None if registered.passed else registered.reason
+    return Applied(
+        steps=tuple(finished),
+        endpoint=release.endpoint if isinstance(release, Release) else None,
+        champion=None if champion is None else champion.version.number,
+        refused=refused,
+    )
+
+
+__all__ = ["Applied", "HoldtrueError", "Status", "System", "endpoint_url", "summarise"]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.declaration import draft, parse
+from holdtrue.errors import ConfigError
+
+ROWS = 300
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "customer_id": np.arange(ROWS),
+            "born": chance.choice(["1990-01-01", "1980-02-02"], ROWS),
+            "signed_at": pd.date_range("2024-01-01", periods=ROWS, freq="h").strftime(
+                "%Y-%m-%d %H:%M:%S"
+            ),
+            "age": chance.integers(18, 80, ROWS),
+            "plan": chance.choice(["free", "basic", "NO"], ROWS),
+            "note": [f"what was said: {i}" for i in range(ROWS)],
+            "same": 1,
+            "empty": np.nan,
+            "active": chance.random(ROWS) > 0.5,
+            'odd: "name"': chance.random(ROWS),
+            "true": chance.random(ROWS),
+            "churn": chance.integers(0, 2, ROWS),
+            "spent": chance.random(ROWS) * 100,
+        }
+    )
+
+
+def write(frame: pd.DataFrame, path: Path) -> Path:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    "file", ["Customer churn [1].csv", "churn.csv.gz", "2024.jsonl", "é.parquet"]
+)
+def test_every_kind_of_file_gives_a_declaration(
+    frame: pd.DataFrame, file: str, tmp_path: Path
+) -> None:
+    declared = parse(draft(write(frame, tmp_path / file), "churn"))
+    assert declared.task == "classification"
+    assert declared.data.target == "churn"
+    assert declared.data.time == "signed_at"
+    assert declared.data.key == ("customer_id",)
+    assert declared.features.numeric == ("age", "active", 'odd: "name"', "true", "spent")
+    assert declared.features.categorical == ("plan",)
+    assert declared.features.exclude == ("born", "note", "same", "empty")
+    assert declared.evaluate.slices == ("plan",)
+    assert len(declared.model.candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "metric", "gate", "estimators"),
+    [
+        ("churn", "classification", "log_loss", "roc_auc", ["XGBClassifier", "LogisticRegression"]),
+        ("plan", "classification", "log_loss", "accuracy", ["XGBClassifier", "LogisticRegression"]),
+        (
+            "active",
+            "classification",
+            "log_loss",
+            "roc_auc",
+            ["XGBClassifier", "LogisticRegression"],
+        ),
+        ("spent", "regression", "rmse", "r2", ["XGBRegressor", "Ridge"]),
+    ],
+)
+def test_the_target_decides_the_task(
+    frame: pd.DataFrame,
+    tmp_path: Path,
+    target: str,
+    task: str,
+    metric: str,
+    gate: str,
+    estimators: list[str],
+) -> None:
+    declared = parse(draft(write(frame, tmp_path / "a.csv"), target))
+    assert (declared.task, declared.tune.metric, declared.promote[0].metric) == (task, metric, gate)
+    assert [c.estimator.rpartition(".")[2] for c in declared.model.candidates] == estimators
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Customer churn 2024.csv", "customer-churn-2024"),
+        ("2024.csv", "model-2024"),
+        ("___.csv", "model"),
+    ],
+)
+def test_the_name_comes_from_the_file(
+    frame: pd.DataFrame, tmp_path: Path, file: str, name: str
+) -> None:
+    assert parse(draft(write(frame, tmp_path / file), "churn")).name == name
+    assert parse(draft(tmp_path / file, "churn", name="mine")).name == "mine"
+
+
+def test_at_most_the_limit_is_read(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.arange(200_010) % 7, "b": np.arange(200_010) % 2})
+    for file in ("a.parquet", "a.csv"):
+        assert "min: 100000}" in draft(write(frame, tmp_path / file), "b")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("chrun", "did you mean `churn`"),
+        ("same", "has one value"),
+        ("empty", "has no values"),
+        ("note", "300 different texts"),
+    ],
+)
+def test_a_target_that_cannot_be_predicted(
+    frame: pd.DataFrame, tmp_path: Path, target: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        draft(write(frame, tmp_path / "a.csv"), target)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("a.txt", b"a", "not a kind of file"),
+        ("a.csv", b"", "cannot be read"),
+        ("a.csv", b"a,b\n", "has no rows"),
+        ("a.csv", b"a,b\n1,2\n1,2,3,4\n", "cannot be read"),
+        ("a.csv", b"\xff\xfe\n\xff", "cannot be read"),
+        ("a.csv.gz", b"x", "cannot be read"),
+        ("a.parquet", b"x", "cannot be read"),
+        ("a.jsonl", b"{a", "cannot be read"),
+        ("a.jsonl", b'{"a": [1], "b": 1}\n{"a": [2], "b": 2}\n', "holds lists or mappings"),
+        ("a.csv", b"a,b\n1,1\n1,2\n", "no column is left"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(
+    file: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        draft(tmp_path / file, "b")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        draft(tmp_path / "none.csv", "a")

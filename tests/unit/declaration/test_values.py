@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from holdtrue.declaration import Rate, format_duration, format_share, parse_duration, parse_share
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "written"),
+    [
+        ("30s", 30, "30s"),
+        ("10m", 600, "10m"),
+        ("1h", 3_600, "1h"),
+        ("7d", 604_800, "7d"),
+        ("2w", 1_209_600, "14d"),
+        ("1d 12h", 129_600, "1d 12h"),
+        ("1.5h", 5_400, "1h 30m"),
+    ],
+)
+def test_durations(text: str, seconds: int, written: str) -> None:
+    duration = parse_duration(text)
+    assert duration == timedelta(seconds=seconds)
+    assert format_duration(duration) == written
+    assert parse_duration(written) == duration
+
+
+@pytest.mark.parametrize(
+    "value", ["", "0s", "10", "m", "-1d", "1d ago", 10, None, True, "40000d", "9" * 400 + "d"]
+)
+def test_what_is_no_duration(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "share"), [("5%", 0.05), ("0%", 0), ("100%", 1), (0.5, 0.5), (1, 1)]
+)
+def test_shares(value: object, share: float) -> None:
+    assert parse_share(value) == share
+    assert parse_share(format_share(share)) == share
+
+
+@pytest.mark.parametrize("value", ["5", "101%", "-5%", 1.5, True, None, "five%", float("nan")])
+def test_what_is_no_share(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a share"):
+        parse_share(value)
+
+
+def test_rates() -> None:
+    assert Rate.parse("3 per 7d") == Rate(3, timedelta(days=7))
+    assert str(Rate.parse("1 per 1d 12h")) == "1 per 1d 12h"
+
+
+@pytest.mark.parametrize("value", ["0 per 7d", "3", "3 per", 3, None, "-1 per 7d", "1 per 0d"])
+def test_what_is_no_rate(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a"):
+        Rate.parse(value)

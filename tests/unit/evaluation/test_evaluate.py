@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from holdtrue.evaluation import evaluate, measure
+from holdtrue.references import Evaluation
+
+DIGEST = "0" * 32
+BINARY = ("no", "yes")
+
+
+def run(target, scores, classes, metrics, **given) -> Evaluation:
+    settings = {
+        "model_digest": DIGEST,
+        "slices": {},
+        "confidence": 0.95,
+        "seed": 1,
+        "train_target": target,
+        **given,
+    }
+    return evaluate(target=target, scores=scores, classes=classes, metrics=metrics, **settings)
+
+
+@pytest.fixture
+def binary(generator):
+    signal = generator.normal(size=3_000)
+    target = (generator.random(3_000) < 1 / (1 + np.exp(1 - signal))).astype(int)
+    positive = 1 / (1 + np.exp(1 - signal))
+    return target, np.column_stack([1 - positive, positive])
+
+
+def test_binary_evaluation_is_whole_and_survives_json(binary):
+    target, scores = binary
+    found = run(
+        target, scores, BINARY, ["roc_auc", "log_loss", "brier"], importance={"a": 0.1, "b": 0.2}
+    )
+    assert found.rows == 3_000
+    assert found.metrics["roc_auc"].value == measure("roc_auc", target, scores, BINARY)
+    assert found.baseline["roc_auc"] == 0.5
+    assert found.baseline["log_loss"] > found.metrics["log_loss"].value
+    assert found.champion is None
+    assert found.differences == {}
+    assert list(found.importance) == ["b", "a"]
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+def test_curves_of_a_binary_task(binary):
+    target, scores = binary
+    found = run(target, scores, BINARY, ["roc_auc"]).curves
+    assert found.roc[0] == (0, 0)
+    assert found.roc[-1] == (1, 1)
+    assert len(found.roc) <= 201
+    x, y = np.array(found.roc).T
+    assert np.trapezoid(y, x) == pytest.approx(measure("roc_auc", target, scores, BINARY), abs=0.01)
+    assert sum(rows for *_, rows in found.calibration) == 3_000
+    assert np.array(found.confusion).sum() == 3_000
+    assert np.array(found.confusion).sum(axis=1).tolist() == np.bincount(target).tolist()
+    assert found.residuals == ()
+
+
+def test_regression_shows_at_most_1000_rows_and_the_same_ones_each_time(generator):
+    target = generator.normal(size=5_000)
+    scores = target + generator.normal(size=5_000)
+    found = run(target, scores, None, ["rmse", "r2"])
+    assert len(found.curves.residuals) == 1_000
+    assert found == run(target, scores, None, ["rmse", "r2"])
+    assert found.baseline["r2"] == pytest.approx(0)
+    assert found.curves.confusion == ()
+
+
+def test_multiclass(generator):
+    scores = generator.dirichlet(np.ones(3), 600)
+    target = scores.argmax(axis=1)
+    found = run(target, scores, ("a", "b", "c"), ["roc_auc", "f1", "log_loss"])
+    assert found.metrics["f1"].value == 1
+    assert found.curves.roc == ()
+    assert len(found.curves.confusion) == 3
+
+
+def test_small_and_rare_slices_are_left_out(binary):
+    target, scores = binary
+    many = np.repeat([f"v{i}" for i in range(60)], 50)
+    few = np.where(np.arange(3_000) < 49, "small", "large")
+    single = np.where(target == 1, "late", "on time")
+    found = run(
+        target, scores, BINARY, ["roc_auc", "brier"], slices={"a": many, "b": few, "c": single}
+    ).slices
+    assert len(found["a"]) == 50
+    assert list(found["b"]) == ["large"]
+    assert found["b"]["large"].rows == 2_951
+    assert set(found["c"]["late"].metrics) == {"brier"}
+
+
+def test_an_undefined_metric_is_left_out(binary):
+    _, scores = binary
+    found = run(np.zeros(3_000, int), scores, BINARY, ["roc_auc", "log_loss"])
+    assert set(found.metrics) == {"log_loss"}
+    assert found.curves.roc == ()
+
+
+def test_champion_on_the_same_rows(binary):
+    target, scores = binary
+    worse = np.full_like(scores, 0.5)
+    found = run(target, scores, BINARY, ["roc_auc", "log_loss"], champion=(7, worse))
+    assert found.champion == 7
+    assert found.differences["log_loss"].champion == pytest.approx(np.log(2))
+    assert found.differences["log_loss"].gain > 0
+    assert found.differences["roc_auc"].probability > 0.999
+
+
+def test_a_champion_with_other_rows_is_refused(binary):
+    target, scores = binary
+    with pytest.raises(ValueError, match="shape"):
+        run(target, scores, BINARY, ["log_loss"], champion=(7, scores[:10]))

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from holdtrue.declaration import json_schema
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = ["holdtrue", "tasks", "flows", "deployments", "configs", "benchmarks", "tests"]
+FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+MAX_LINES = 600
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(FILES) > 40
+
+
+def test_no_file_is_too_long() -> None:
+    lines = {
+        path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES
+    }
+    assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
+
+
+def test_no_file_is_named_after_nothing() -> None:
+    vague = {"utils.py", "helpers.py", "manager.py"}
+    assert [path for path in FILES if path.name in vague] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("*.py")), ids=lambda path: path.name)
+def test_a_flow_hides_no_module(path: Path) -> None:
+    # A flow's folder is first on the path when Prefect loads it from its file.
+    if path.stem != "__init__":
+        assert importlib.util.find_spec(path.stem) is None
+
+
+def test_the_schema_is_current() -> None:
+    written = json.loads((ROOT / "docs" / "declaration.schema.json").read_text(encoding="utf-8"))
+    assert written == json_schema(), "run: make schema"
+
+
+def test_the_lock_names_no_place() -> None:
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    for word in ("://", "--index-url", "--extra-index-url", "--find-links", "file:", "-e "):
+        assert word not in lock
+
+
+def test_the_lock_holds_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8").lower()
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = [
+        name.lower().split("[")[0].split(">")[0].split("=")[0].split("<")[0] for name in wanted
+    ]
+    assert [name for name in names if name != "holdtrue" and f"\n{name}==" not in lock] == []
+
+
+def test_the_wheel_ships_the_engine_only() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["holdtrue"]
+    assert (ROOT / "holdtrue" / "py.typed").is_file()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from holdtrue.serving import Folded, capture_places, fold_in, read_captured
+from holdtrue.serving import _fold as module
+from holdtrue.serving._capture import Capture
+from holdtrue.store import Store
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def line(number: int, *, event_time: datetime | None = None) -> bytes:
+    return orjson.dumps(
+        {
+            "id": f"id-{number}",
+            "version": 3,
+            "received": START + timedelta(hours=number),
+            "event_time": event_time,
+            "key": {"b": number, "a": "x"},
+            "row": {"distance": number, "carrier": None},
+            "scores": [0.25, 0.75],
+        }
+    )
+
+
+@pytest.fixture
+def places(tmp_path):
+    return capture_places(Store(tmp_path), "flights")
+
+
+def write(folder, *lines: bytes) -> None:
+    capture = Capture(folder)
+    capture.append(lines)
+    capture.close()
+
+
+def ids(table) -> list[str]:
+    return sorted(read_captured(table, START, START + 365 * DAY)["id"].to_pylist())
+
+
+def test_nothing_captured_yet(places):
+    folder, table = places
+    assert fold_in(folder, table) == Folded()
+    assert read_captured(table, START, START + DAY).num_rows == 0
+
+
+def test_rows_come_back_as_they_were(places):
+    folder, table = places
+    write(folder, line(1), line(2))
+    write(folder, line(3, event_time=START - DAY))
+    assert fold_in(folder, table) == Folded(segments=2, rows=3)
+    assert list(folder.iterdir()) == []
+    found = read_captured(table, START, START + DAY)
+    assert found.schema == module.schema()
+    first = min(found.to_pylist(), key=lambda row: row["id"])
+    assert first == {
+        "id": "id-1",
+        "version": 3,
+        "received": START + timedelta(hours=1),
+        "event_time": None,
+        "key": '{"a":"x","b":1}',
+        "row": '{"distance":1,"carrier":null}',
+        "scores": [0.25, 0.75],
+    }
+
+
+def test_a_window_is_half_open_and_follows_the_time_of_the_event(places):
+    folder, table = places
+    write(
+        folder,
+        line(1, event_time=START - DAY),
+        line(2, event_time=START),
+        line(3),
+        line(4, event_time=START + DAY),
+        line(24),
+    )
+    fold_in(folder, table)
+    found = read_captured(table, START, START + DAY)
+    assert sorted(found["id"].to_pylist()) == ["id-2", "id-3"]
+
+
+def test_a_live_segment_waits_until_it_is_closed(places):
+    folder, table = places
+    live = Capture(folder)
+    live.append([line(1)])
+    assert fold_in(folder, table).rows == 0
+    live.append([line(2)])
+    live.close()
+    assert fold_in(folder, table).rows == 2
+
+
+def test_an_orphan_with_a_torn_line_is_folded_without_that_line(places):
+    folder, table = places
+    folder.mkdir(parents=True)
+    (folder / "0.jsonl.open").write_bytes(line(1) + b"\n" + line(2)[:-5])
+    (folder / "1.jsonl").write_bytes(b"[]\n" + line(3) + b"\n")
+    assert fold_in(folder, table) == Folded(segments=2, rows=2, damaged=2)
+    assert ids(table) == ["id-1", "id-3"]
+
+
+def test_a_segment_without_any_row_is_removed(places):
+    folder, table = places
+    folder.mkdir(parents=True)
+    (folder / "1.jsonl").write_bytes(b"")
+    assert fold_in(folder, table) == Folded(segments=1)
+    assert list(folder.iterdir()) == []
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(*args, **kwargs):
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(module, "_read"), (module, "_append"), (shutil, "rmtree")],
+    ids=["before reading", "before the commit", "between the commit and the removal"],
+)
+def test_rows_are_folded_once_whenever_it_is_killed(places, monkeypatch, place, name):
+    folder, table = places
+    write(folder, line(0))
+    fold_in(folder, table)
+    write(folder, line(1), line(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, killed)
+        with pytest.raises(Killed):
+            fold_in(folder, table)
+    write(folder, line(3))
+    fold_in(folder, table)
+    fold_in(folder, table)
+    assert ids(table) == ["id-0", "id-1", "id-2", "id-3"]
+    assert [path.name for path in table.with_name(".table-batches").iterdir()] == ["lock"]
+
+
+def test_killed_half_way_through_the_removal(places, monkeypatch):
+    folder, table = places
+    write(folder, line(1))
+    write(folder, line(2))
+
+    def half(batch):
+        next(iter(batch.iterdir())).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            fold_in(folder, table)
+    assert fold_in(folder, table).rows == 0
+    assert ids(table) == ["id-1", "id-2"]
+
+
+def test_many_segments_are_folded_in_several_commits(places, monkeypatch):
+    monkeypatch.setattr(module, "_SEGMENTS_PER_COMMIT", 2)
+    folder, table = places
+    for number in range(5):
+        write(folder, line(number))
+    assert fold_in(folder, table) == Folded(segments=5, rows=5)
+    assert len(ids(table)) == 5
+    log = (table / "_delta_log").glob("*.json")
+    texts = [entry.read_text().splitlines() for entry in log]
+    numbers = [
+        json.loads(row)["txn"]["version"] for rows in texts for row in rows if '"txn"' in row
+    ]
+    assert sorted(numbers) == [0, 1, 2]

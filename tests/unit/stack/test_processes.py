@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+
+import psutil
+import pytest
+
+from holdtrue.errors import StackError
+from holdtrue.stack import ProcessInfo, free_ports, port_is_free
+from holdtrue.stack._processes import end, is_alive, start, wait_until_ready
+
+# A leader with a child that does not end when asked.
+FAMILY = """
+import signal, subprocess, sys, time
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+subprocess.Popen([sys.executable, "-c", code])
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def family(tmp_path):
+    log = tmp_path / "logs" / "family.log"
+    info = start("family", [sys.executable, "-c", FAMILY], env={}, cwd=tmp_path, log=log)
+    yield info, log
+    end([info], grace_s=0)
+
+
+def children(info, log):
+    deadline = time.monotonic() + 20
+    while b"up" not in log.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return psutil.Process(info.pid).children()
+
+
+def test_ends_a_process_and_its_stubborn_child(family, monkeypatch):
+    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
+    info, log = family
+    (child,) = children(info, log)
+    assert is_alive(info)
+    end([info], grace_s=0.2)
+    assert not is_alive(info)
+    assert not child.is_running()
+    end([info])
+
+
+def test_ends_the_orphans_of_a_killed_process(family, monkeypatch):
+    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
+    info, log = family
+    (child,) = children(info, log)
+    os.kill(info.pid, signal.SIGKILL)
+    end([info], grace_s=0.2)
+    assert not child.is_running()
+
+
+def test_leaves_a_later_process_with_the_same_pid_alone():
+    mine = psutil.Process()
+    other = ProcessInfo(name="x", pid=mine.pid, create_time=mine.create_time() - 100)
+    assert not is_alive(other)
+    end([other])
+    assert is_alive(other.model_copy(update={"create_time": mine.create_time()}))
+
+
+def test_waits_until_ready(family, tmp_path):
+    answers = iter([False, True])
+    wait_until_ready(family[0], tmp_path / "log", "it", lambda: next(answers), 5)
+    with pytest.raises(StackError, match="it did not answer within 0 s"):
+        wait_until_ready(family[0], tmp_path / "log", "it", lambda: False, 0)
+
+
+def test_quotes_the_log_of_a_process_that_ended(tmp_path):
+    log = tmp_path / "log"
+    info = start(
+        "it", [sys.executable, "-c", "raise SystemExit('no room')"], env={}, cwd=tmp_path, log=log
+    )
+    with pytest.raises(StackError, match=r"it ended while starting; (.|\n)*no room"):
+        wait_until_ready(info, log, "it", lambda: False, 20)
+    end([info])
+
+
+def test_ports():
+    ports = free_ports(5)
+    assert len({*ports}) == 5
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports[0]))
+        other.listen()
+        assert not port_is_free(ports[0])
+    assert port_is_free(ports[0])
