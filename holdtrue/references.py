@@ -191,7 +191,7 @@ class Difference(Reference):
     high: float
     """Two-sided interval of the gain at the declared confidence."""
     probability: float
-    """Probability that the candidate is better, from the paired differences; 0.5 where they are equal."""
+    """Probability that the candidate is better, from paired differences; 0.5 where equal."""
 
 
 class Curves(Reference):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from holdtrue.plan import Context, Done, Planned
+    from holdtrue.plan import Context, Done, Planned, Runner
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
     from holdtrue.stack import Stack
@@ -41,6 +43,21 @@ class Applied:
     def ran(self) -> tuple[str, ...]:
         """Names of the steps that were not found done."""
         return tuple(done.step for done in self.steps if not done.cached)
+
+
+class Run(Reference):
+    """One run of a plan, small enough to be handed to every task of a flow."""
+
+    declaration: str
+    """Path of the YAML file."""
+    as_of: datetime
+    trigger: str = "apply"
+
+    def context(self, reporter: Reporter | None = None) -> Context:
+        """What steps are given."""
+        return System(self.declaration).context(
+            as_of=self.as_of, reporter=reporter, trigger=self.trigger
+        )
 
 
 class ChampionStatus(Reference):
@@ -213,14 +230,13 @@ class System:
         self.prepare(context, until)
         runner = Runner(context)
         finished: list[Done] = []
-        connected = False
         with ExitStack() as session:
+            self.warm_up(session, runner, until)
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
-                if step.uses_ray and not connected and not runner.is_done(step.name):
+                if step.uses_ray and not runner.is_done(step.name):
                     self.connect(session, context, until)
-                    connected = True
                 finished.append(runner.perform(step.name))
                 if done is not None:
                     done(finished[-1])
@@ -232,27 +248,53 @@ class System:
         Raises:
             HoldtrueError: What stands in the way.
         """
-        from holdtrue.plan import BY_NAME, steps_until
+        from holdtrue.plan import steps_until
         from holdtrue.stack import port_is_free
 
-        wanted = steps_until(until)
+        last = steps_until(until)[-1]
         self.check()
         port = self.declaration.serve.port
-        if BY_NAME["serve"] in wanted and context.stack.state().ray_address is None and not port_is_free(port):
+        if last.serves and context.stack.state().ray_address is None and not port_is_free(port):
             message = f"port {port} is in use by another program"
             raise StackError(message, hint="end it, or declare another serve.port")
 
+    def warm_up(self, session: ExitStack, runner: Runner, until: str | None) -> None:
+        """Start Ray beside the first steps where it will be needed and is to go on afterwards.
+
+        Where the run fails or is stopped, and nothing was up before, nothing is left behind.
+        """
+        from holdtrue.plan import steps_until
+
+        steps, stack = steps_until(until), self.stack
+        if not steps[-1].serves or stack.state().ray_address is not None or runner.is_done("fit"):
+            return
+        nothing_was_up = not stack.state().processes
+        starting = Thread(target=self._start_ray, daemon=True)
+
+        def clean(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is not None and nothing_was_up:
+                starting.join()
+                stack.down()
+
+        session.push(clean)
+        starting.start()
+
+    def _start_ray(self) -> None:
+        # What goes wrong here goes wrong again, and is reported, when Ray is needed.
+        with suppress(HoldtrueError):
+            self.stack.up_ray(self.declaration.ray.address)
+
     def connect(self, session: ExitStack, context: Context, until: str | None) -> None:
         """Connect this process to Ray until `session` ends; does nothing where it is connected."""
-        from holdtrue.plan import BY_NAME, steps_until
+        from holdtrue.plan import steps_until
         from holdtrue.stack import ray_session
 
-        keep = BY_NAME["serve"] in steps_until(until)
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            return
+        keep = steps_until(until)[-1].serves
         address = self.declaration.ray.address
         with context.reporter.step("ray") as progress:
             progress(0, 0, "starting or joining Ray")
-            if keep:
-                context.stack.up_ray(address)
             session.enter_context(ray_session(context.stack, address, keep=keep))
 
     def status(self) -> Status:
@@ -394,6 +436,3 @@ def summarise(context: Context, finished: list[Done]) -> Applied:
         champion=None if champion is None else champion.version.number,
         refused=refused,
     )
-
-
-__all__ = ["Applied", "HoldtrueError", "Status", "System", "endpoint_url", "summarise"]

@@ -1,7 +1,7 @@
 """Sources, snapshots, the contract and the split."""
 
 from holdtrue.data._contract import check_frame, class_names, refuse_broken, write_check
-from holdtrue.data._kinds import as_frame, as_table, kinds_compatible
+from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible
 from holdtrue.data._snapshots import load_snapshot, take_snapshot
 from holdtrue.data._sources import fingerprint, import_from, read_file, read_source, require_columns
 from holdtrue.data._split import split_frame, write_split
@@ -13,6 +13,7 @@ __all__ = [
     "class_names",
     "fingerprint",
     "import_from",
+    "kind_of",
     "kinds_compatible",
     "load_snapshot",
     "read_file",

@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
         self.tagged: list[yaml.Mark] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         self.nodes += 1
         self.depth += 1
         if self.nodes > MAX_NODES:
@@ -92,7 +92,7 @@ class _Loader(yaml.SafeLoader):
             raise _Refused(event.start_mark, f"nested more than {MAX_DEPTH} levels deep")
         if getattr(event, "tag", None) is not None:
             self.tagged.append(event.start_mark)
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 

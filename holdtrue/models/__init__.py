@@ -1,6 +1,6 @@
 """Features and estimator as one pipeline, and the bundle on disk."""
 
-from holdtrue.models._bundle import Bundle, digest_of, scores, write_bundle
+from holdtrue.models._bundle import Bundle, digest_of, read_signature, scores, write_bundle
 from holdtrue.models._estimator import (
     check_candidate,
     construct,
@@ -24,6 +24,7 @@ __all__ = [
     "from_rows",
     "import_object",
     "pipeline",
+    "read_signature",
     "scores",
     "typed",
     "write_bundle",

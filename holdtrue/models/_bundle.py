@@ -59,11 +59,7 @@ class Bundle:
         Raises:
             ServingError: A file is missing or is not what was written.
         """
-        content = _read(path / MANIFEST)
-        if digest_of(content) != digest:
-            message = f"{path / MANIFEST} is not the one that was registered"
-            raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
-        manifest = json.loads(content)
+        manifest = _read_manifest(path, digest)
         files = {}
         for name, sha256 in manifest["files"].items():
             files[name] = _read(path / name)
@@ -95,6 +91,24 @@ class Bundle:
             classes; for regression shape (n_rows,).
         """
         return scores(self.pipeline, self.signature, frame)
+
+
+def read_signature(path: Path, digest: str) -> Signature:
+    """What a bundle takes and gives, without loading the model.
+
+    Raises:
+        ServingError: The manifest is missing or is not what was written.
+    """
+    return Signature.model_validate(_read_manifest(path, digest)["signature"])
+
+
+def _read_manifest(path: Path, digest: str) -> dict[str, Any]:
+    content = _read(path / MANIFEST)
+    if digest_of(content) != digest:
+        message = f"{path / MANIFEST} is not the one that was registered"
+        raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
+    manifest: dict[str, Any] = json.loads(content)
+    return manifest
 
 
 def scores(fitted: Pipeline, signature: Signature, frame: pd.DataFrame) -> np.ndarray:

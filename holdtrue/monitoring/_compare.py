@@ -94,9 +94,7 @@ def compare(
         p_value=min(one.p_value for one in found),
         p_limit=P_LIMIT,
         columns=tuple(
-            ColumnDrift(
-                column=one.column, effect=one.effect, test=one.test, p_value=one.p_value
-            )
+            ColumnDrift(column=one.column, effect=one.effect, test=one.test, p_value=one.p_value)
             for one in found[:_SHOWN]
         ),
         in_a_row=in_a_row_before + 1 if suspects else 0,
@@ -134,8 +132,7 @@ def _judge(
     name = reference.name
     measured = reference.measure(column)
     effects = {
-        test: reference.effects[test].standardise(test, one.value)
-        for test, one in measured.items()
+        test: reference.effects[test].standardise(test, one.value) for test, one in measured.items()
     }
     p_values = {test: calibration.adjust(test, one.p_value) for test, one in measured.items()}
     sizes = [effect for test, effect in effects.items() if test != "unseen"]
@@ -179,7 +176,9 @@ def _text(
     if test == "missing":
         before = reference.missing / reference.rows
         now = column.missing / column.rows
-        return f"{name} is missing in {now:.1%} of the rows, before {before:.1%} (limit +-{bound:.1%})"
+        return (
+            f"{name} is missing in {now:.1%} of the rows, before {before:.1%} (limit +-{bound:.1%})"
+        )
     return (
         f"{measured.value:.1%} of the rows have a value of {name} that was never seen in training "
         f"(limit {bound:.1%})"

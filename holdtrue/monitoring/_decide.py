@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WARN_IN_A_ROW = 2
 """Suspect windows in a row that are worth a warning."""
+_NAMED = 3
 _BROKEN = frozenset({"absent", "empty", "broken"})
 
 Signal = Literal["drift", "performance", "schema"]
@@ -119,9 +121,22 @@ def _drift(judged: Sequence[WindowCheck]) -> str:
     length = "in one window" if n_windows == 1 else f"in {n_windows} windows in a row"
     still = "" if last == len(judged) - 1 else f", until {_moment(judged[last].end)}"
     since = f"since {_moment(judged[first].start)}{still}"
-    seen = f"Drift {length} {since}; last: {judged[last].detail} {_numbers(judged[last])}"
+    seen = f"Drift {length} {since}{_columns(judged[first : last + 1])}"
+    seen += f"; last: {judged[last].detail} {_numbers(judged[last])}"
     others = sum(window.in_a_row == IN_A_ROW for window in judged[:first])
     return seen + (f"; {others} earlier in this run" if others else "")
+
+
+def _columns(windows: Sequence[WindowCheck]) -> str:
+    """Which columns made several windows suspect, and how many each."""
+    counts = Counter(
+        one.column
+        for window in windows
+        for one in window.columns
+        if one.p_value < window.p_limit and one.effect > window.effect_limit
+    )
+    named = [f"{column} in {count}" for column, count in counts.most_common(_NAMED)]
+    return f" ({', '.join(named)})" if len(windows) > 1 and named else ""
 
 
 def _numbers(window: WindowCheck) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,11 +11,13 @@ from holdtrue.profiles import MIN_ROWS
 from holdtrue.references import Estimate, PerformanceCheck
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from numpy.typing import NDArray
 
 _REPLICATES = 200
+_FEWEST_BLOCKS = 3
 _INTERVAL = (0.025, 0.975)
 
 
@@ -26,6 +29,7 @@ def check_performance(
     target: NDArray[np.generic],
     scores: NDArray[np.float64],
     classes: tuple[str, ...] | None,
+    blocks: NDArray[np.int64] | None = None,
     expected: float,
     worse_than: float,
     start: datetime,
@@ -34,9 +38,10 @@ def check_performance(
 ) -> PerformanceCheck | None:
     """Measure served predictions against their labels.
 
-    The model is held to be worse only if the whole 95 % interval (percentile bootstrap of the
-    rows, 200 replicates) lies beyond the limit. Give all labelled rows of a run at once: the rows
-    of a single bad day say more about the day than about the model.
+    The model is held to be worse only if the whole 95 % interval (percentile bootstrap, 200
+    replicates) lies beyond the limit. Whole blocks are resampled, not rows: the rows of a bad day
+    are bad together and say more about the day than about the model. Of fewer than 3 blocks
+    nothing is concluded.
 
     Args:
         version: Version that predicted.
@@ -45,6 +50,8 @@ def check_performance(
         target: shape (n_rows,): class indices, or numbers for regression.
         scores: shape (n_rows, n_classes) probabilities, or (n_rows,) for regression.
         classes: Names of the classes; None for regression.
+        blocks: shape (n_rows,), the number of each row's block, such as its day; every row is a
+            block of its own where left out.
         expected: Value in the version's evaluation.
         worse_than: Relative loss against `expected` that is not acceptable, 0..1.
         start: Begin of the rows (inclusive).
@@ -56,34 +63,37 @@ def check_performance(
         them, as with a single class.
 
     References:
-        Efron (1979), Bootstrap methods: another look at the jackknife.
+        Davison and Hinkley (1997), Bootstrap Methods and their Application, section 3.8, for the
+        resampling of whole blocks.
     """
-    from holdtrue.evaluation import measure
+    from holdtrue.evaluation import UndefinedError, measure
 
     rows = len(target)
     if rows < MIN_ROWS:
         return None
     try:
         value = measure(metric, target, scores, classes)
-    except ValueError:
+    except UndefinedError:
         return None
-    rng = np.random.default_rng(seed)
+    n_blocks = rows if blocks is None else len(np.unique(blocks))
     replicates = []
-    for _ in range(_REPLICATES):
-        drawn = rng.integers(0, rows, rows)
-        try:
+    for drawn in _draws(rows, blocks, np.random.default_rng(seed)):
+        with suppress(UndefinedError):  # a replicate may have one class only
             replicates.append(measure(metric, target[drawn], scores[drawn], classes))
-        except ValueError:  # a replicate may have one class only
-            continue
     low, high = np.quantile(replicates or [value], _INTERVAL).tolist()
-    margin = abs(expected) * worse_than
-    if direction == "higher":
-        limit = expected - margin
-        worse = high < limit
+    sign = 1.0 if direction == "higher" else -1.0
+    limit = expected - sign * abs(expected) * worse_than
+    best = high if direction == "higher" else low
+    beyond = sign * (limit - best) > 0
+    worse = beyond and n_blocks >= _FEWEST_BLOCKS
+    if worse:
+        verdict = "worse than acceptable"
+    elif beyond:
+        verdict = f"beyond it, but not judged before {_FEWEST_BLOCKS} windows have labels"
+    elif sign * (limit - value) > 0:
+        verdict = "beyond it, but not surely"
     else:
-        limit = expected + margin
-        worse = low > limit
-    verdict = "worse than acceptable" if worse else "acceptable"
+        verdict = "acceptable"
     return PerformanceCheck(
         version=version,
         metric=metric,
@@ -99,3 +109,17 @@ def check_performance(
             f"labelled rows, {expected:.4g} when evaluated, limit {limit:.4g}: {verdict}"
         ),
     )
+
+
+def _draws(
+    rows: int, blocks: NDArray[np.int64] | None, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Positions of the rows of each replicate."""
+    if blocks is None:
+        for _ in range(_REPLICATES):
+            yield rng.integers(0, rows, rows)
+        return
+    order = np.argsort(blocks, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
+    for _ in range(_REPLICATES):
+        yield np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])

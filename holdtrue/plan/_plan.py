@@ -28,6 +28,10 @@ STEPS: tuple[Step, ...] = (*DATA_STEPS, *MODEL_STEPS, *RELEASE_STEPS)
 BY_NAME = {step.name: step for step in STEPS}
 
 
+class NotDoneError(ConfigError):
+    """A step that another depends on has not been done."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """What would become of one step."""
@@ -106,7 +110,7 @@ class Runner:
 
         Raises:
             HoldtrueError: The step failed.
-            ConfigError: A step that it depends on was not done.
+            NotDoneError: A step that it depends on was not done.
         """
         step = BY_NAME[name]
         started = time.monotonic()
@@ -140,7 +144,10 @@ class Runner:
 
     def is_done(self, name: str) -> bool:
         """Whether a step would be found rather than run."""
-        record, stale = self.look_up(BY_NAME[name])
+        try:
+            record, stale = self.look_up(BY_NAME[name])
+        except NotDoneError:
+            return False
         return record is not None and stale is None
 
     def look_up(self, step: Step) -> tuple[Record | None, str | None]:
@@ -170,7 +177,7 @@ class Runner:
         """The result of a step that was done.
 
         Raises:
-            ConfigError: It was not.
+            NotDoneError: It was not.
         """
         return BY_NAME[name].output.model_validate(self._record(name).output)
 
@@ -183,7 +190,7 @@ class Runner:
             record = self._journal.find(name, digest(self._components(step)))
             if record is None:
                 message = f"step {name} has not been done"
-                raise ConfigError(message, hint=f"run `holdtrue apply --until {name}` first")
+                raise NotDoneError(message, hint=f"run `holdtrue apply --until {name}` first")
             self._found[name] = record
         return self._found[name]
 

@@ -65,6 +65,7 @@ def serve_champion(context: Context) -> Release:
         message = f"no version of {context.system} has passed the gates yet: there is nothing to serve"
         raise ServingError(message, hint="`holdtrue status` says what was refused and why")
     version = champion.version
+    context.stack.up_ray(context.declaration.ray.address)
     endpoint = deploy(
         context.stack,
         context.declaration,

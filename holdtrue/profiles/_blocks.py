@@ -49,9 +49,7 @@ class Blocks:
         return np.diff(self.starts)
 
 
-def cut(
-    seconds: NDArray[np.float64] | None, n_rows: int, window: timedelta, seed: int
-) -> Blocks:
+def cut(seconds: NDArray[np.float64] | None, n_rows: int, window: timedelta, seed: int) -> Blocks:
     """Cut a reference into blocks.
 
     With times, a block is one window long, from a multiple of the window since 1970 on as the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from holdtrue.errors import MonitoringError
 from holdtrue.profiles import _difference as difference
@@ -38,11 +39,15 @@ class Effect(Reference):
 
     def standardise(self, test: Test, value: float) -> float:
         """A size in units of the quiet blocks: 0 is their median, 1 about their 90 % level."""
-        return (value - self.median) / (self.q90 - self.median + _FLOOR[test])
+        return (value - self.median) / self.unit(test)
+
+    def unit(self, test: Test) -> float:
+        """The size of an effect of 1 above the median."""
+        return self.q90 - self.median + _FLOOR[test]
 
     def invert(self, test: Test, effect: float) -> float:
         """The size that has this effect."""
-        return self.median + effect * (self.q90 - self.median + _FLOOR[test])
+        return self.median + effect * self.unit(test)
 
 
 class ColumnCalibration(Reference):
@@ -60,7 +65,7 @@ class ColumnCalibration(Reference):
     """For categories with at most 500 labels: rows by label."""
     buckets: tuple[int, ...] = ()
     """For other categories: rows by hash of the label."""
-    effects: dict[Test, Effect] = {}
+    effects: dict[Test, Effect] = Field(default_factory=dict)
     """The tests that are made, with the sizes seen in quiet blocks."""
     unseen_limit: float = 0.0
     """Share of unseen labels that is an alarm at once."""
@@ -91,9 +96,7 @@ class ColumnCalibration(Reference):
             seen = column.levels or {}
             counts = np.asarray([seen.get(label, 0) for label in self.levels], dtype=np.int64)
             n_unknown = max(0, column.present - int(counts.sum()))
-            found["levels"] = difference.levels(
-                np.append(known, 0), np.append(counts, n_unknown)
-            )
+            found["levels"] = difference.levels(np.append(known, 0), np.append(counts, n_unknown))
             found["unseen"] = difference.unseen(known, counts, n_unknown)
         return {test: found[test] for test in self.effects}
 

@@ -75,7 +75,7 @@ def choose_limits(
         alpha = (1 + int((largest > limit).sum())) / (1 + n_blocks)
         alpha *= float(np.exp(-max(limit - top, 0.0) / excess))
         suspect = ((p_values < P_LIMIT) & (effects > limit)).any(axis=1)
-        n_alarms = alarms(suspect | (sizes > alone).any(axis=1))
+        n_alarms = alarms(np.logical_or(suspect, (sizes > alone).any(axis=1)))
         rate = max(alpha**IN_A_ROW, n_alarms / n_blocks)
         if alpha**IN_A_ROW <= budget and n_alarms <= budget * n_blocks:
             break

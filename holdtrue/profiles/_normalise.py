@@ -1,4 +1,4 @@
-"""Columns of every pandas type as plain numbers or labels, so that equal values are counted as equal."""
+"""Columns of every pandas type as plain numbers or labels, so that equal values count as equal."""
 
 from __future__ import annotations
 
@@ -79,6 +79,8 @@ def labels(series: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
 def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
-    if isinstance(value, float | np.floating) and abs(value) < _LARGEST_WHOLE and value == int(value):
-        return str(int(value))
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if abs(number) < _LARGEST_WHOLE and number.is_integer():
+            return str(int(number))
     return str(value)[:LONGEST_LABEL].encode("utf-8", "replace").decode()

@@ -9,7 +9,7 @@ import numpy as np
 
 from holdtrue.profiles import _difference as difference
 from holdtrue.profiles._calibration import ColumnCalibration
-from holdtrue.profiles._profile import N_BUCKETS, N_QUANTILES, Column, bucket_of, spread, summarise
+from holdtrue.profiles._profile import N_BUCKETS, Column, bucket_of, spread, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,9 @@ def quiet_numbers(name: str, values: NDArray[np.float64], blocks: Blocks) -> Qui
             difference.missing(len(values), n_missing, len(part), absent, inside=True)
         )
     distinct = int((np.diff(ordered) > 0).sum()) + 1 if len(ordered) else 0
-    column = Column(len(values), n_missing, distinct, quantiles, None, np.zeros(N_BUCKETS, np.int64))
+    column = Column(
+        len(values), n_missing, distinct, quantiles, None, np.zeros(N_BUCKETS, np.int64)
+    )
     calibration = ColumnCalibration(
         name=name,
         kind="numeric",

@@ -133,7 +133,7 @@ def _calibrate(
             for test, found in one.values.items()
         }
         for test, effect in usual.items():
-            found = effect.standardise(test, one.values[test])
+            found = (one.values[test] - effect.median) / effect.unit(test)
             effects[:, at] = np.maximum(effects[:, at], found)
             if test != "unseen":
                 sizes[:, at] = np.maximum(sizes[:, at], found)

@@ -42,10 +42,9 @@ def write_data_report(
     """
     write_page(
         path,
+        declaration,
         "data",
         title="Data",
-        home=False,
-        system=declaration,
         headline=_headline(check),
         broken=_is_broken(check),
         snapshot=snapshot,

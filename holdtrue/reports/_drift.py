@@ -50,10 +50,9 @@ def write_drift_report(
     metrics = dict.fromkeys(found.metric for found in performance)
     write_page(
         path,
+        declaration,
         "drift",
         title="Monitoring",
-        home=False,
-        system=declaration,
         decisions=_log(ordered),
         runs=len(ordered),
         last=ordered[-1] if ordered else None,

@@ -43,10 +43,9 @@ def write_evaluation_report(
     metric = next(iter(evaluation.metrics), None)
     write_page(
         path,
+        declaration,
         "evaluation",
         title="Evaluation",
-        home=False,
-        system=declaration,
         model=model,
         evaluation=evaluation,
         verdict=verdict,

@@ -127,9 +127,9 @@ def importance_figure(evaluation: Evaluation, metric: str) -> Markup | None:
     found = list(evaluation.importance.items())[:_FEATURES]
     if not found:
         return None
-    title = f"How much {metric} worsens when a feature's values are shuffled"
+    title = f"Loss of {metric} by shuffled feature"
     height = 1.2 + 0.24 * len(found)
-    with draw(title, f"loss of {metric}", "", height=height, width=11) as drawing:
+    with draw(title, f"how much worse {metric} gets", "", height=height) as drawing:
         places = range(len(found))
         drawing.axes.barh(places, [loss for _, loss in found], color=BLUE, height=0.65)
         drawing.axes.set_yticks(places, [_cut(name) for name, _ in found])

@@ -111,10 +111,10 @@ def draw(
 
 def plain_log(axis: Axis) -> None:
     """Label a logarithmic axis with plain numbers instead of formulas."""
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _inline(svg: str, label: str) -> Markup:

@@ -22,17 +22,17 @@ def write_index(
     """Write the front page as one HTML file.
 
     Args:
-        path: The file; the other reports link back to ``index.html`` in their own folder.
+        path: The file. The other reports link back to it where it is ``index.html`` in a folder
+            that bears the system's name, and they lie in that folder or one below.
         declaration: Of the system.
         entries: Title, relative link and summary of each report.
         headline: What there is to know, in one or two sentences.
     """
     write_page(
         path,
+        declaration,
         "index",
         title=declaration.name,
-        home=True,
-        system=declaration,
         entries=entries,
         headline=headline,
     )

@@ -34,10 +34,9 @@ def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> N
     ranked = _ranked(study)
     write_page(
         path,
+        declaration,
         "tuning",
         title="Tuning",
-        home=False,
-        system=declaration,
         study=study,
         best=study.best_trial,
         headline=_headline(study),
@@ -143,6 +142,8 @@ def _parameters(
 
 
 def _parameter(name: str, space: Range, trials: Sequence[Trial], study: Study) -> Markup:
+    from matplotlib.ticker import LogLocator
+
     values: list[Any] = [trial.params[name] for trial in trials]
     heights = [math.nan if trial.value is None else trial.value for trial in trials]
     scale = " (logarithmic)" if space.log else ""
@@ -158,6 +159,7 @@ def _parameter(name: str, space: Range, trials: Sequence[Trial], study: Study) -
             values = places
         elif space.log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             plain_log(axes.xaxis)
         axes.scatter(values, heights, s=26, color=BLUE, alpha=0.75)
         chosen = [i for i, trial in enumerate(trials) if trial.number == study.best]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 _KILL_WAIT_S = 5.0
 _POLL_S = 0.2
+_END_POLL_S = 0.05
 # Kept so that a child that ends before this process is reaped, and no warning says otherwise.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -86,8 +87,7 @@ def is_alive(info: ProcessInfo) -> bool:
         return False
     try:
         process = psutil.Process(info.pid)
-        same = process.create_time() == info.create_time
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        return bool(process.create_time() == info.create_time and _runs(process))
     except psutil.NoSuchProcess:
         return False
 
@@ -104,20 +104,38 @@ def end(processes: Iterable[ProcessInfo], *, grace_s: float = 15.0) -> None:
     for process in leaders or family:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(family, timeout=grace_s)
-    left = list({*left, *_family(wanted)})
+    left = list({*_wait(family, grace_s), *_family(wanted)})
     for process in left:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(left, timeout=_KILL_WAIT_S)
+    left = _wait(left, _KILL_WAIT_S)
     for process in left:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=_KILL_WAIT_S)
+    _wait(left, _KILL_WAIT_S)
     for info in wanted:
         child = _children.pop(info.pid, None)
         if child is not None:
             child.wait(_KILL_WAIT_S)
+
+
+def _wait(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait for processes to end; returns those that have not.
+
+    A zombie has ended. (In a container whose first process reaps nobody, orphans stay zombies.)
+    """
+    deadline = time.monotonic() + timeout_s
+    left = list(processes)
+    while (left := [process for process in left if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(_END_POLL_S)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(wanted: Sequence[ProcessInfo]) -> list[psutil.Process]:
@@ -136,7 +154,8 @@ def _family(wanted: Sequence[ProcessInfo]) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             session = os.getsid(process.pid)
-            if session in sessions and process.create_time() >= sessions[session]:
+            later = session in sessions and process.create_time() >= sessions[session]
+            if later and _runs(process):
                 found.add(process)
     return [process for process in found if process.pid != os.getpid()]
 

@@ -17,6 +17,7 @@ from holdtrue.errors import ConfigError, ServingError, StackError
 from holdtrue.models import Signature, pipeline, typed, write_bundle
 from holdtrue.serving import Endpoint, capture_places, deploy, fold_in, read_captured, undeploy
 from holdtrue.stack import Stack, free_ports
+from holdtrue.stack._processes import _runs
 from holdtrue.store import Store
 
 pytestmark = pytest.mark.integration
@@ -82,7 +83,7 @@ def stack(store, tmp_path_factory):
     finally:
         family = [child for info in stack.state().processes for child in _tree(info.pid)]
         stack.down()
-        assert not [process for process in family if process.is_running()]
+        assert not [process for process in family if _runs(process)]
 
 
 @pytest.fixture(scope="module")

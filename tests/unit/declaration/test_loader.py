@@ -97,14 +97,14 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
         (
             "[3, 10]",
             "[3]",
-            "f.yaml:20:26: model.candidates[0].space.max_depth.int: expected 2 or more in the list\n"
-            "  got 1",
+            "f.yaml:20:26: model.candidates[0].space.max_depth.int: expected 2 or more in the "
+            "list\n  got 1",
         ),
         (
             "[3, 10]",
             "[3, 4, 5]",
-            "f.yaml:20:26: model.candidates[0].space.max_depth.int: expected at most 2 in the list"
-            "\n  got: a list of 3",
+            "f.yaml:20:26: model.candidates[0].space.max_depth.int: expected at most 2 in the "
+            "list\n  got: a list of 3",
         ),
         (
             "key: [id]",

@@ -37,7 +37,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(generator, make, classes,
     target, scores = make(generator, 300_000)
     truth = {metric: measure(metric, target, scores, classes) for metric in metrics}
     held = dict.fromkeys(metrics, 0)
-    repeats = 250
+    repeats = 200
     for _ in range(repeats):
         target, scores = make(generator, 300)
         for metric in metrics:

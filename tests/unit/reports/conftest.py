@@ -142,10 +142,10 @@ def make_data(kind: str) -> tuple[Snapshot, DataCheck, ProfileRef, Split]:
         "empty": ColumnSummary(kind="numeric", missing=1.0),
         "origin": ColumnSummary(kind="categorical", missing=0, levels=levels, distinct=3.0001),
     }
-    profile = ProfileRef(path="profiles/a", digest=DIGEST, rows=134_262, blocks=150, columns=columns)
-    shares = {
-        name: (1 / (rank + 2), 1 / (rank + 2.5)) for rank, name in enumerate(classes or ())
-    }
+    profile = ProfileRef(
+        path="profiles/a", digest=DIGEST, rows=134_262, blocks=150, columns=columns
+    )
+    shares = {name: (1 / (rank + 2), 1 / (rank + 2.5)) for rank, name in enumerate(classes or ())}
     split = Split(
         train="train.parquet",
         test="test.parquet",
@@ -326,5 +326,3 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="session")
 def binary() -> Sample:
     return make_sample("binary")
-
-

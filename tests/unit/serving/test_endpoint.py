@@ -52,7 +52,7 @@ def test_says_why_it_was_refused(endpoint_for, status, content, error, said):
 
 def test_says_that_nobody_answers(endpoint_for):
     def handler(request):
-        raise httpx.ConnectError("refused")
+        raise httpx.ConnectError(message="refused")
 
     endpoint = endpoint_for(handler)
     assert endpoint.ready() is None

@@ -11,22 +11,24 @@ import pytest
 
 from holdtrue.errors import StackError
 from holdtrue.stack import ProcessInfo, free_ports, port_is_free
-from holdtrue.stack._processes import end, is_alive, start, wait_until_ready
+from holdtrue.stack._processes import _runs, end, is_alive, start, wait_until_ready
 
 # A leader with a child that does not end when asked.
 FAMILY = """
 import signal, subprocess, sys, time
-code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+code += "print('up', flush=True); time.sleep(60)"
 subprocess.Popen([sys.executable, "-c", code])
 time.sleep(60)
 """
 
 
 @pytest.fixture
-def family(tmp_path):
+def family(tmp_path, monkeypatch):
     log = tmp_path / "logs" / "family.log"
     info = start("family", [sys.executable, "-c", FAMILY], env={}, cwd=tmp_path, log=log)
     yield info, log
+    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
     end([info], grace_s=0)
 
 
@@ -45,7 +47,7 @@ def test_ends_a_process_and_its_stubborn_child(family, monkeypatch):
     assert is_alive(info)
     end([info], grace_s=0.2)
     assert not is_alive(info)
-    assert not child.is_running()
+    assert not _runs(child)
     end([info])
 
 
@@ -55,7 +57,7 @@ def test_ends_the_orphans_of_a_killed_process(family, monkeypatch):
     (child,) = children(info, log)
     os.kill(info.pid, signal.SIGKILL)
     end([info], grace_s=0.2)
-    assert not child.is_running()
+    assert not _runs(child)
 
 
 def test_leaves_a_later_process_with_the_same_pid_alone():

@@ -1,0 +1,67 @@
+"""A plan compiled into Prefect task runs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from holdtrue.plan import Runner, steps_until
+from holdtrue.progress import Terminal
+from holdtrue.system import Run, System, summarise
+from tasks import data, release, training
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdtrue.system import Applied
+
+# One task for each step of the plan (a test asserts that they match, inputs and all).
+TASKS: dict[str, Any] = {
+    "extract": data.extract,
+    "check": data.check,
+    "profile": data.profile,
+    "split": data.split,
+    "tune": training.tune,
+    "fit": training.fit,
+    "evaluate": training.evaluate,
+    "gate": training.gate,
+    "register": release.register,
+    "serve": release.serve,
+}
+
+
+def run_plan(
+    declaration: str,
+    as_of: datetime | None,
+    *,
+    refresh: bool,
+    until: str | None,
+    trigger: str,
+) -> Applied:
+    """Run each step of the plan as a task; the results of earlier steps are its arguments.
+
+    Args:
+        declaration: Path of the YAML file.
+        as_of: Moment to take for now; that of the last run where left out.
+        refresh: Left out `as_of` is now, so that new data are read.
+        until: Last step to run.
+        trigger: Why it runs, in words.
+    """
+    system = System(declaration)
+    context = system.context(as_of=as_of, refresh=refresh, reporter=Terminal(), trigger=trigger)
+    system.prepare(context, until)
+    run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
+    runner = Runner(context)
+    results: dict[str, Any] = {}
+    finished = []
+    with ExitStack() as session:
+        system.warm_up(session, runner, until)
+        for step in steps_until(until):
+            if step.serves and context.registry.champion(context.system) is None:
+                break
+            if step.uses_ray and not runner.is_done(step.name):
+                system.connect(session, context, until)
+            inputs = {name: results[name] for name in step.inputs}
+            results[step.name] = TASKS[step.name](run, **inputs)
+            finished.append(runner.perform(step.name))  # found: the task has just done it
+    return summarise(context, finished)

@@ -1,0 +1,51 @@
+"""Compare what was served with the reference, and ask for a retraining where it is called for."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - Prefect reads annotations at run time
+from pathlib import Path
+
+from prefect import flow
+from prefect.events import emit_event
+
+from flows._command import start
+from holdtrue.system import Run, System
+from tasks import monitoring
+
+# The automation in prefect.yaml starts the deployment `retrain` on this event.
+DRIFT_EVENT = "holdtrue.drift.detected"
+
+
+@flow(name="monitor", log_prints=False)
+def monitor(declaration: str, as_of: datetime | None = None) -> str:
+    """Run the monitor; emit the drift event if it decides to retrain and nothing holds it back.
+
+    Args:
+        declaration: Path of the YAML file.
+        as_of: Moment to take for now; the clock's where left out.
+
+    Returns:
+        The action that was decided: none, warn, retrain or fix_data.
+    """
+    system = System(declaration)
+    context = system.context(as_of=as_of, refresh=True, trigger="monitor")
+    report = monitoring.monitor(Run(declaration=declaration, as_of=context.as_of, trigger="monitor"))
+    decision = report.decision
+    if decision.action == "retrain" and decision.held_back is None:
+        emit_event(
+            DRIFT_EVENT,
+            resource={
+                "prefect.resource.id": f"holdtrue.system.{report.system}",
+                "prefect.resource.name": report.system,
+            },
+            payload={
+                "declaration": str(Path(declaration)),
+                "as_of": context.as_of.isoformat(),
+                "trigger": f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
+            },
+        )
+    return decision.action
+
+
+if __name__ == "__main__":
+    start(monitor, "as-of")

@@ -1,0 +1,236 @@
+"""One run of the monitor: fold in, compare, measure, decide, record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from holdtrue.data import as_frame, class_names, read_source
+from holdtrue.declaration import METRICS
+from holdtrue.errors import MonitoringError
+from holdtrue.models import Signature, read_signature
+from holdtrue.monitoring import History, check_performance, compare, decide
+from holdtrue.profiles import Calibration, Profile
+from holdtrue.references import DriftReport
+from holdtrue.serving import capture_places, fold_in, read_captured
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from holdtrue.plan import Context
+    from holdtrue.progress import Progress
+    from holdtrue.references import PerformanceCheck, WindowCheck
+    from holdtrue.registry import Champion
+
+# The quality is measured over this many windows: one bad day says more about the day than about the model.
+PERFORMANCE_WINDOWS = 14
+
+
+def watch(context: Context) -> DriftReport:
+    """Run the monitor up to ``context.as_of``: every window that has ended and was not compared yet.
+
+    Raises:
+        MonitoringError: Nothing is served yet.
+    """
+    champion = context.registry.champion(context.system)
+    if champion is None:
+        message = f"no version of {context.system} was ever served: there is nothing to monitor"
+        raise MonitoringError(message, hint="run `holdtrue apply` first")
+    with context.reporter.step("monitor") as progress:
+        progress(0, 0, "folding in what was captured")
+        segments, table = capture_places(context.store, context.system)
+        fold_in(segments, table)
+        signature = read_signature(context.store.path(champion.version.bundle), champion.version.digest)
+        windows = _compare_windows(context, champion, signature, table, progress)
+        progress(0, 0, "joining labels")
+        performance = _performance(context, champion, signature, table)
+    decision = decide(
+        windows,
+        performance,
+        _history(context),
+        context.declaration.retrain,
+        context.declaration.automation,
+        context.as_of,
+    )
+    report = DriftReport(
+        system=context.system,
+        version=champion.version.number,
+        at=context.as_of,
+        windows=tuple(windows),
+        performance=tuple(performance),
+        decision=decision,
+    )
+    context.registry.record_report(report)
+    write_monitor_report(context)
+    return report
+
+
+def write_monitor_report(context: Context) -> None:
+    """Write the page with all that the monitor saw and decided."""
+    from holdtrue import reports
+    from holdtrue.plan import write_front_page
+
+    path = context.store.path("reports", context.system, "monitor.html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reports.write_drift_report(path, context.declaration, context.registry.drift_reports(context.system))
+    write_front_page(context)
+
+
+def _compare_windows(
+    context: Context, champion: Champion, signature: Signature, table: Path, progress: Progress
+) -> list[WindowCheck]:
+    length = context.declaration.monitor.window
+    calibration = Calibration.read(context.store.path(champion.version.profile))
+    begin, in_a_row = _where_it_left_off(context, champion)
+    n_windows = max(0, (context.as_of - begin) // length)
+    checks: list[WindowCheck] = []
+    pending: Profile | None = None
+    start = begin
+    folder = context.store.path("profiles", context.system, "windows")
+    for number in range(n_windows):
+        window_start, window_end = begin + number * length, begin + (number + 1) * length
+        progress(number, n_windows, f"comparing {window_start:%Y-%m-%d %H:%M}")
+        rows = read_captured(table, window_start, window_end)
+        if len(rows):
+            profile = Profile.take(_feature_frame(rows, signature), signature.numeric, signature.categorical)
+            profile.write(folder / f"{window_start:%Y-%m-%dT%H%M%S}.bin")
+            pending = profile if pending is None else pending.merge(profile)
+        if pending is None:
+            start = window_end
+            continue
+        check = compare(calibration, pending, start, window_end, in_a_row)
+        checks.append(check)
+        if check.state != "too_few_rows":
+            pending, start, in_a_row = None, window_end, check.in_a_row
+    return checks
+
+
+def _where_it_left_off(context: Context, champion: Champion) -> tuple[datetime, int]:
+    """The first moment that was not compared with this champion yet, and the suspect windows up to it."""
+    length = context.declaration.monitor.window
+    begin = _floor(champion.version.as_of, length)
+    in_a_row = 0
+    for report in context.registry.drift_reports(context.system):
+        if report.version != champion.version.number:
+            continue
+        for window in report.windows:
+            if window.state == "too_few_rows":
+                begin = window.start  # compared again, together with the next
+            else:
+                begin, in_a_row = window.end, window.in_a_row
+    return begin, in_a_row
+
+
+def _floor(moment: datetime, length: timedelta) -> datetime:
+    """The start of the window that a moment lies in; windows are counted from 1 January 1970."""
+    from datetime import UTC, datetime
+
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + (moment - epoch) // length * length
+
+
+def _feature_frame(rows: pa.Table, signature: Signature) -> pd.DataFrame:
+    """Captured rows as feature columns, shape (n_rows, n_features)."""
+    import pandas as pd
+
+    records = [orjson.loads(row) for row in rows["row"].to_pylist()]
+    columns: dict[str, Any] = {}
+    for name in signature.columns:
+        values = [record.get(name) for record in records]
+        dtype = object if name in signature.categorical else "float64"
+        columns[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(columns)
+
+
+def _performance(
+    context: Context, champion: Champion, signature: Signature, table: Path
+) -> list[PerformanceCheck]:
+    declared, data = context.declaration.monitor.performance, context.declaration.data
+    if declared is None or not data.key or data.time is None:
+        return []
+    end = context.labelled_until
+    start = max(
+        _floor(champion.version.as_of, context.declaration.monitor.window),
+        end - PERFORMANCE_WINDOWS * context.declaration.monitor.window,
+    )
+    expected = champion.version.metrics.get(declared.metric)
+    if start >= end or expected is None:
+        return []
+    found = _join_labels(context, champion, signature, read_captured(table, start, end), start, end)
+    if found is None:
+        return []
+    target, scores, days = found
+    check = check_performance(
+        version=champion.version.number,
+        metric=declared.metric,
+        direction=METRICS[declared.metric][0],
+        target=target,
+        scores=scores,
+        classes=signature.classes,
+        blocks=days,
+        expected=expected.value,
+        worse_than=declared.worse_than,
+        start=start,
+        end=end,
+        seed=context.declaration.seed,
+    )
+    return [] if check is None else [check]
+
+
+def _join_labels(
+    context: Context,
+    champion: Champion,
+    signature: Signature,
+    captured: pa.Table,
+    start: datetime,
+    end: datetime,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Target, scores and number of the window of the champion's predictions whose labels are known."""
+    import pandas as pd
+    import pyarrow.compute as pc
+
+    data = context.declaration.data
+    captured = captured.filter(pc.equal(captured["version"], champion.version.number))
+    if not len(captured):
+        return None
+    source = read_source(data, context.project, start, end)
+    names = [*data.key, signature.target]
+    labels = as_frame(source.select(names), {name: _kind(source, name) for name in names})
+    labels = labels[labels[signature.target].notna()].drop_duplicates(list(data.key))
+    if signature.classes is not None:
+        text = class_names(labels[signature.target])
+        labels[signature.target] = pd.Categorical(text, categories=list(signature.classes)).codes
+        labels = labels[labels[signature.target] >= 0]
+    keys = pd.DataFrame([orjson.loads(key) for key in captured["key"].to_pylist()])
+    keys = keys[list(data.key)].astype(str)
+    keys["scores"] = captured["scores"].to_pylist()
+    when = captured["event_time"].to_pandas()
+    keys["block"] = ((when - pd.Timestamp(start)) // context.declaration.monitor.window).astype("int64")
+    # A row may have been asked for several times: its first answer counts.
+    keys = keys.drop_duplicates(list(data.key))
+    labels[list(data.key)] = labels[list(data.key)].astype(str)
+    joined = keys.merge(labels, on=list(data.key))
+    if not len(joined):
+        return None
+    scores = np.array(joined["scores"].tolist(), dtype="float64")
+    if signature.classes is None:
+        return joined[signature.target].to_numpy("float64"), scores[:, 0], joined["block"].to_numpy()
+    return joined[signature.target].to_numpy("int64"), scores, joined["block"].to_numpy()
+
+
+def _kind(table: pa.Table, name: str) -> Any:
+    from holdtrue.data import kind_of
+
+    return kind_of(table.schema.field(name).type)
+
+
+def _history(context: Context) -> History:
+    """When trainings were: every version counts for the cooldown, those after the first for the budget."""
+    moments = [version.as_of for version in context.registry.versions(context.system)]
+    return History(last_trained=max(moments, default=None), trainings=tuple(moments[1:]))

@@ -1,0 +1,1 @@
+"""Every lifecycle step as a Prefect task."""

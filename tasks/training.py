@@ -1,0 +1,37 @@
+"""From training rows to a verdict on a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+
+from tasks._step import OPTIONS, perform
+
+if TYPE_CHECKING:
+    from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study
+    from holdtrue.system import Run
+
+
+@task(name="tune", **OPTIONS)
+def tune(run: Run, extract: Snapshot, check: DataCheck, split: Split) -> Any:
+    """Search the best setting, its trials in parallel on Ray: a `Study`."""
+    return perform(run, "tune", {"extract": extract, "check": check, "split": split})
+
+
+@task(name="fit", **OPTIONS)
+def fit(run: Run, extract: Snapshot, check: DataCheck, split: Split, tune: Study) -> Any:
+    """Fit the best setting on all training rows, on Ray: a `ModelRef`."""
+    return perform(run, "fit", {"extract": extract, "check": check, "split": split, "tune": tune})
+
+
+@task(name="evaluate", **OPTIONS)
+def evaluate(run: Run, check: DataCheck, split: Split, fit: ModelRef) -> Any:
+    """Judge the model on the test rows, beside the champion: an `Evaluation`."""
+    return perform(run, "evaluate", {"check": check, "split": split, "fit": fit})
+
+
+@task(name="gate", **OPTIONS)
+def gate(run: Run, evaluate: Evaluation) -> Any:
+    """Hold the evaluation against the gates: a `Verdict`."""
+    return perform(run, "gate", {"evaluate": evaluate})

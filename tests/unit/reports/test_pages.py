@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from holdtrue.reports import (
+    data_markdown,
+    drift_markdown,
+    evaluation_markdown,
+    tuning_markdown,
+    write_data_report,
+    write_drift_report,
+    write_evaluation_report,
+    write_index,
+    write_tuning_report,
+)
+
+HOSTILE = "&lt;script&gt;alert("
+
+
+def write_all(sample, folder: Path) -> dict[str, str]:
+    s = sample
+    write_data_report(folder / "data.html", s.declaration, s.snapshot, s.check, s.profile, s.split)
+    write_tuning_report(folder / "tuning.html", s.declaration, s.study)
+    write_evaluation_report(
+        folder / "evaluation.html", s.declaration, s.model, s.evaluation, s.verdict
+    )
+    write_drift_report(folder / "drift.html", s.declaration, s.drift)
+    entries = [("Data", "data.html", "<script>alert(1)</script>")]
+    write_index(folder / "index.html", s.declaration, entries, "Version 3 is served.")
+    return {path.stem: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def pages(sample, tmp_path_factory) -> dict[str, str]:
+    return write_all(sample, tmp_path_factory.mktemp("pages"))
+
+
+class _Tags(HTMLParser):
+    """Collects tags and attributes, and checks that every tag is closed."""
+
+    VOID = frozenset({"meta", "br", "img", "hr", "link", "rect", "use", "path"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def parse(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser.seen
+
+
+def test_pages_are_whole_and_need_nothing_from_elsewhere(pages):
+    assert set(pages) == {"data", "tuning", "evaluation", "drift", "index"}
+    for name, page in pages.items():
+        assert not re.search(r"https?://|@import|//cdn", page), name
+        for tag, attributes in parse(page):
+            assert tag not in {"script", "iframe", "object", "link"}, name
+            for key, value in attributes.items():
+                assert not key.startswith("on"), (name, key)
+                if key in {"src", "href"}:
+                    assert re.fullmatch(r"#[\w]+|[a-z]+\.html", value or ""), (name, value)
+
+
+def test_names_from_the_data_are_escaped(pages):
+    for name in ("data", "tuning", "evaluation", "drift", "index"):
+        assert "<script" not in pages[name], name
+        assert HOSTILE in pages[name], name
+
+
+def test_colours_come_from_the_page(pages):
+    for page in pages.values():
+        assert "#0101" not in page
+        assert "prefers-color-scheme: dark" in page
+    assert "var(--blue)" in pages["evaluation"].split("</style>")[1]
+
+
+def test_ids_that_are_referred_to_exist(pages):
+    for name, page in pages.items():
+        known = set(re.findall(r' id="([^"]+)"', page))
+        assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', page)) <= known, name
+
+
+def test_data_page_has_the_numbers(pages, sample):
+    page = pages["data"]
+    for said in ("166,158", "161,263", "134,262", "27,001", "2013-06-01", "origin: allowed"):
+        assert said in page
+    assert page.count('class="spark"') == 4
+    assert ("Target: late" in page) == (sample.check.classes is not None)
+
+
+def test_tuning_page_has_the_numbers(pages, sample):
+    page = pages["tuning"]
+    assert f"{sample.study.best_trial.value:.4f}" in page
+    for said in (
+        "1 min 4 s",
+        "33,565",
+        "Failed trials",
+        "learning_rate (logarithmic)",
+        "lossguide",
+    ):
+        assert said in page
+    assert "mathdefault" not in page
+
+
+def test_evaluation_page_has_the_numbers(pages, sample):
+    page = pages["evaluation"]
+    assert ("May be promoted" in page) == sample.verdict.passed
+    for metric, found in sample.evaluation.metrics.items():
+        assert metric in page
+        assert f"{found.value:.4g}" in page
+    assert "Against the champion, version 3" in page
+    assert ("ROC curve" in page) == (len(sample.evaluation.classes or ()) == 2)
+    assert ("Predicted against true" in page) == (sample.evaluation.classes is None)
+    assert ("<h2>Confusion" in page) == (sample.evaluation.classes is not None)
+
+
+def test_drift_page_has_the_numbers(pages):
+    page = pages["drift"]
+    for said in ("Retrain", "cooldown until 2013-08-12", "limit 1.6", "of 40 are shown"):
+        assert said in page
+    assert page.count('class="h"') == 40 * 6
+
+
+def test_the_same_input_gives_the_same_page(binary, tmp_path):
+    s = binary
+    pages = []
+    for name in ("a.html", "b.html"):
+        path = tmp_path / name
+        write_evaluation_report(path, s.declaration, s.model, s.evaluation, s.verdict)
+        pages.append(path.read_bytes())
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("place", "link"),
+    [
+        ("flights/tuning.html", 'href="index.html"'),
+        ("flights/2013-07-01/tuning.html", 'href="../index.html"'),
+        ("flights/a/b/tuning.html", None),
+        ("elsewhere/tuning.html", None),
+    ],
+)
+def test_pages_link_back_to_the_front_page(binary, tmp_path, place, link):
+    path = tmp_path / place
+    write_drift_report(path, binary.declaration, [])
+    crumb = re.search(r'<p class="crumb">(.*?)</p>', path.read_text())[1]
+    assert (link in crumb) if link else ("href" not in crumb)
+
+
+def test_bare_evaluation(binary, tmp_path):
+    """No champion, no gates, no slices, no importance, no defined metric."""
+    bare = binary.evaluation.model_copy(
+        update={
+            "metrics": {},
+            "baseline": {},
+            "slices": {"origin": {}},
+            "champion": None,
+            "differences": {},
+            "importance": {},
+            "curves": type(binary.evaluation.curves)(),
+        }
+    )
+    verdict = binary.verdict.model_copy(update={"judgements": ()})
+    model = binary.model.model_copy(update={"params": {}})
+    path = tmp_path / "evaluation.html"
+    write_evaluation_report(path, binary.declaration, model, bare, verdict)
+    page = path.read_text()
+    parse(page)
+    assert "No gates are declared" in page
+    assert "Against the champion" not in page
+    assert "<figure" not in page
+
+
+def test_the_monitor_has_not_run(binary, tmp_path):
+    write_drift_report(tmp_path / "drift.html", binary.declaration, [])
+    assert "has not run yet" in (tmp_path / "drift.html").read_text()
+    assert "has not run yet" in drift_markdown(binary.declaration, [])
+
+
+def test_a_window_that_was_compared_again_is_shown_once(binary, tmp_path):
+    later = binary.drift[-1].model_copy(update={"at": binary.drift[-1].at.replace(year=2014)})
+    path = tmp_path / "drift.html"
+    write_drift_report(path, binary.declaration, [later, *binary.drift])
+    assert path.read_text().count('class="h"') == 40 * 6
+
+
+def test_markdown_has_the_numbers_and_no_html(sample):
+    s = sample
+    texts = [
+        data_markdown(s.declaration, s.snapshot, s.check, s.profile, s.split),
+        tuning_markdown(s.declaration, s.study),
+        evaluation_markdown(s.declaration, s.model, s.evaluation, s.verdict),
+        drift_markdown(s.declaration, s.drift),
+    ]
+    for text in texts:
+        assert text.startswith("# ")
+        assert "<script" not in text
+        for line in text.splitlines():
+            if line.startswith("|"):
+                assert line.endswith("|")
+    for text, said in zip(
+        texts,
+        (
+            "166,158",
+            f"{s.study.best_trial.value:.4f}",
+            r"log\_loss" if s.check.classes else "rmse",
+            "1.6",
+        ),
+        strict=True,
+    ):
+        assert said in text
+
+
+def test_import_is_light():
+    code = (
+        "import sys, holdtrue.reports, holdtrue.evaluation\n"
+        "heavy = {'matplotlib', 'pandas', 'sklearn', 'scipy', 'jinja2', 'ray'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
