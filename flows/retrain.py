@@ -11,7 +11,9 @@ from flows._compile import run_plan
 
 
 @flow(name="retrain", log_prints=False)
-def retrain(declaration: str, as_of: datetime | None = None, trigger: str = "retrain") -> int | None:
+def retrain(
+    declaration: str, as_of: datetime | None = None, trigger: str = "retrain"
+) -> int | None:
     """Read new data, search from the best earlier settings, and promote the model if it is better.
 
     The champion and the challenger are judged on the same rows. The champion goes on answering

@@ -14,7 +14,7 @@ from flows._compile import run_plan
 def train(
     declaration: str,
     as_of: datetime | None = None,
-    refresh: bool = False,  # noqa: FBT001, FBT002 - a parameter of the deployment
+    refresh: bool = False,
     until: str | None = None,
     trigger: str = "train",
 ) -> int | None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime  # noqa: TC003 - typer reads annotations at run time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,18 +35,27 @@ app = typer.Typer(
 )
 
 DeclarationFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
+    ),
 ]
 AsOf = Annotated[
     datetime | None,
-    typer.Option(help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False),
+    typer.Option(
+        help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Here = Annotated[
-    bool, typer.Option("--in-process", help="Run in this process, also where a Prefect server is known.")
+    bool,
+    typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
 ]
 Folder = Annotated[
-    Path, typer.Option("--project", help="Folder of the project; its store says what is up.", show_default=False)
+    Path,
+    typer.Option(
+        "--project", help="Folder of the project; its store says what is up.", show_default=False
+    ),
 ]
 
 
@@ -73,10 +82,16 @@ def _json(content: Any) -> None:
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")
+    ],
     target: Annotated[str, typer.Option(help="Column to predict.")],
-    name: Annotated[str | None, typer.Option(help="Name of the system.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the system.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")
+    ] = None,
 ) -> None:
     """Write a first declaration from a data file and the column to predict."""
     from holdtrue.declaration import draft, parse
@@ -105,7 +120,9 @@ def plan(
     file: DeclarationFile,
     as_of: AsOf = None,
     refresh: Annotated[bool, typer.Option(help="As if new data were read.")] = False,
-    until: Annotated[str | None, typer.Option(help="Last step to look at.", show_default=False)] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Last step to look at.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which steps apply would run, and why; changes nothing."""
@@ -139,7 +156,11 @@ def apply(
     from holdtrue.progress import Silent, Terminal
 
     system = _system(file)
-    if not in_process and _prefect_known(system) and any(p.runs for p in _plan(system, as_of, refresh, until)):
+    if (
+        not in_process
+        and _prefect_known(system)
+        and any(p.runs for p in _plan(system, as_of, refresh, until))
+    ):
         _run_flow(system, "train", as_of=as_of, refresh=refresh, until=until)
         # Every step is done now: this finds them, and says what they came to.
         applied = system.apply(until=until)
@@ -149,7 +170,10 @@ def apply(
         applied = system.apply(as_of=as_of, refresh=refresh, until=until, reporter=reporter)
         ran = applied.ran
     if as_json:
-        steps = [{"step": d.step, "cached": d.cached, "seconds": round(d.seconds, 3)} for d in applied.steps]
+        steps = [
+            {"step": d.step, "cached": d.cached, "seconds": round(d.seconds, 3)}
+            for d in applied.steps
+        ]
         _json(
             {
                 "steps": steps,
@@ -175,7 +199,7 @@ def apply(
         raise HoldtrueError(message)
 
 
-def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:  # noqa: FBT001
+def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:
     system.check()
     return system.plan(as_of=as_of, refresh=refresh, until=until)
 
@@ -217,50 +241,79 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
         _say("champion: none yet; run `holdtrue apply`")
     else:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in champion.metrics.items())
-        _say(f"champion: version {champion.version} of {found.versions} since {champion.since:%Y-%m-%d %H:%M} UTC")
+        _say(
+            f"champion: version {champion.version} of {found.versions} since {champion.since:%Y-%m-%d %H:%M} UTC"
+        )
         _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
         _say(f"  {champion.reason}")
     if decision is None:
         _say("monitor: no check yet")
     else:
         _say(f"monitor: {decision.action} at {decision.at:%Y-%m-%d %H:%M} UTC: {decision.reason}")
-    for title, value in (("reports", found.reports), ("Prefect", found.prefect_ui), ("store", found.store)):
+    for title, value in (
+        ("reports", found.reports),
+        ("Prefect", found.prefect_ui),
+        ("store", found.store),
+    ):
         if value:
             _say(f"{title}: {value}")
 
 
 @app.command()
-def monitor(file: DeclarationFile, as_of: AsOf = None, in_process: Here = False, as_json: AsJson = False) -> None:
-    """Compare what was served with the reference, and decide whether to retrain.
+def monitor(
+    file: DeclarationFile,
+    as_of: AsOf = None,
+    retrain: Annotated[
+        bool, typer.Option(help="Start the retraining that is called for.", show_default=True)
+    ] = True,
+    in_process: Here = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what was served with the reference, and retrain if that is called for.
 
-    Says what it saw and why it decided so. Where a Prefect server is known, a decision to retrain
-    is sent to it as an event, which starts the deployment retrain.
+    Says what it saw and why it decided so. Where a Prefect server is known, a retraining is asked
+    for by an event, which starts the deployment retrain; elsewhere it runs at once.
     """
     from holdtrue.progress import Silent, Terminal
 
     system = _system(file)
-    if not in_process and _prefect_known(system):
+    reporter = Silent() if as_json else Terminal()
+    in_flow = not in_process and _prefect_known(system)
+    if in_flow:
         _run_flow(system, "monitor", as_of=as_of)
         report = system.registry.drift_reports(system.declaration.name)[-1]
     else:
-        report = system.monitor(as_of=as_of, reporter=Silent() if as_json else Terminal())
+        report = system.monitor(as_of=as_of, reporter=reporter)
     if as_json:
         _json(report.model_dump(mode="json"))
-        return
-    for window in report.windows:
-        if window.state != "quiet":
-            _say(f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}")
-    for seen in report.performance:
-        _say(f"  {seen.detail}")
-    _say(f"{report.decision.action}: {report.decision.reason}")
+    else:
+        for window in report.windows:
+            if window.state != "quiet":
+                _say(f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}")
+        for seen in report.performance:
+            _say(f"  {seen.detail}")
+        _say(f"{report.decision.action}: {report.decision.reason}")
+    called_for = report.decision.action == "retrain" and report.decision.held_back is None
+    if called_for and retrain and not in_flow:
+        trigger = ", ".join(report.decision.signals)
+        applied = system.apply(as_of=report.at, reporter=reporter, trigger=trigger)
+        if not as_json:
+            outcome = applied.refused or f"version {applied.champion} answers now"
+            _say(f"retrained: {outcome}")
 
 
 @app.command()
 def predict(
     file: DeclarationFile,
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="A CSV, Parquet or JSON lines file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .csv, .parquet or .jsonl.")],
-    version: Annotated[int | None, typer.Option(help="Instead of the champion.", show_default=False)] = None,
+    rows: Annotated[
+        Path, typer.Argument(metavar="ROWS", help="A CSV, Parquet or JSON lines file.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .csv, .parquet or .jsonl.")
+    ],
+    version: Annotated[
+        int | None, typer.Option(help="Instead of the champion.", show_default=False)
+    ] = None,
 ) -> None:
     """Score the rows of a file with the champion; needs nothing that is up."""
     from holdtrue.batch import read_rows, write_rows
@@ -274,7 +327,9 @@ def predict(
 @app.command()
 def rollback(
     file: DeclarationFile,
-    to: Annotated[int | None, typer.Option(help="Version to go back to.", show_default="the previous one")] = None,
+    to: Annotated[
+        int | None, typer.Option(help="Version to go back to.", show_default="the previous one")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; is recorded.")] = "asked for by hand",
 ) -> None:
     """Make an earlier version the champion again, and serve it at once."""
@@ -303,7 +358,9 @@ def down(project: Folder = Path()) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         _say(__version__)
         raise typer.Exit

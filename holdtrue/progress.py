@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 class Progress(Protocol):
@@ -25,16 +26,8 @@ class Progress(Protocol):
 class Reporter(Protocol):
     """Shows the steps of a run."""
 
-    def step(self, name: str) -> AbstractProgress:
-        """Begin to show a step; ends with the context."""
-
-
-class AbstractProgress(Protocol):
-    """A context manager that gives a `Progress`."""
-
-    def __enter__(self) -> Progress: ...
-
-    def __exit__(self, *details: object) -> bool | None: ...
+    def step(self, name: str) -> AbstractContextManager[Progress]:
+        """Show a step for as long as the context lasts."""
 
 
 class Silent:

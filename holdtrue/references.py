@@ -63,6 +63,9 @@ class DataCheck(Reference):
     kept: str
     """Parquet file with the rows to learn from, relative to the store."""
     kept_rows: int
+    asked: str
+    """Parquet file with the feature columns (and the time) of every sound row, labelled or not:
+    what a served model would have been asked. Relative to the store."""
     findings: tuple[Finding, ...]
     numeric: tuple[str, ...]
     """Feature columns used as numbers."""
@@ -326,7 +329,7 @@ class Decision(Reference):
 
     at: datetime
     action: Literal["none", "warn", "retrain", "fix_data"]
-    signals: tuple[Literal["drift", "performance", "schema"], ...] = ()
+    signals: tuple[Literal["drift", "performance", "age", "schema"], ...] = ()
     held_back: str | None = None
     """Why a retraining that was called for is not started: cooldown, budget, manual."""
     reason: str

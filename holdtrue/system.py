@@ -338,7 +338,9 @@ class System:
             ray_dashboard=stack.ray_dashboard,
         )
 
-    def monitor(self, *, as_of: datetime | None = None, reporter: Reporter | None = None) -> DriftReport:
+    def monitor(
+        self, *, as_of: datetime | None = None, reporter: Reporter | None = None
+    ) -> DriftReport:
         """Fold in what was captured, compare it with the reference, and decide what to do.
 
         Args:
@@ -404,7 +406,9 @@ class System:
         if target == champion.version.number:
             message = f"version {target} of {name} is the champion already"
             raise ConfigError(message)
-        registry.promote(name, target, generation=champion.generation, reason=reason, action="rollback")
+        registry.promote(
+            name, target, generation=champion.generation, reason=reason, action="rollback"
+        )
         if self.stack.state().ray_address is not None:
             Runner(self.context()).perform("serve")
         return target

@@ -46,7 +46,9 @@ def watch(context: Context) -> DriftReport:
         progress(0, 0, "folding in what was captured")
         segments, table = capture_places(context.store, context.system)
         fold_in(segments, table)
-        signature = read_signature(context.store.path(champion.version.bundle), champion.version.digest)
+        signature = read_signature(
+            context.store.path(champion.version.bundle), champion.version.digest
+        )
         windows = _compare_windows(context, champion, signature, table, progress)
         progress(0, 0, "joining labels")
         performance = _performance(context, champion, signature, table)
@@ -78,7 +80,9 @@ def write_monitor_report(context: Context) -> None:
 
     path = context.store.path("reports", context.system, "monitor.html")
     path.parent.mkdir(parents=True, exist_ok=True)
-    reports.write_drift_report(path, context.declaration, context.registry.drift_reports(context.system))
+    reports.write_drift_report(
+        path, context.declaration, context.registry.drift_reports(context.system)
+    )
     write_front_page(context)
 
 
@@ -98,7 +102,9 @@ def _compare_windows(
         progress(number, n_windows, f"comparing {window_start:%Y-%m-%d %H:%M}")
         rows = read_captured(table, window_start, window_end)
         if len(rows):
-            profile = Profile.take(_feature_frame(rows, signature), signature.numeric, signature.categorical)
+            profile = Profile.take(
+                _feature_frame(rows, signature), signature.numeric, signature.categorical
+            )
             profile.write(folder / f"{window_start:%Y-%m-%dT%H%M%S}.bin")
             pending = profile if pending is None else pending.merge(profile)
         if pending is None:
@@ -211,7 +217,9 @@ def _join_labels(
     keys = keys[list(data.key)].astype(str)
     keys["scores"] = captured["scores"].to_pylist()
     when = captured["event_time"].to_pandas()
-    keys["block"] = ((when - pd.Timestamp(start)) // context.declaration.monitor.window).astype("int64")
+    keys["block"] = ((when - pd.Timestamp(start)) // context.declaration.monitor.window).astype(
+        "int64"
+    )
     # A row may have been asked for several times: its first answer counts.
     keys = keys.drop_duplicates(list(data.key))
     labels[list(data.key)] = labels[list(data.key)].astype(str)
@@ -220,7 +228,11 @@ def _join_labels(
         return None
     scores = np.array(joined["scores"].tolist(), dtype="float64")
     if signature.classes is None:
-        return joined[signature.target].to_numpy("float64"), scores[:, 0], joined["block"].to_numpy()
+        return (
+            joined[signature.target].to_numpy("float64"),
+            scores[:, 0],
+            joined["block"].to_numpy(),
+        )
     return joined[signature.target].to_numpy("int64"), scores, joined["block"].to_numpy()
 
 

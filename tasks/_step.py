@@ -44,7 +44,9 @@ def perform(run: Run, step: str, inputs: Mapping[str, Reference]) -> Any:
     done = runner.perform(step, inputs)
     publish(context.system, step, report_markdown(context.declaration, step, runner.output))
     if done.cached:
-        return Completed(name="Cached", message=f"found by its digest {done.digest}", data=done.output)
+        return Completed(
+            name="Cached", message=f"found by its digest {done.digest}", data=done.output
+        )
     return done.output
 
 
@@ -53,5 +55,7 @@ def publish(system: str, step: str, markdown: str | None) -> None:
     titles = {"split": "data", "tune": "tuning", "gate": "evaluation", "monitor": "drift"}
     if markdown is not None:
         create_markdown_artifact(
-            markdown, key=f"{system}-{titles[step]}", description=f"{titles[step]} report of {system}"
+            markdown,
+            key=f"{system}-{titles[step]}",
+            description=f"{titles[step]} report of {system}",
         )

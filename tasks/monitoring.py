@@ -21,5 +21,9 @@ def monitor(run: Run) -> DriftReport:
     """Fold in what was captured, compare it with the reference, decide, and record why."""
     context = run.context(Terminal())
     report = watch(context)
-    publish(context.system, "monitor", drift_markdown(context.declaration, context.registry.drift_reports(context.system)))
+    publish(
+        context.system,
+        "monitor",
+        drift_markdown(context.declaration, context.registry.drift_reports(context.system)),
+    )
     return report

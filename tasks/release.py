@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 @task(name="register", **OPTIONS)
-def register(run: Run, profile: ProfileRef, fit: ModelRef, evaluate: Evaluation, gate: Verdict) -> Any:
+def register(
+    run: Run, profile: ProfileRef, fit: ModelRef, evaluate: Evaluation, gate: Verdict
+) -> Any:
     """Give the model a version; make it the champion if it passed: a `Version`."""
     inputs = {"profile": profile, "fit": fit, "evaluate": evaluate, "gate": gate}
     return perform(run, "register", inputs)

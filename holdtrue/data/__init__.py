@@ -1,6 +1,12 @@
 """Sources, snapshots, the contract and the split."""
 
-from holdtrue.data._contract import check_frame, class_names, refuse_broken, write_check
+from holdtrue.data._contract import (
+    check_frame,
+    class_names,
+    refuse_broken,
+    refuse_unusable,
+    write_check,
+)
 from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible
 from holdtrue.data._snapshots import load_snapshot, take_snapshot
 from holdtrue.data._sources import fingerprint, import_from, read_file, read_source, require_columns
@@ -19,6 +25,7 @@ __all__ = [
     "read_file",
     "read_source",
     "refuse_broken",
+    "refuse_unusable",
     "require_columns",
     "split_frame",
     "take_snapshot",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from holdtrue.data._built_in import FEWEST_PER_CLASS, built_in, count_finding
 from holdtrue.data._sources import require_columns
 from holdtrue.errors import DataError
 from holdtrue.references import DataCheck, Finding
@@ -15,26 +16,24 @@ from holdtrue.references import DataCheck, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pyarrow as pa
+
     from holdtrue.declaration import ColumnContract, Declaration
     from holdtrue.references import Kind, Snapshot
     from holdtrue.store import Store
 
-# A number that stands for "missing" in many systems, and the share of a column from which it is suspicious.
-_SENTINELS = (-1, -9, -99, -999, -9999, 999, 9999, 99999)
-_SENTINEL_SHARE = 0.01
-# A feature that orders the target this well by itself is more likely a leak than luck (area under the ROC curve).
-_LEAK_AUC = 0.995
-# Text columns with more values than this are taken for names, not categories, when features are inferred.
+# Text columns with more values than this are taken for names, not categories, when features are
+# inferred.
 _MOST_LEVELS = 1_000
 _MOST_CLASSES = 100
-_FEWEST_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A snapshot after the contract: the rows to learn from, those set aside, and what was found."""
+    """A snapshot after the contract: rows to learn from, rows set aside, and what was found."""
 
     kept: pd.DataFrame
+    asked: pd.DataFrame
     quarantined: pd.DataFrame
     findings: tuple[Finding, ...]
     unlabelled: int
@@ -46,7 +45,7 @@ class Checked:
 def class_names(target: pd.Series) -> pd.Series:
     """Names of the classes of a target: whole numbers without a point, everything else as text."""
     values = target.dropna()
-    if pd.api.types.is_float_dtype(values) and (values == np.floor(values)).all():
+    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
         values = values.astype("int64")
     return values.astype(str).reindex(target.index)
 
@@ -60,26 +59,21 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         kinds: Kinds by column.
 
     Returns:
-        What is left to learn from. Findings that are blocking and did not pass must stop the training.
+        What is left to learn from. A blocking finding that did not pass must stop the training.
 
     Raises:
         DataError: The table is empty, or lacks a column that the declaration names.
     """
     data = declaration.data
     _require(declaration, list(kinds), len(frame))
+    _require_target(declaration, frame[data.target])
     numeric, categorical = features(declaration, frame, kinds)
     findings: list[Finding] = []
     broken = pd.Series("", index=frame.index)
-    for name, rule in data.contract.columns.items():
-        for finding, rows in _column_findings(name, rule, frame[name], kinds[name]):
-            findings.append(finding)
-            if rows is not None:
-                broken = broken.mask(rows & (broken == ""), finding.rule)
-    if data.key:
-        twice = frame.duplicated(list(data.key), keep="first")
-        rule = f"key {', '.join(data.key)}: unique"
-        findings.append(_finding(rule, None, twice, blocking=False))
-        broken = broken.mask(twice & (broken == ""), rule)
+    for finding, rows in _row_findings(declaration, frame, kinds, numeric):
+        findings.append(finding)
+        if rows is not None:
+            broken = broken.mask(rows & (broken == ""), finding.rule)
     bad = broken != ""
     findings.extend(_table_findings(declaration, len(frame), int(bad.sum())))
     labelled = frame[data.target].notna()
@@ -92,12 +86,21 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         classes = tuple(sorted(counts.index))
         findings.append(_class_finding(data.target, counts))
     elif not pd.api.types.is_numeric_dtype(kept[data.target]):
-        message = f"data.target: {data.target} holds {kinds[data.target]} values, regression needs numbers"
+        kind = kinds[data.target]
+        message = f"data.target: {data.target} holds {kind} values, regression needs numbers"
         raise DataError(message)
-    findings.extend(_built_in(declaration, kept, kinds, numeric, categorical, classes))
+    findings.extend(built_in(declaration.data.target, kept, kinds, numeric, categorical, classes))
     quarantined = frame[bad].assign(reason=broken[bad])
+    seen = [name for name in (data.time, *numeric, *categorical) if name is not None]
     return Checked(
-        kept, quarantined, tuple(findings), int((~labelled).sum()), numeric, categorical, classes
+        kept=kept,
+        asked=frame.loc[~bad, seen].reset_index(drop=True),
+        quarantined=quarantined,
+        findings=tuple(findings),
+        unlabelled=int((~labelled).sum()),
+        numeric=numeric,
+        categorical=categorical,
+        classes=classes,
     )
 
 
@@ -106,6 +109,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
     path = store.path(folder)
     path.mkdir(parents=True, exist_ok=True)
     checked.kept.to_parquet(path / "kept.parquet", index=False)
+    checked.asked.to_parquet(path / "asked.parquet", index=False)
     quarantine = None
     if len(checked.quarantined):
         checked.quarantined.to_parquet(path / "quarantine.parquet", index=False)
@@ -117,6 +121,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
         quarantine=quarantine,
         kept=store.relative(path / "kept.parquet"),
         kept_rows=len(checked.kept),
+        asked=store.relative(path / "asked.parquet"),
         findings=checked.findings,
         numeric=checked.numeric,
         categorical=checked.categorical,
@@ -134,7 +139,34 @@ def refuse_broken(check: DataCheck) -> None:
     if broken:
         said = "; ".join(f"{finding.rule}: {finding.detail}" for finding in broken[:10])
         message = f"the data break the contract: {said}"
-        raise DataError(message, hint="mend the data or the contract; what is served stays as it is")
+        raise DataError(
+            message, hint="mend the data or the contract; what is served stays as it is"
+        )
+
+
+def refuse_unusable(declaration: Declaration, table: pa.Table) -> None:
+    """Refuse rows that nothing can be learnt from, before they are kept.
+
+    Args:
+        declaration: Names the columns.
+        table: From `as_table`.
+
+    Raises:
+        DataError: There are no rows, a named column is missing, or the target does not vary.
+    """
+    _require(declaration, table.column_names, len(table))
+    target = declaration.data.target
+    _require_target(declaration, table[target].to_pandas())
+
+
+def _require_target(declaration: Declaration, values: pd.Series) -> None:
+    name, distinct = declaration.data.target, values.nunique()
+    if distinct == 0:
+        message = f"data.target: no row has a value of {name}"
+        raise DataError(message, hint="look at data.labels_after and data.window")
+    if distinct == 1 and declaration.task == "classification":
+        message = f"data.target: {name} is {values.dropna().iloc[0]} in every row"
+        raise DataError(message, hint="a classifier needs rows of two classes or more")
 
 
 def _require(declaration: Declaration, present: list[str], rows: int) -> None:
@@ -144,11 +176,11 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
         message = f"the source has no rows{window}"
         raise DataError(message, hint="look at data.window, data.as_of and --as-of")
     wanted = {data.target: "data.target"}
-    wanted |= {name: "data.key" for name in data.key}
-    wanted |= {name: "data.contract.columns" for name in data.contract.columns}
-    wanted |= {name: "features.numeric" for name in declaration.features.numeric}
-    wanted |= {name: "features.categorical" for name in declaration.features.categorical}
-    wanted |= {name: "evaluate.slices" for name in declaration.evaluate.slices}
+    wanted |= dict.fromkeys(data.key, "data.key")
+    wanted |= dict.fromkeys(data.contract.columns, "data.contract.columns")
+    wanted |= dict.fromkeys(declaration.features.numeric, "features.numeric")
+    wanted |= dict.fromkeys(declaration.features.categorical, "features.categorical")
+    wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
     require_columns(present, wanted, "the data")
 
 
@@ -166,7 +198,10 @@ def features(
         odd += [name for name in declared.categorical if kinds[name] == "time"]
         if odd:
             message = f"features: {odd[0]} holds {kinds[odd[0]]} values"
-            raise DataError(message, hint="numeric features need numbers; derive numbers or categories from times")
+            raise DataError(
+                message,
+                hint="numeric features need numbers; derive numbers or categories from times",
+            )
         return declared.numeric, declared.categorical
     data = declaration.data
     out = {data.target, data.time, *data.key, *declared.exclude}
@@ -184,19 +219,44 @@ def features(
     return tuple(numeric), tuple(categorical)
 
 
-def _finding(rule: str, column: str | None, rows: pd.Series, *, blocking: bool) -> Finding:
-    count = int(rows.sum())
-    detail = f"{count:,} of {len(rows):,} rows" if count else ""
-    return Finding(rule=rule, column=column, passed=count == 0, blocking=blocking, rows=count, detail=detail)
+def _row_findings(
+    declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, Kind], numeric: tuple[str, ...]
+) -> Iterator[tuple[Finding, pd.Series | None]]:
+    """Findings of the rules that are about single rows, each with the rows that it sets aside."""
+    data = declaration.data
+    for name, rule in data.contract.columns.items():
+        yield from _column_findings(name, rule, frame[name], kinds[name])
+    if data.key:
+        twice = frame.duplicated(list(data.key), keep="first")
+        yield (
+            count_finding(f"key {', '.join(data.key)}: unique", None, twice, blocking=False),
+            twice,
+        )
+    for name in (*numeric, data.target):
+        if kinds[name] == "number":
+            # No estimator takes them, and a request with one is refused.
+            infinite = frame[name].abs() == np.inf
+            if infinite.any():
+                yield count_finding(f"{name}: finite", name, infinite, blocking=False), infinite
 
 
 def _column_findings(
     name: str, rule: ColumnContract, values: pd.Series, kind: Kind
 ) -> Iterator[tuple[Finding, pd.Series | None]]:
     """Findings of one column, each with the rows that it sets aside."""
-    if rule.type is not None and rule.type != kind and not (rule.type == "number" and kind == "integer"):
+    if (
+        rule.type is not None
+        and rule.type != kind
+        and not (rule.type == "number" and kind == "integer")
+    ):
         yield (
-            Finding(rule=f"{name}: type {rule.type}", column=name, passed=False, blocking=True, detail=f"it is {kind}"),
+            Finding(
+                rule=f"{name}: type {rule.type}",
+                column=name,
+                passed=False,
+                blocking=True,
+                detail=f"it is {kind}",
+            ),
             None,
         )
         return
@@ -219,15 +279,22 @@ def _column_findings(
     if rule.max is not None:
         checks.append((f"{name}: at most {rule.max:g}", lambda: values > rule.max))
     if rule.allowed is not None:
-        checks.append((f"{name}: one of the allowed values", lambda: ~values.isin(list(rule.allowed or ()))))
+        checks.append(
+            (f"{name}: one of the allowed values", lambda: ~values.isin(list(rule.allowed or ())))
+        )
     if rule.unique:
         checks.append((f"{name}: unique", lambda: values.duplicated(keep="first")))
     for said, test in checks:
         if kind in ("string", "time") and (" at least " in said or " at most " in said):
-            yield Finding(rule=said, column=name, passed=False, blocking=True, detail=f"it is {kind}"), None
+            yield (
+                Finding(
+                    rule=said, column=name, passed=False, blocking=True, detail=f"it is {kind}"
+                ),
+                None,
+            )
             continue
         rows = (test() & ~missing).fillna(value=False).astype(bool)
-        yield _finding(said, name, rows, blocking=False), rows
+        yield count_finding(said, name, rows, blocking=False), rows
 
 
 def _table_findings(declaration: Declaration, rows: int, quarantined: int) -> Iterator[Finding]:
@@ -241,102 +308,34 @@ def _table_findings(declaration: Declaration, rows: int, quarantined: int) -> It
         rows=quarantined,
         detail=f"{quarantined:,} of {rows:,} rows ({share * 100:.3g}%)",
     )
+    least, most = contract.rows.min, contract.rows.max
     for bound, said, passed in (
-        (contract.rows.min, "at least", lambda limit: rows >= limit),
-        (contract.rows.max, "at most", lambda limit: rows <= limit),
+        (least, "at least", least is None or rows >= least),
+        (most, "at most", most is None or rows <= most),
     ):
         if bound is not None:
             yield Finding(
-                rule=f"{said} {bound:,.0f} rows", column=None, passed=passed(bound), blocking=True, rows=rows, detail=f"{rows:,} rows"
+                rule=f"{said} {bound:,.0f} rows",
+                column=None,
+                passed=passed,
+                blocking=True,
+                rows=rows,
+                detail=f"{rows:,} rows",
             )
 
 
 def _class_finding(target: str, counts: pd.Series) -> Finding:
     rare = int(counts.min()) if len(counts) else 0
     detail = f"{len(counts)} classes, the rarest with {rare:,} rows"
-    passed = 2 <= len(counts) <= _MOST_CLASSES and rare >= _FEWEST_PER_CLASS  # noqa: PLR2004
+    passed = 2 <= len(counts) <= _MOST_CLASSES and rare >= FEWEST_PER_CLASS
     if len(counts) == 1:
         detail = f"every row is {counts.index[0]}: there is nothing to learn"
     elif len(counts) == 0:
         detail = "no row has a value"
     return Finding(
-        rule=f"{target}: 2 to {_MOST_CLASSES} classes of at least {_FEWEST_PER_CLASS} rows",
+        rule=f"{target}: 2 to {_MOST_CLASSES} classes of at least {FEWEST_PER_CLASS} rows",
         column=target,
         passed=passed,
         blocking=True,
         detail=detail,
     )
-
-
-def _built_in(
-    declaration: Declaration,
-    kept: pd.DataFrame,
-    kinds: dict[str, Kind],
-    numeric: tuple[str, ...],
-    categorical: tuple[str, ...],
-    classes: tuple[str, ...] | None,
-) -> Iterator[Finding]:
-    """Checks that are always on; warnings, but for a feature that gives the target away."""
-    used = [*numeric, *categorical]
-    yield _finding("rows: no exact duplicates", None, kept.duplicated(), blocking=False)
-    constant = [name for name in used if kept[name].nunique(dropna=False) <= 1]
-    yield Finding(
-        rule="features: none constant",
-        column=None,
-        passed=not constant,
-        blocking=False,
-        detail=", ".join(constant[:10]),
-    )
-    for name in numeric:
-        suspicious = _sentinel(kept[name]) if kinds[name] != "boolean" else None
-        if suspicious is not None:
-            yield Finding(
-                rule=f"{name}: no stand-in for missing",
-                column=name,
-                passed=False,
-                blocking=False,
-                rows=int((kept[name] == suspicious).sum()),
-                detail=f"{suspicious:g} stands far from the other values and is frequent",
-            )
-    leaks = _leaks(kept, declaration.data.target, numeric, classes)
-    yield Finding(
-        rule="features: none gives the target away",
-        column=None,
-        passed=not leaks,
-        blocking=True,
-        detail=", ".join(f"{name} alone orders the target with an area of {area:.4f}" for name, area in leaks),
-    )
-
-
-def _sentinel(values: pd.Series) -> float | None:
-    present = values.dropna().to_numpy(dtype="float64")
-    if not len(present):
-        return None
-    for value in _SENTINELS:
-        at = present == value
-        if at.mean() < _SENTINEL_SHARE:
-            continue
-        others = present[~at]
-        if len(others) and (value < others.min() - others.std() or value > others.max() + others.std()):
-            return float(value)
-    return None
-
-
-def _leaks(
-    kept: pd.DataFrame, target: str, numeric: tuple[str, ...], classes: tuple[str, ...] | None
-) -> list[tuple[str, float]]:
-    if classes is None or len(classes) != 2:  # noqa: PLR2004 - the area is of two classes
-        return []
-    from sklearn.metrics import roc_auc_score
-
-    truth = (kept[target] == classes[1]).to_numpy()
-    found = []
-    for name in numeric:
-        values = kept[name].to_numpy(dtype="float64", na_value=np.nan)
-        present = ~np.isnan(values)
-        if present.sum() < 2 * _FEWEST_PER_CLASS or len(set(truth[present])) < 2:  # noqa: PLR2004
-            continue
-        area = float(roc_auc_score(truth[present], values[present]))
-        if max(area, 1 - area) >= _LEAK_AUC:
-            found.append((name, max(area, 1 - area)))
-    return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from holdtrue.references import Kind
 
-# The arrow type that each kind is stored as: one way to write each thing, so that digests are stable.
+# The arrow type that each kind is stored as: one way to write each thing, for stable digests.
 ARROW: dict[Kind, pa.DataType] = {
     "integer": pa.int64(),
     "number": pa.float64(),
@@ -32,7 +32,7 @@ def as_table(rows: Any, source: str) -> pa.Table:
         source: Its name, for messages.
 
     Raises:
-        DataError: It is neither, has no or doubled columns, or a column's values have no common kind.
+        DataError: It is neither, has a column twice, or a column's values have no common kind.
     """
     if isinstance(rows, pd.DataFrame):
         names = list(rows.columns)
@@ -40,20 +40,24 @@ def as_table(rows: Any, source: str) -> pa.Table:
         if odd:
             message = f"{source}: column names must be text, found {odd[0]!r}"
             raise DataError(message)
-        try:
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
-            message = f"{source}: a column mixes kinds of values: {err.args[0]}"
-            raise DataError(message) from err
     elif isinstance(rows, pa.Table):
-        table, names = rows, rows.column_names
+        names = rows.column_names
     else:
-        message = f"{source} returned {type(rows).__name__}, expected a pandas DataFrame or an Arrow table"
+        found = type(rows).__name__
+        message = f"{source} returned {found}, expected a pandas DataFrame or an Arrow table"
         raise DataError(message)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         message = f"{source}: columns occur twice: {', '.join(twice)}"
         raise DataError(message)
+    table = rows
+    if isinstance(rows, pd.DataFrame):
+        try:
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
+            said = "; ".join(str(part) for part in err.args)
+            message = f"{source}: a column mixes kinds of values: {said}"
+            raise DataError(message) from err
     columns = {name: _column(table[name], f"{source}: column {name}") for name in names}
     return pa.table(columns).combine_chunks()
 
@@ -120,13 +124,23 @@ _PANDAS: Mapping[Kind, str] = {
 
 
 def as_frame(table: pa.Table, kinds: Mapping[str, Kind]) -> pd.DataFrame:
-    """Turn a stored table into a frame with one dtype for each kind, whatever the store did to types."""
+    """Turn a table from `as_table` into a frame with one dtype for each kind.
+
+    Args:
+        table: shape (n_rows, any columns).
+        kinds: The wanted columns; whole numbers that were read as numbers become integers again.
+
+    Raises:
+        DataError: A column of whole numbers holds a fraction.
+    """
     columns: dict[str, Any] = {}
     for name, kind in kinds.items():
         column = table[name]
-        if kind == "integer" and column.type == ARROW["number"]:
-            kind = "number"  # noqa: PLW2901 - whole numbers with gaps, as pandas reads them from CSV
-        column = column.cast(ARROW[kind])
+        try:
+            column = column.cast(ARROW[kind], safe=kind == "integer")
+        except pa.ArrowInvalid as err:
+            message = f"column {name} holds values that are no whole numbers: {err}"
+            raise DataError(message) from err
         if kind in ("integer", "boolean"):
             columns[name] = column.to_pandas(types_mapper=_NULLABLE.get)
         else:
@@ -152,7 +166,9 @@ def kinds_compatible(table: pa.Table, wanted: Mapping[str, Kind]) -> None:
     said = [
         f"column {name} holds {found[name]} values, expected {kind}"
         for name, kind in wanted.items()
-        if found[name] != kind and not {found[name], kind} <= numbers and table[name].null_count < len(table)
+        if found[name] != kind
+        and not {found[name], kind} <= numbers
+        and table[name].null_count < len(table)
     ]
     if said:
         raise DataError("; ".join(said))

@@ -23,7 +23,7 @@ _LOOK_BACK = 200
 
 
 def table_digest(table: pa.Table) -> str:
-    """Digest of names, kinds, values and their order; independent of chunks and library versions of the writer."""
+    """Digest of names, kinds, values and their order, whatever the chunks."""
     import pandas as pd
 
     state = hashlib.blake2b(digest_size=16)

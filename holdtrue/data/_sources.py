@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
 
 
-def read_source(data: Data, project: Path, start: datetime | None, end: datetime | None) -> pa.Table:
+def read_source(
+    data: Data, project: Path, start: datetime | None, end: datetime | None
+) -> pa.Table:
     """Read the rows of a window.
 
     Args:
@@ -33,7 +35,7 @@ def read_source(data: Data, project: Path, start: datetime | None, end: datetime
         end: End (exclusive), in UTC; None reads to the end.
 
     Returns:
-        The rows with event time in the window, in the types that snapshots are stored in, in order of time.
+        The rows with event time in the window, in order of time, in the types of snapshots.
 
     Raises:
         ConfigError: The function or the files do not exist.
@@ -70,7 +72,10 @@ def import_from(project: Path, path: str) -> Any:
 
 
 def fingerprint(data: Data, project: Path) -> dict[str, str]:
-    """What a change of the source would change, cheaply: a digest of the function's file, or sizes and times of the files."""
+    """What a change of the source would change, cheaply.
+
+    It is a digest of the function's file, or of the names, sizes and times of the files.
+    """
     if data.source.python is not None:
         function = import_from(project, data.source.python)
         try:
@@ -79,7 +84,10 @@ def fingerprint(data: Data, project: Path) -> dict[str, str]:
             file = None
         content = Path(file).read_bytes() if file else b""
         return {"function": digest_of(content)}
-    listing = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in _paths(data.source.files or "", project)]
+    listing = [
+        (str(path), (stat := path.stat()).st_size, stat.st_mtime_ns)
+        for path in _paths(data.source.files or "", project)
+    ]
     return {"files": digest_of(repr(listing).encode())}
 
 
@@ -115,20 +123,32 @@ def read_file(path: Path) -> pa.Table:
         DataError: It cannot be read.
     """
     import pyarrow as pa
-    from pyarrow import csv, json, parquet
 
     if not path.name.endswith(_READERS):
         message = f"{path} is not one of: {', '.join(_READERS)}"
         raise ConfigError(message)
     try:
-        if path.name.endswith(".parquet"):
-            return parquet.read_table(path)
-        if path.name.endswith(".jsonl"):
-            return json.read_json(path)
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(strings_can_be_null=True))
-    except (pa.ArrowInvalid, OSError) as err:
+        table = _parse(path)
+        _ = table.column_names  # a name that is not UTF-8 fails here
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as err:
         message = f"{path} cannot be read: {err}"
         raise DataError(message) from err
+    return table
+
+
+def _parse(path: Path) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv, json, parquet
+
+    if path.name.endswith(".parquet"):
+        return parquet.read_table(path)
+    if path.name.endswith(".jsonl"):
+        return json.read_json(path)
+    options = csv.ConvertOptions(strings_can_be_null=True)
+    table = csv.read_csv(path, convert_options=options)
+    # 12:30 stays the text that it is, as a request will say it.
+    options.column_types = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}
+    return csv.read_csv(path, convert_options=options) if options.column_types else table
 
 
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
@@ -153,7 +173,8 @@ def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
         column = pa.Array.from_pandas(parsed).cast(ARROW["time"])
         table = table.set_column(index, time, column)
     if column.null_count:
-        message = f"{name}: the time column {time} is missing in {column.null_count:,} of {len(table):,} rows"
+        share = f"{column.null_count:,} of {len(table):,} rows"
+        message = f"{name}: the time column {time} is missing in {share}"
         raise DataError(message)
     return table
 
@@ -166,8 +187,7 @@ def _inside(table: pa.Table, time: str, start: datetime | None, end: datetime | 
         table = table.filter(pc.greater_equal(table[time], pa.scalar(start, table[time].type)))
     if end is not None:
         table = table.filter(pc.less(table[time], pa.scalar(end, table[time].type)))
-    order = pc.sort_indices(table[time])
-    return table if pc.all(pc.equal(order, pa.array(range(len(table)), order.type))).as_py() else table.take(order)
+    return table.take(pc.sort_indices(table[time]))
 
 
 def require_columns(present: list[str], wanted: dict[str, str], name: str) -> None:
@@ -187,7 +207,10 @@ def require_columns(present: list[str], wanted: dict[str, str], name: str) -> No
     for column, place in wanted.items():
         if column not in present:
             near = difflib.get_close_matches(column, present, n=1)
-            said.append(f"{place}: {column} is not a column" + (f" (did you mean {near[0]}?)" if near else ""))
+            said.append(
+                f"{place}: {column} is not a column"
+                + (f" (did you mean {near[0]}?)" if near else "")
+            )
     if said:
         message = f"{name}: " + "; ".join(said)
         raise DataError(message, hint=f"columns: {', '.join(present)}")

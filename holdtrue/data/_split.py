@@ -72,12 +72,15 @@ def _refuse_poor(
         if len(part) == 0:
             message = f"the split{at} leaves no {said} rows"
             raise DataError(message, hint="look at evaluate.test and data.window")
-        if declaration.task == "classification" and part[declaration.data.target].nunique() < 2:  # noqa: PLR2004
-            message = f"the split{at} leaves only one class in the {said} rows: {part[declaration.data.target].iloc[0]}"
+        if declaration.task == "classification" and part[declaration.data.target].nunique() < 2:
+            only = part[declaration.data.target].iloc[0]
+            message = f"the split{at} leaves only one class in the {said} rows: {only}"
             raise DataError(message, hint="look at evaluate.test and data.window")
 
 
-def write_split(store: Store, folder: str, declaration: Declaration, check: DataCheck, end: datetime | None) -> Split:
+def write_split(
+    store: Store, folder: str, declaration: Declaration, check: DataCheck, end: datetime | None
+) -> Split:
     """Cut the rows that the contract left and keep both parts."""
     frame = pd.read_parquet(store.path(check.kept))
     train, test, boundary = split_frame(declaration, frame, end)

@@ -309,6 +309,9 @@ class Gate(Section):
         if len(given) != 1:
             message = "expected exactly one of: at_least, at_most, better_than"
             raise ValueError(message)
+        if self.better_than is not None and self.slice is not None:
+            message = "better_than is judged on all test rows: leave out slice"
+            raise ValueError(message)
         return self
 
 
@@ -368,12 +371,21 @@ class Monitor(Section):
 class Retrain(Section):
     """When the model is trained again without anybody asking."""
 
-    on: tuple[Literal["drift", "performance"], ...] = ("drift", "performance")
+    on: tuple[Literal["drift", "performance", "age"], ...] = ("drift", "performance")
     """What leads to it."""
+    max_age: Duration = timedelta(days=30)
+    """With age: the longest time since the last training."""
     cooldown: Duration = timedelta(days=1)
     """Shortest time between two trainings."""
     at_most: Rate = Rate(3, timedelta(days=7))
     """Budget of trainings."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if "age" in self.on and self.max_age < self.cooldown:
+            message = "max_age is shorter than cooldown"
+            raise ValueError(message)
+        return self
 
 
 class Ray(Section):

@@ -98,11 +98,14 @@ def _against_limit(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
 def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
     if evaluation.champion is None:
         return True, "there is no champion to be compared with"
-    if gate.slice is not None:
-        return False, "a comparison with the champion by slice is not made; leave out `slice`"
     found = evaluation.differences.get(gate.metric)
     if found is None:
-        return False, _not_computed(evaluation, gate.metric)
+        if gate.metric not in evaluation.metrics:
+            return False, _not_computed(evaluation, gate.metric)
+        return False, (
+            f"version {evaluation.champion} has other classes or columns and cannot be compared "
+            "on these rows; take this gate out to replace it all the same"
+        )
     passed = found.probability >= gate.confidence
     word = "better" if found.gain >= 0 else "worse"
     needed = "reaches" if passed else "does not reach"

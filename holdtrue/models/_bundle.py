@@ -1,4 +1,4 @@
-"""A fitted model on disk: no pickle, and every file's digest is checked before a parser sees a byte."""
+"""A fitted model on disk: no pickle, and digests are checked before a parser sees a byte."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib import metadata
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -65,7 +67,9 @@ class Bundle:
             files[name] = _read(path / name)
             if hashlib.sha256(files[name]).hexdigest() != sha256:
                 message = f"{path / name} is damaged: its SHA-256 is not the one in the manifest"
-                raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
+                raise ServingError(
+                    message, hint="restore the bundle, or train again with `holdtrue apply`"
+                )
         return cls(
             path=path,
             digest=digest,
@@ -143,15 +147,13 @@ def write_bundle(
     Raises:
         TrainingError: The estimator cannot be written without pickle, or does not come back equal.
     """
-    from skops.io import dumps
-
     expected = scores(fitted, signature, from_rows(sample, signature))
-    files = {FEATURES: dumps(fitted["features"])}
+    files = {FEATURES: _dump_skops(fitted["features"])}
     model = fitted["model"]
     if _is_xgboost(estimator):
         files[BOOSTER] = bytes(model.get_booster().save_raw(raw_format="json"))
     else:
-        files[ESTIMATOR] = dumps(model)
+        files[ESTIMATOR] = _dump_skops(model)
     manifest = {
         "format": FORMAT,
         "estimator": estimator,
@@ -159,7 +161,8 @@ def write_bundle(
         "signature": signature.model_dump(mode="json"),
         "sample": sample,
         "expected": expected.tolist(),
-        "versions": {"holdtrue": __version__} | {name: metadata.version(name) for name in _PACKAGES},
+        "versions": {"holdtrue": __version__}
+        | {name: metadata.version(name) for name in _PACKAGES},
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     content = json.dumps(manifest, indent=1, sort_keys=True).encode()
@@ -179,7 +182,7 @@ def _prove(folder: Path, digest: str) -> None:
         message = f"the model cannot be written without pickle: {err.message}"
         raise TrainingError(message, hint="use an estimator that skops can store") from err
     worst = float(np.max(np.abs(answered - back.expected)))
-    if not worst <= 1e-9:  # noqa: PLR2004 - also refuses NaN
+    if not worst <= 1e-9:
         message = f"the model answers differently after it was written and read back (by {worst:g})"
         raise TrainingError(message)
 
@@ -198,7 +201,9 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as err:
         message = f"{path} cannot be read: {err.strerror}"
-        raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`") from err
+        raise ServingError(
+            message, hint="restore the bundle, or train again with `holdtrue apply`"
+        ) from err
 
 
 def _load_pipeline(files: dict[str, bytes], manifest: dict[str, Any]) -> Pipeline:
@@ -211,6 +216,38 @@ def _load_pipeline(files: dict[str, bytes], manifest: dict[str, Any]) -> Pipelin
     else:
         model = _load_skops(files[ESTIMATOR])
     return Pipeline([("features", features), ("model", model)])
+
+
+def _dump_skops(thing: Any) -> bytes:
+    """Write an object by skops: the same object gives the same bytes.
+
+    skops writes memory addresses, random file names and the time of day; they become numbers in
+    order of occurrence and a constant.
+    """
+    from skops.io import dumps
+
+    ids: dict[int, int] = {}
+    names = {"schema.json": "schema.json"}
+
+    def renumber(node: Any) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("__id__"), int):
+                node["__id__"] = ids.setdefault(node["__id__"], len(ids))
+            if isinstance(node.get("file"), str):
+                suffix = node["file"].rpartition(".")[2]
+                node["file"] = names.setdefault(node["file"], f"{len(names)}.{suffix}")
+        for child in node.values() if isinstance(node, dict) else node:
+            if isinstance(child, dict | list):
+                renumber(child)
+
+    written = BytesIO()
+    with ZipFile(BytesIO(dumps(thing))) as before, ZipFile(written, "w") as after:
+        schema = json.loads(before.read("schema.json"))
+        renumber(schema)
+        for old, new in names.items():
+            content = json.dumps(schema).encode() if old == "schema.json" else before.read(old)
+            after.writestr(ZipInfo(new), content)
+    return written.getvalue()
 
 
 def _load_skops(content: bytes) -> Any:

@@ -30,7 +30,7 @@ def import_object(path: str, what: str) -> Any:
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except Exception as err:  # noqa: BLE001 - a user's module may raise anything when imported
+    except Exception as err:
         message = f"{what} {path} cannot be imported: {type(err).__name__}: {err}"
         raise ConfigError(message, hint="write it as package.module.name") from err
     if not hasattr(module, name):
@@ -47,16 +47,24 @@ def check_candidate(candidate: Candidate, task: str) -> None:
     Raises:
         ConfigError: With the estimator and what is wrong with it.
     """
+    from sklearn.base import ClassifierMixin
+
     estimator = import_object(candidate.estimator, "estimator")
-    if not (inspect.isclass(estimator) and hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
-        message = f"estimator {candidate.estimator} is not a scikit-learn compatible estimator class"
+    if not (
+        inspect.isclass(estimator)
+        and hasattr(estimator, "fit")
+        and hasattr(estimator, "get_params")
+    ):
+        message = (
+            f"estimator {candidate.estimator} is not a scikit-learn compatible estimator class"
+        )
         raise ConfigError(message, hint="it needs fit, predict and get_params")
     wanted = "predict_proba" if task == "classification" else "predict"
-    fits = hasattr(estimator, wanted)
-    if task == "regression" and getattr(estimator, "_estimator_type", None) == "classifier":
-        fits = False
-    if not fits:
+    if not hasattr(estimator, wanted):
         message = f"estimator {candidate.estimator} does not fit {task}: it has no {wanted}"
+        raise ConfigError(message)
+    if task == "regression" and issubclass(estimator, ClassifierMixin):
+        message = f"estimator {candidate.estimator} does not fit regression: it is a classifier"
         raise ConfigError(message)
     known = _parameters(estimator)
     for name in (*candidate.params, *candidate.space):
@@ -97,7 +105,7 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
 
 
 def encoding(estimator: Any) -> str:
-    """Which features suit an estimator: ``plain`` where it copes with NaN (trees), else ``scaled``."""
+    """Which features suit an estimator: ``plain`` where it takes NaN (trees), else ``scaled``."""
     from sklearn.utils import get_tags
 
     return "plain" if get_tags(estimator).input_tags.allow_nan else "scaled"
@@ -122,7 +130,7 @@ def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
     if kind == "plain":
         if signature.task == "classification":
             folds: Any = StratifiedKFold(5, shuffle=True, random_state=seed)
-            target_type = "multiclass" if len(signature.classes or ()) > 2 else "binary"  # noqa: PLR2004
+            target_type = "multiclass" if len(signature.classes or ()) > 2 else "binary"
         else:
             folds, target_type = KFold(5, shuffle=True, random_state=seed), "continuous"
         steps = [
@@ -131,10 +139,18 @@ def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
         ]
     else:
         steps = [
-            ("numeric", make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()), numeric),
+            (
+                "numeric",
+                make_pipeline(
+                    SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
+                ),
+                numeric,
+            ),
             (
                 "categorical",
-                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=RARE, sparse_output=False),
+                OneHotEncoder(
+                    handle_unknown="infrequent_if_exist", min_frequency=RARE, sparse_output=False
+                ),
                 categorical,
             ),
         ]
@@ -142,7 +158,9 @@ def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
     return ColumnTransformer(list(kept), sparse_threshold=0.0, verbose_feature_names_out=False)
 
 
-def pipeline(path: str, params: dict[str, Any], signature: Signature, *, seed: int, threads: int) -> Pipeline:
+def pipeline(
+    path: str, params: dict[str, Any], signature: Signature, *, seed: int, threads: int
+) -> Pipeline:
     """Make the unfitted pipeline from a typed frame to predictions."""
     from sklearn.pipeline import Pipeline
 

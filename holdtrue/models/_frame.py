@@ -1,4 +1,4 @@
-"""Rows and tables as the typed frame that a pipeline takes: the same for training and for serving."""
+"""Rows and tables as the typed frame that a pipeline takes, for training and for serving."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
     for name in signature.columns:
         column = table[name]
         if name in signature.categorical:
-            columns[name] = column.astype(object).where(column.notna(), MISSING).astype(str).astype(object)
+            columns[name] = (
+                column.astype(object).where(column.notna(), MISSING).astype(str).astype(object)
+            )
         else:
             columns[name] = column.to_numpy(dtype="float64", na_value=np.nan)
     return pd.DataFrame(columns, index=table.index)
@@ -73,7 +75,9 @@ def _refuse_keys(number: int, row: Mapping[str, Any], signature: Signature) -> N
     if missing:
         said.append(f"lacks {', '.join(missing[:5])}")
     if extra:
-        said.append(f"has columns that the model does not know: {', '.join(map(str, extra[:5]))[:200]}")
+        said.append(
+            f"has columns that the model does not know: {', '.join(map(str, extra[:5]))[:200]}"
+        )
     message = f"row {number}: {' and '.join(said)}"
     raise ServingError(message, hint=f"expected exactly: {', '.join(signature.columns)}")
 
@@ -94,9 +98,9 @@ def _value(value: Any, kind: Kind, name: str, number: int) -> Any:
         if isinstance(value, bool):
             return value
     elif kind in ("integer", "number"):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and _finite(value):
             if kind == "number":
-                return value
+                return float(value)  # also as a category: 1 is the 1.0 of the training
             if value == int(value):
                 return int(value)
     elif isinstance(value, str):
@@ -106,3 +110,10 @@ def _value(value: Any, kind: Kind, name: str, number: int) -> Any:
         found = "a fraction" if math.isfinite(value) else str(value)
     message = f"row {number}, column {name}: expected {_EXPECTED[kind]}, got {found}"
     raise ServingError(message)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False

@@ -22,7 +22,7 @@ WARN_IN_A_ROW = 2
 _NAMED = 3
 _BROKEN = frozenset({"absent", "empty", "broken"})
 
-Signal = Literal["drift", "performance", "schema"]
+Signal = Literal["drift", "performance", "age", "schema"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def decide(
 
     The rows of the newest window decide about the schema: if a column is missing, empty or full
     of unknown values, the data must be repaired and nothing is trained on them. Otherwise drift
-    (three suspect windows in a row anywhere in the run, or many unseen values in one) and lost
-    performance lead to a retraining, if the declaration lists them. Cooldown, budget and manual
+    (three suspect windows in a row anywhere in the run, or many unseen values in one), lost
+    performance and age lead to a retraining, if the declaration lists them. Cooldown, budget and manual
     automation hold a retraining back; the decision then says until when.
 
     Args:
@@ -69,9 +69,10 @@ def decide(
         "schema": _schema(judged),
         "drift": _drift(judged),
         "performance": "; ".join(check.detail for check in performance if check.worse),
+        "age": _age(history, retrain, at) if "age" in retrain.on else "",
     }
     signals: tuple[Signal, ...] = tuple(
-        signal for signal in ("schema", "drift", "performance") if found[signal]
+        signal for signal in ("schema", "drift", "performance", "age") if found[signal]
     )
     told = ". ".join(found[signal] for signal in signals)
     if "schema" in signals:
@@ -102,6 +103,16 @@ def _schema(judged: Sequence[WindowCheck]) -> str:
     return f"The data are broken since {_moment(since.start)}: {judged[-1].detail}"
 
 
+def _age(history: History, retrain: Retrain, at: datetime) -> str:
+    """That the last training is too long ago; empty where it is not."""
+    last = history.last_trained
+    if last is None or at - last < retrain.max_age:
+        return ""
+    days = (at - last).total_seconds() / 86_400
+    limit = format_duration(retrain.max_age)
+    return f"The last training was {days:.1f} days ago ({_moment(last)}), max_age is {limit}"
+
+
 def _is_broken(window: WindowCheck) -> bool:
     return window.state == "alarm" and any(one.test in _BROKEN for one in window.columns)
 
@@ -120,11 +131,18 @@ def _drift(judged: Sequence[WindowCheck]) -> str:
     n_windows = judged[last].in_a_row
     length = "in one window" if n_windows == 1 else f"in {n_windows} windows in a row"
     still = "" if last == len(judged) - 1 else f", until {_moment(judged[last].end)}"
-    since = f"since {_moment(judged[first].start)}{still}"
+    since = f"since {_since(judged, last)}{still}"
     seen = f"Drift {length} {since}{_columns(judged[first : last + 1])}"
     seen += f"; last: {judged[last].detail} {_numbers(judged[last])}"
     others = sum(window.in_a_row == IN_A_ROW for window in judged[:first])
     return seen + (f"; {others} earlier in this run" if others else "")
+
+
+def _since(judged: Sequence[WindowCheck], last: int) -> str:
+    """When the row of suspect windows began that ends with the given one."""
+    first = last - judged[last].in_a_row + 1
+    begin = _moment(judged[max(0, first)].start)
+    return begin if first >= 0 else f"before {begin}"
 
 
 def _columns(windows: Sequence[WindowCheck]) -> str:
@@ -175,7 +193,7 @@ def _without_signal(
         return Decision(at=at, action="none", reason=reason)
     last = judged[-1]
     if last.in_a_row >= WARN_IN_A_ROW:
-        since = _moment(judged[max(0, len(judged) - last.in_a_row)].start)
+        since = _since(judged, len(judged) - 1)
         reason = (
             f"{last.in_a_row} suspect windows in a row since {since}: {last.detail} "
             f"{_numbers(last)}. If the next one is suspect too, that is drift; {quality}."

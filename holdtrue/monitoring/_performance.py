@@ -86,14 +86,7 @@ def check_performance(
     best = high if direction == "higher" else low
     beyond = sign * (limit - best) > 0
     worse = beyond and n_blocks >= _FEWEST_BLOCKS
-    if worse:
-        verdict = "worse than acceptable"
-    elif beyond:
-        verdict = f"beyond it, but not judged before {_FEWEST_BLOCKS} windows have labels"
-    elif sign * (limit - value) > 0:
-        verdict = "beyond it, but not surely"
-    else:
-        verdict = "acceptable"
+    verdict = _verdict(worse=worse, beyond=beyond, past=sign * (limit - value) > 0)
     return PerformanceCheck(
         version=version,
         metric=metric,
@@ -109,6 +102,15 @@ def check_performance(
             f"labelled rows, {expected:.4g} when evaluated, limit {limit:.4g}: {verdict}"
         ),
     )
+
+
+def _verdict(*, worse: bool, beyond: bool, past: bool) -> str:
+    """In words: `beyond` is the whole interval, `past` the value alone."""
+    if worse:
+        return "worse than acceptable"
+    if beyond:
+        return f"beyond it, but not judged before {_FEWEST_BLOCKS} windows have labels"
+    return "beyond it, but not surely" if past else "acceptable"
 
 
 def _draws(

@@ -10,6 +10,7 @@ from holdtrue.data import (
     load_snapshot,
     read_source,
     refuse_broken,
+    refuse_unusable,
     take_snapshot,
     write_check,
     write_split,
@@ -32,6 +33,7 @@ def _extract(work: Work) -> Snapshot:
         start = None if data.window is None else end - data.window
     work.progress(0, 0, "reading the source")
     table = read_source(data, context.project, start, end)
+    refuse_unusable(context.declaration, table)
     work.progress(0, 0, f"writing {len(table):,} rows")
     return take_snapshot(context.store, context.system, table, start, end)
 
@@ -42,7 +44,9 @@ def _check(work: Work) -> DataCheck:
     work.progress(0, 0, f"holding {snapshot.rows:,} rows against the contract")
     frame = load_snapshot(context.store, snapshot)
     checked = check_frame(context.declaration, frame, dict(snapshot.columns))
-    check = write_check(context.store, f"data/{context.system}/checks/{work.digest}", snapshot, checked)
+    check = write_check(
+        context.store, f"data/{context.system}/checks/{work.digest}", snapshot, checked
+    )
     refuse_broken(check)
     return check
 
@@ -54,8 +58,8 @@ def _profile(work: Work) -> ProfileRef:
 
     context = work.context
     declaration, check = context.declaration, work.get("check", DataCheck)
-    work.progress(0, 0, f"profiling {check.kept_rows:,} rows, calibrating the alarm")
-    frame = pd.read_parquet(context.store.path(check.kept))
+    frame = pd.read_parquet(context.store.path(check.asked))
+    work.progress(0, 0, f"profiling {len(frame):,} rows, calibrating the alarm")
     time = declaration.data.time
     folder = context.store.path("profiles", context.system, work.digest)
     digest, blocks, columns = reference(
@@ -69,7 +73,11 @@ def _profile(work: Work) -> ProfileRef:
         seed=declaration.seed,
     )
     return ProfileRef(
-        path=context.store.relative(folder), digest=digest, rows=len(frame), blocks=blocks, columns=columns
+        path=context.store.relative(folder),
+        digest=digest,
+        rows=len(frame),
+        blocks=blocks,
+        columns=columns,
     )
 
 
@@ -112,11 +120,15 @@ DATA_STEPS = (
         output=DataCheck,
         run=_check,
         reads=lambda d: _dump(
-            d, task=True, data={"target", "key", "time", "contract"}, features=True, evaluate={"slices"}
+            d,
+            task=True,
+            data={"target", "key", "time", "contract"},
+            features=True,
+            evaluate={"slices"},
         ),
-        rooms=("data/_contract.py", "data/_kinds.py"),
+        rooms=("data/_contract.py", "data/_built_in.py", "data/_kinds.py"),
         inputs=("extract",),
-        paths=lambda r: (r.kept,) if isinstance(r, DataCheck) else (),
+        paths=lambda r: (r.kept, r.asked) if isinstance(r, DataCheck) else (),
     ),
     Step(
         name="profile",

@@ -52,4 +52,4 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+    return text if len(text) <= 60 else f"{text[:57]}..."

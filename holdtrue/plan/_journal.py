@@ -46,7 +46,10 @@ class Journal:
 
     def write(self, record: Record) -> None:
         """Keep a record."""
-        write_json(self._store.path("steps", record.step, f"{record.digest}.json"), record.model_dump(mode="json"))
+        write_json(
+            self._store.path("steps", record.step, f"{record.digest}.json"),
+            record.model_dump(mode="json"),
+        )
 
     def state(self) -> dict[str, Any]:
         """What the system ran last: ``as_of``, ``declared_as_of`` and the digest of each step."""

@@ -49,7 +49,9 @@ def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
 
 
 def _signature(work: Work) -> Signature:
-    return signature_of(work.context.declaration, work.get("extract", Snapshot), work.get("check", DataCheck))
+    return signature_of(
+        work.context.declaration, work.get("extract", Snapshot), work.get("check", DataCheck)
+    )
 
 
 def _tune(work: Work) -> Study:
@@ -87,7 +89,9 @@ def _fit(work: Work) -> ModelRef:
     names = labels(context.declaration.model.candidates)
     candidate = context.declaration.model.candidates[names.index(best.candidate)]
     params = candidate.params | best.params
-    work.progress(0, 0, f"fitting {candidate.estimator} on {work.get('split', Split).train_rows:,} rows")
+    work.progress(
+        0, 0, f"fitting {candidate.estimator} on {work.get('split', Split).train_rows:,} rows"
+    )
     threads = max(1, int(ray.cluster_resources().get("CPU", 1)))
     folder = context.store.path("bundles", context.system, work.digest)
     started = time.monotonic()
@@ -114,7 +118,13 @@ def _fit(work: Work) -> ModelRef:
 
 
 def _fit_bundle(
-    rows: Path, folder: Path, signature: Signature, estimator: str, params: dict[str, Any], seed: int, threads: int
+    rows: Path,
+    folder: Path,
+    signature: Signature,
+    estimator: str,
+    params: dict[str, Any],
+    seed: int,
+    threads: int,
 ) -> str:
     """Fit on all training rows and write the bundle; runs in a Ray worker."""
     train = pd.read_parquet(rows)
@@ -122,7 +132,9 @@ def _fit_bundle(
     fitted = pipeline(estimator, params, signature, seed=seed, threads=threads)
     fitted.fit(frame, target_of(train, signature))
     sample = json.loads(train[list(signature.columns)].head(_SAMPLE_ROWS).to_json(orient="records"))
-    return write_bundle(folder, fitted, signature, estimator=estimator, params=params, sample=sample)
+    return write_bundle(
+        folder, fitted, signature, estimator=estimator, params=params, sample=sample
+    )
 
 
 def incumbent(context: Context, model: ModelRef) -> int | None:
@@ -156,15 +168,21 @@ def _evaluate(work: Work) -> Evaluation:
         work.progress(1, 4, f"scoring them with the champion, version {number}")
         version = context.registry.version(context.system, number)
         other = Bundle.load(store.path(version.bundle), version.digest)
-        if other.signature.classes == signature.classes and set(other.signature.columns) <= set(test):
+        same_classes = other.signature.classes == signature.classes
+        if same_classes and set(other.signature.columns) <= set(test):
             champion = (number, other.predict(typed(test, other.signature)))
     work.progress(2, 4, "shuffling features")
     important = importance(
-        bundle.predict, frame, target, declaration.tune.metric, signature.classes, seed=declaration.seed
+        bundle.predict,
+        frame,
+        target,
+        declaration.tune.metric,
+        signature.classes,
+        seed=declaration.seed,
     )
     work.progress(3, 4, "metrics, intervals and slices")
     train = pd.read_parquet(store.path(split.train), columns=[declaration.data.target])
-    return evaluate(
+    evaluation = evaluate(
         model_digest=model.digest,
         target=target,
         scores=scores,
@@ -177,6 +195,8 @@ def _evaluate(work: Work) -> Evaluation:
         champion=champion,
         importance=important,
     )
+    # A champion of other classes or columns cannot be compared: a gate that asks for it must fail.
+    return evaluation.model_copy(update={"champion": number})
 
 
 def _gate(work: Work) -> Verdict:
@@ -258,5 +278,3 @@ MODEL_STEPS = (
         inputs=("evaluate",),
     ),
 )
-
-

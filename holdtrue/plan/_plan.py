@@ -81,7 +81,11 @@ def make_plan(context: Context, until: str | None = None) -> list[Planned]:
         else:
             record, why = runner.look_up(step)
             if record is not None and why is None:
-                planned.append(Planned(step.name, runs=False, reason=f"done {record.finished:%Y-%m-%d %H:%M} UTC"))
+                planned.append(
+                    Planned(
+                        step.name, runs=False, reason=f"done {record.finished:%Y-%m-%d %H:%M} UTC"
+                    )
+                )
                 continue
             reason = why or ""
         fresh.add(step.name)
@@ -118,7 +122,13 @@ class Runner:
         if record is not None and stale is None:
             self._use(name, record.digest)
             output = step.output.model_validate(record.output)
-            return Done(name, cached=True, digest=record.digest, output=output, seconds=time.monotonic() - started)
+            return Done(
+                name,
+                cached=True,
+                digest=record.digest,
+                output=output,
+                seconds=time.monotonic() - started,
+            )
         components = self._components(step)
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
@@ -157,7 +167,11 @@ class Runner:
         if record is None:
             return None, self._explain(step, components)
         output = step.output.model_validate(record.output)
-        gone = [p for p in (step.paths(output) if step.paths else ()) if not self.context.store.path(p).exists()]
+        gone = [
+            p
+            for p in (step.paths(output) if step.paths else ())
+            if not self.context.store.path(p).exists()
+        ]
         if gone:
             return record, f"{gone[0]} is gone"
         self._found[step.name] = record
@@ -211,7 +225,9 @@ class Runner:
         if last is None:
             return said[0]
         said += differences(last.components["outside"], components["outside"])
-        changed = [n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]]
+        changed = [
+            n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]
+        ]
         if changed:
             said.append(f"{_and(changed)} changed")
         return "; ".join(said) or "its record is gone"
@@ -224,4 +240,3 @@ def _rooms(step: Step) -> tuple[str, ...]:
 
 def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-

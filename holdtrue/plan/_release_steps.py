@@ -9,7 +9,15 @@ from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
 from holdtrue.plan._model_steps import incumbent
 from holdtrue.plan._step import Step, Work
-from holdtrue.references import Evaluation, ModelRef, ProfileRef, Reference, Release, Verdict, Version
+from holdtrue.references import (
+    Evaluation,
+    ModelRef,
+    ProfileRef,
+    Reference,
+    Release,
+    Verdict,
+    Version,
+)
 from holdtrue.serving import Endpoint, deploy
 
 if TYPE_CHECKING:
@@ -62,7 +70,9 @@ def serve_champion(context: Context) -> Release:
     """
     champion = context.registry.champion(context.system)
     if champion is None:
-        message = f"no version of {context.system} has passed the gates yet: there is nothing to serve"
+        message = (
+            f"no version of {context.system} has passed the gates yet: there is nothing to serve"
+        )
         raise ServingError(message, hint="`holdtrue status` says what was refused and why")
     version = champion.version
     context.stack.up_ray(context.declaration.ray.address)

@@ -96,7 +96,9 @@ def write_front_page(context: Context) -> None:
     for folder in sorted((p for p in root.iterdir() if p.is_dir()), reverse=True):
         for name, title in titles.items():
             if (folder / f"{name}.html").exists():
-                entries.append((f"{title}, as of {folder.name[:10]}", f"{folder.name}/{name}.html", ""))
+                entries.append(
+                    (f"{title}, as of {folder.name[:10]}", f"{folder.name}/{name}.html", "")
+                )
     if (root / "monitor.html").exists():
         entries.insert(0, ("Monitoring", "monitor.html", "drift, performance and decisions"))
     champion = context.registry.champion(context.system)

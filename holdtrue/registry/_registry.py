@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from holdtrue.errors import RegistryError
 from holdtrue.references import DriftReport, Estimate
@@ -93,24 +94,33 @@ class Registry:
 
     def _engine(self) -> Engine:
         if self._opened is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(f"sqlite:///{self._path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+            engine = create_engine(
+                f"sqlite:///{self._path}", connect_args={"timeout": _BUSY_TIMEOUT_S}
+            )
             event.listen(engine, "connect", _no_implicit_begin)
             event.listen(engine, "begin", _begin_immediate)
             try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 with engine.begin() as connection:
-                    t.metadata.create_all(connection)
-                    found = connection.execute(select(t.schema_version.c.version)).scalar()
-                    if found is None:
-                        connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
-            except OperationalError as err:
-                message = f"the registry {self._path} cannot be opened: {err.orig}"
-                raise RegistryError(message) from err
-            if found is not None and found > t.SCHEMA:
-                message = f"the registry {self._path} was written by a newer holdtrue (schema {found})"
-                raise RegistryError(message, hint="upgrade holdtrue")
+                    self._prepare(connection)
+            except (OSError, sqlite3.DatabaseError, DatabaseError) as err:
+                said = err.orig if isinstance(err, DatabaseError) else err
+                message = f"the registry {self._path} cannot be opened: {said}"
+                hint = "see that its folder can be written, or restore the file from a backup"
+                raise RegistryError(message, hint=hint) from err
             self._opened = engine
         return self._opened
+
+    def _prepare(self, connection: Connection) -> None:
+        """Make the tables of a new file; refuse those of a newer holdtrue."""
+        t.schema_version.create(connection, checkfirst=True)
+        found = connection.execute(select(t.schema_version.c.version)).scalar()
+        if found is None:
+            t.metadata.create_all(connection)
+            connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
+        elif found > t.SCHEMA:
+            message = f"the registry {self._path} was written by a newer holdtrue (schema {found})"
+            raise RegistryError(message, hint="upgrade holdtrue")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -140,7 +150,9 @@ class Registry:
         """Give a model a number. The same model (by digest) keeps the one it has."""
         with self._transaction() as connection:
             same = connection.execute(
-                select(t.versions).where(t.versions.c.system == system, t.versions.c.digest == digest)
+                select(t.versions).where(
+                    t.versions.c.system == system, t.versions.c.digest == digest
+                )
             ).first()
             if same is None:
                 highest = connection.execute(
@@ -163,7 +175,9 @@ class Registry:
                     )
                 )
                 same = connection.execute(
-                    select(t.versions).where(t.versions.c.system == system, t.versions.c.digest == digest)
+                    select(t.versions).where(
+                        t.versions.c.system == system, t.versions.c.digest == digest
+                    )
                 ).one()
             return _version(same)
 
@@ -189,13 +203,20 @@ class Registry:
                 previous = connection.execute(
                     select(t.champions.c.number).where(t.champions.c.system == system)
                 ).scalar()
-                values = {"number": number, "generation": generation + 1, "since": now, "reason": reason}
+                values = {
+                    "number": number,
+                    "generation": generation + 1,
+                    "since": now,
+                    "reason": reason,
+                }
                 if generation == 0:
                     connection.execute(insert(t.champions).values(system=system, **values))
                 else:
                     changed = connection.execute(
                         update(t.champions)
-                        .where(t.champions.c.system == system, t.champions.c.generation == generation)
+                        .where(
+                            t.champions.c.system == system, t.champions.c.generation == generation
+                        )
                         .values(**values)
                     )
                     if changed.rowcount != 1:
@@ -223,7 +244,9 @@ class Registry:
         if not self.exists:
             return None
         with self._transaction() as connection:
-            row = connection.execute(select(t.champions).where(t.champions.c.system == system)).first()
+            row = connection.execute(
+                select(t.champions).where(t.champions.c.system == system)
+            ).first()
             if row is None:
                 return None
             version = self._require(connection, system, row.number)
@@ -235,7 +258,9 @@ class Registry:
             return []
         with self._transaction() as connection:
             rows = connection.execute(
-                select(t.versions).where(t.versions.c.system == system).order_by(t.versions.c.number)
+                select(t.versions)
+                .where(t.versions.c.system == system)
+                .order_by(t.versions.c.number)
             ).all()
         return [_version(row) for row in rows]
 
@@ -245,6 +270,8 @@ class Registry:
         Raises:
             RegistryError: There is none with this number.
         """
+        if not self.exists:
+            raise _unknown(system, number)
         with self._transaction() as connection:
             return self._require(connection, system, number)
 
@@ -258,11 +285,18 @@ class Registry:
             return []
         with self._transaction() as connection:
             rows = connection.execute(
-                select(t.history).where(t.history.c.system == system).order_by(t.history.c.generation)
+                select(t.history)
+                .where(t.history.c.system == system)
+                .order_by(t.history.c.generation)
             ).all()
         return [
             Change(
-                row.generation, row.number, row.previous, datetime.fromisoformat(row.at), row.action, row.reason
+                row.generation,
+                row.number,
+                row.previous,
+                datetime.fromisoformat(row.at),
+                row.action,
+                row.reason,
             )
             for row in rows
         ]
@@ -272,7 +306,11 @@ class Registry:
         stack: list[int] = []
         for change in self.history(system):
             if change.action == "rollback":
-                stack = stack[: stack.index(change.number) + 1] if change.number in stack else [change.number]
+                stack = (
+                    stack[: stack.index(change.number) + 1]
+                    if change.number in stack
+                    else [change.number]
+                )
             else:
                 stack.append(change.number)
         return stack[-2] if len(stack) > 1 else None
@@ -282,7 +320,9 @@ class Registry:
         with self._transaction() as connection:
             connection.execute(
                 insert(t.reports).values(
-                    system=report.system, recorded=_now().isoformat(), report=report.model_dump(mode="json")
+                    system=report.system,
+                    recorded=_now().isoformat(),
+                    report=report.model_dump(mode="json"),
                 )
             )
 
@@ -292,7 +332,9 @@ class Registry:
             return []
         with self._transaction() as connection:
             rows = connection.execute(
-                select(t.reports.c.report).where(t.reports.c.system == system).order_by(t.reports.c.id)
+                select(t.reports.c.report)
+                .where(t.reports.c.system == system)
+                .order_by(t.reports.c.id)
             ).all()
         return [DriftReport.model_validate(row.report) for row in rows]
 
@@ -302,8 +344,7 @@ class Registry:
             select(t.versions).where(t.versions.c.system == system, t.versions.c.number == number)
         ).first()
         if row is None:
-            message = f"{system} has no version {number}"
-            raise RegistryError(message)
+            raise _unknown(system, number)
         return _version(row)
 
 
@@ -311,9 +352,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _unknown(system: str, number: int) -> RegistryError:
+    message = f"{system} has no version {number}"
+    return RegistryError(message, hint="`holdtrue status` says which version is the champion")
+
+
 def _stale(system: str) -> RegistryError:
     message = f"the champion of {system} changed while this was decided"
-    return RegistryError(message, hint="run the command again: it is judged against the new champion")
+    return RegistryError(
+        message, hint="run the command again: it is judged against the new champion"
+    )
 
 
 def _version(row: Row[Any]) -> RegisteredVersion:

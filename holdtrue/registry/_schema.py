@@ -8,7 +8,7 @@ SCHEMA = 1
 
 metadata = MetaData()
 
-# One row: the version of the tables, so that an older holdtrue refuses newer tables in one sentence.
+# One row: the version of the tables, so that an older holdtrue refuses newer tables.
 schema_version = Table("holdtrue_schema", metadata, Column("version", Integer, primary_key=True))
 
 versions = Table(

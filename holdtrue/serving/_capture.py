@@ -18,7 +18,10 @@ OPEN_SUFFIX = ".jsonl.open"
 CLOSED_SUFFIX = ".jsonl"
 MAX_ROWS = 5_000
 MAX_AGE_S = 10.0
+# Touched by whoever wants to fold in what was captured up to now.
+CLOSE_REQUEST = ".close"
 _RANDOM_BITS = 74
+_POLL_S = 0.05
 
 
 def new_ids(count: int) -> list[str]:
@@ -60,6 +63,7 @@ class Capture:
         self._rows = 0
         self._bytes = 0
         self._opened = 0.0
+        self._opened_ns = 0
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines, each without its line end. A failure is counted, never raised."""
@@ -79,15 +83,24 @@ class Capture:
                 self._release()
 
     def close_if_due(self) -> None:
-        """Close a segment that is old enough; called now and then, also without traffic."""
+        """Close a segment that is old enough or wanted; called also without traffic."""
         with self._guard:
-            if self._path is not None and self._clock() - self._opened >= MAX_AGE_S:
+            if self._path is None:
+                return
+            if self._clock() - self._opened >= MAX_AGE_S or self._wanted():
                 self._release()
 
     def close(self) -> None:
         """Close the segment. A later line opens another."""
         with self._guard:
             self._release()
+
+    def _wanted(self) -> bool:
+        """Whether the segment was asked for since it was opened."""
+        try:
+            return (self._folder / CLOSE_REQUEST).stat().st_mtime_ns >= self._opened_ns
+        except OSError:
+            return False
 
     def _write(self, content: bytes) -> None:
         if self._path is None:
@@ -113,6 +126,8 @@ class Capture:
         self._path = draft.rename(self._folder / f"{name}{OPEN_SUFFIX}")
         self._rows = self._bytes = 0
         self._opened = self._clock()
+        # By the clock of the file system, as the time of a request to close it.
+        self._opened_ns = os.fstat(self._descriptor).st_mtime_ns
 
     def _release(self) -> None:
         if self._path is not None:
@@ -123,6 +138,30 @@ class Capture:
             with suppress(OSError):
                 os.close(self._descriptor)
         self._path, self._descriptor = None, -1
+
+
+def ask_to_close(folder: Path, timeout_s: float) -> None:
+    """Have the replicas close the segments that they write to now, and wait until they have.
+
+    Args:
+        folder: Where segments lie.
+        timeout_s: How long to wait at most; what is still open then is taken the next time.
+    """
+    waited_for = [path for path in folder.glob(f"[!.]*{OPEN_SUFFIX}") if _is_written(path)]
+    if not waited_for:
+        return
+    (folder / CLOSE_REQUEST).touch()
+    deadline = time.monotonic() + timeout_s
+    while waited_for and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        waited_for = [path for path in waited_for if _is_written(path)]
+
+
+def _is_written(segment: Path) -> bool:
+    try:
+        return not is_orphan(segment)
+    except FileNotFoundError:
+        return False
 
 
 def is_orphan(segment: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from holdtrue.references import Reference
-from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, is_orphan
+from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +62,8 @@ def schema() -> pa.Schema:
     )
 
 
-def fold_in(folder: Path, table: Path) -> Folded:
-    """Move every segment that nobody writes to any more into the table.
+def fold_in(folder: Path, table: Path, wait_s: float = 5.0) -> Folded:
+    """Move what was captured up to now into the table.
 
     It may be killed at any point and called again. Segments are first moved into a numbered
     batch beside the table; the number is committed with the rows, as a transaction of the table,
@@ -73,7 +73,9 @@ def fold_in(folder: Path, table: Path) -> Folded:
     Args:
         folder: Where replicas write segments.
         table: The Delta table; made when the first rows arrive. On the same file system.
+        wait_s: How long to wait for replicas to close the segments that they write to.
     """
+    ask_to_close(folder, wait_s)
     batches = table.with_name(f".{table.name}-batches")
     total = Folded()
     with _alone(batches):

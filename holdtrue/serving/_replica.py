@@ -29,7 +29,7 @@ logger = logging.getLogger("ray.serve")
 
 DEPLOYMENT = "Replica"
 _TOLERANCE = 1e-9
-_CLOSE_EVERY_S = 1.0
+_CLOSE_EVERY_S = 0.5
 # More threads make pandas slower: they take turns at the interpreter lock.
 _SCORING_THREADS = 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import secrets
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,8 +132,11 @@ def _healthy(api: str) -> bool:
 
 def _make_pool(api: str, auth: str) -> None:
     pool = {"name": POOL, "type": "process", "base_job_template": _process_template()}
-    answer = _post(f"{api}/work_pools/", auth, pool)
-    if answer.is_error and answer.status_code != httpx.codes.CONFLICT:
+    answer = _request("POST", f"{api}/work_pools/", auth, pool)
+    if answer.status_code == httpx.codes.CONFLICT:  # of an earlier server, perhaps of another venv
+        update = {"base_job_template": pool["base_job_template"]}
+        answer = _request("PATCH", f"{api}/work_pools/{POOL}", auth, update)
+    if answer.is_error:
         message = f"Prefect refused the work pool {POOL}: {answer.status_code} {answer.text[:300]}"
         raise StackError(message)
 
@@ -146,12 +150,15 @@ def _process_template() -> dict[str, Any]:
     views = Path(spec.origin).parent / "server" / "api" / "collections_data" / "views"
     workers = json.loads((views / "aggregate-worker-metadata.json").read_bytes())
     template: dict[str, Any] = workers["prefect"]["process"]["default_base_job_configuration"]
+    # Where no command is given, a process that only looks for the code runs before each flow: 5 s.
+    command = shlex.join([sys.executable, "-m", "prefect.engine"])
+    template["variables"]["properties"]["command"]["default"] = command
     return template
 
 
 def _online(api: str, auth: str, name: str) -> bool:
     try:
-        answer = _post(f"{api}/work_pools/{POOL}/workers/filter", auth, {})
+        answer = _request("POST", f"{api}/work_pools/{POOL}/workers/filter", auth, {})
     except httpx.HTTPError:
         return False
     return answer.is_success and any(
@@ -159,6 +166,8 @@ def _online(api: str, auth: str, name: str) -> bool:
     )
 
 
-def _post(url: str, auth: str, content: dict[str, Any]) -> httpx.Response:
+def _request(method: str, url: str, auth: str, content: dict[str, Any]) -> httpx.Response:
     user, _, password = auth.partition(":")
-    return httpx.post(url, json=content, auth=(user, password), timeout=_REQUEST_TIMEOUT_S)
+    return httpx.request(
+        method, url, json=content, auth=(user, password), timeout=_REQUEST_TIMEOUT_S
+    )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _KILL_WAIT_S = 5.0
+_FOLLOW_S = 2.0
 _POLL_S = 0.2
 _END_POLL_S = 0.05
 # Kept so that a child that ends before this process is reaped, and no warning says otherwise.
@@ -95,8 +96,12 @@ def is_alive(info: ProcessInfo) -> bool:
 def end(processes: Iterable[ProcessInfo], *, grace_s: float = 15.0) -> None:
     """End processes and everything that they started; returns when all of it is gone.
 
-    The leaders are asked first and end their children in order; whatever is left after
-    `grace_s` is ended one by one.
+    The leaders are asked first and end their children in order; what is left once they have
+    ended is ended by force.
+
+    Args:
+        processes: The leaders.
+        grace_s: How long they may take.
     """
     wanted = list(processes)
     family = _family(wanted)
@@ -104,11 +109,8 @@ def end(processes: Iterable[ProcessInfo], *, grace_s: float = 15.0) -> None:
     for process in leaders or family:
         with suppress(psutil.Error):
             process.terminate()
-    left = list({*_wait(family, grace_s), *_family(wanted)})
-    for process in left:
-        with suppress(psutil.Error):
-            process.terminate()
-    left = _wait(left, _KILL_WAIT_S)
+    _wait(leaders, grace_s)
+    left = {*_wait(family, _FOLLOW_S), *_family(wanted)}
     for process in left:
         with suppress(psutil.Error):
             process.kill()

@@ -33,6 +33,9 @@ SETTINGS = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
 }
+# Ray's own switch for machines where nothing may listen beyond the loopback address; without it
+# Ray replaces 127.0.0.1 by the address of the network card.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 ANSWER_TIMEOUT_S = 15.0
 _ATTEMPTS = 3
 _START_TIMEOUT_S = 90.0
@@ -153,10 +156,31 @@ def check_answers(address: str) -> None:
 
 
 def find_dashboard(address: str, env: Mapping[str, str], cwd: Path) -> str:
-    """Connect to a cluster in a process of its own and ask for its dashboard.
+    """Ask a cluster for the URL of its dashboard.
 
     Raises:
-        StackError: It is not a Ray cluster that lets us in, or it has no dashboard.
+        StackError: As for `probe`, or it has no dashboard.
+    """
+    url = probe(address, env, cwd)
+    if not url:
+        message = f"Ray at {address} has no dashboard, which serving is configured through"
+        raise StackError(message, hint="start the cluster with --include-dashboard=true")
+    return url if "://" in url else f"http://{url}"
+
+
+def probe(address: str, env: Mapping[str, str], cwd: Path) -> str:
+    """Connect to a cluster in a process of its own, which can be ended where Ray tries for ever.
+
+    Args:
+        address: Host and port.
+        env: Variables, all of them.
+        cwd: Working folder.
+
+    Returns:
+        Where its dashboard listens; empty where it has none.
+
+    Raises:
+        StackError: It is not a Ray cluster that lets us in.
     """
     check_answers(address)
     command = [sys.executable, "-c", _PROBE, address]
@@ -178,8 +202,4 @@ def find_dashboard(address: str, env: Mapping[str, str], cwd: Path) -> str:
         reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
         message = f"Ray at {address} refused the connection: {reason}"
         raise StackError(message, hint="check ray.address and RAY_AUTH_TOKEN")
-    url = found[-1].removeprefix("dashboard ").strip()
-    if not url:
-        message = f"Ray at {address} has no dashboard, which serving is configured through"
-        raise StackError(message, hint="start the cluster with --include-dashboard=true")
-    return url if "://" in url else f"http://{url}"
+    return found[-1].removeprefix("dashboard ").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import StackError
@@ -36,7 +37,8 @@ def ray_session(stack: Stack, address: str | None, *, keep: bool = False) -> Ite
         keep: Start the stack's Ray where there is none, so that it goes on afterwards.
 
     Raises:
-        StackError: Ray does not answer within 15 s, or does not start.
+        StackError: Ray does not answer (15 s; 30 s where something else listens there), or does
+            not start.
     """
     state = stack.state()
     if address is None and state.ray_address is None and keep:
@@ -48,12 +50,15 @@ def ray_session(stack: Stack, address: str | None, *, keep: bool = False) -> Ite
     if ray.is_initialized():
         yield
         return
-    _reread_token()
+    _read_again()
     if target is None:
         with _own_ray():
             yield
         return
-    _ray.check_answers(target)
+    if target == state.ray_address:
+        _ray.check_answers(target)
+    else:
+        _ray.probe(target, os.environ, Path.cwd())
     try:
         ray.init(address=target, **_CALM)
     except Exception as err:  # Ray has no common class for what may go wrong here
@@ -94,8 +99,14 @@ def _own_ray() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reread_token() -> None:
-    # A process that outlives one stack and meets the next has the old token in Ray's cache.
+def _read_again() -> None:
+    """Make Ray forget what it read from the environment when it was imported.
+
+    A notebook may have imported it before, or may outlive one stack and meet the next.
+    """
+    from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     AuthenticationTokenLoader.instance().reset_cache()
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get(name) != _ray.LOOPBACK_ONLY[name]

@@ -163,7 +163,7 @@ class Stack:
         variables = _QUIET | _ray.SETTINGS
         if address is None or (state.ray_owned and address == state.ray_address):
             token = self._private.token("ray")
-            variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+            variables |= _ray.LOOPBACK_ONLY | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         return variables
 
     def ray_token(self) -> str | None:

@@ -57,7 +57,7 @@ def tune(
         train: shape (n_rows, any): training rows, in order of time where there is a time column.
         target: shape (n_rows,): class index or value.
         signature: The feature columns.
-        earlier: Good trials of earlier studies, best first; tried first where the space still holds them.
+        earlier: Good trials of earlier studies, best first; tried first where still in the space.
         progress: Called with trials done, trials wanted and a few words.
 
     Raises:
@@ -72,7 +72,7 @@ def tune(
     direction = METRICS[plan.metric][0]
     rows = sample_rows(len(train), plan.sample, declaration.seed)
     shared = _share_folds(declaration, train.iloc[rows], target[rows], signature)
-    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     study = optuna.create_study(
         direction="maximize" if direction == "higher" else "minimize",
         sampler=_sampler(declaration.seed),
@@ -104,8 +104,7 @@ def tune(
             if not running:
                 break
             done, _ = ray.wait(list(running), num_returns=1)
-            for future in done:
-                trials.append(_tell(study, declaration, running.pop(future), future))
+            trials += [_tell(study, declaration, running.pop(future), future) for future in done]
             progress(len(trials), plan.trials, _best_words(study, plan.metric))
     finally:
         for future in running:  # Ctrl-C or an error: nothing keeps computing
@@ -147,15 +146,20 @@ def _share_folds(
     if declaration.task == "classification":
         for number, (fit, judge) in enumerate(parts, start=1):
             wanted = len(signature.classes or ())
-            if len(np.unique(target[fit])) < wanted or len(np.unique(target[judge])) < 2:  # noqa: PLR2004
+            if len(np.unique(target[fit])) < wanted or len(np.unique(target[judge])) < 2:
                 message = f"fold {number} of {len(parts)} lacks a class: too few rows of it"
-                raise TrainingError(message, hint="use fewer tune.folds, a larger tune.sample or a longer data.window")
+                raise TrainingError(
+                    message,
+                    hint="use fewer tune.folds, a larger tune.sample or a longer data.window",
+                )
     by_kind: dict[str, Any] = {}
     shared = []
     for candidate in declaration.model.candidates:
         kind = encoding(construct(candidate.estimator, candidate.params, seed=0, threads=1))
         if kind not in by_kind:
-            by_kind[kind] = ray.put(encode_folds(frame, target, parts, kind, signature, declaration.seed))
+            by_kind[kind] = ray.put(
+                encode_folds(frame, target, parts, kind, signature, declaration.seed)
+            )
         shared.append(by_kind[kind])
     return shared
 
@@ -210,13 +214,24 @@ def _best_words(study: optuna.Study, metric: str) -> str:
 
 
 def _study(
-    declaration: Declaration, trials: list[Trial], direction: str, rows: int, seconds: float, workers: int
+    declaration: Declaration,
+    trials: list[Trial],
+    direction: str,
+    rows: int,
+    seconds: float,
+    workers: int,
 ) -> Study:
     complete = [trial for trial in trials if trial.value is not None]
     if not complete:
         reasons = Counter(trial.reason for trial in trials)
-        why, count = reasons.most_common(1)[0] if reasons else ("no trial was started before tune.timeout", 0)
-        message = f"none of {len(trials)} trials succeeded; the commonest reason ({count} times): {why}"
+        why, count = (
+            reasons.most_common(1)[0]
+            if reasons
+            else ("no trial was started before tune.timeout", 0)
+        )
+        message = (
+            f"none of {len(trials)} trials succeeded; the commonest reason ({count} times): {why}"
+        )
         raise TrainingError(message, hint="look at model.candidates: params and space")
     sign = -1.0 if direction == "higher" else 1.0
     best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

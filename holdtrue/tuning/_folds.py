@@ -45,7 +45,9 @@ def sample_rows(n_rows: int, share: float, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
 
 
-def cut(target: np.ndarray, n_folds: int, *, ordered: bool, classification: bool, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def cut(
+    target: np.ndarray, n_folds: int, *, ordered: bool, classification: bool, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row numbers to fit on and to judge on.
 
     Args:
@@ -58,10 +60,12 @@ def cut(target: np.ndarray, n_folds: int, *, ordered: bool, classification: bool
     from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
 
     if ordered:
-        return TimeSeriesSplit(n_folds).split(target)
-    if classification:
-        return StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(target, target)
-    return KFold(n_folds, shuffle=True, random_state=seed).split(target)
+        folds = TimeSeriesSplit(n_folds)
+    elif classification:
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    else:
+        folds = KFold(n_folds, shuffle=True, random_state=seed)
+    yield from folds.split(target, target)
 
 
 def encode_folds(

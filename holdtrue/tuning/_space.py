@@ -13,7 +13,7 @@ CANDIDATE = "candidate"
 
 
 def labels(candidates: tuple[Candidate, ...]) -> list[str]:
-    """A name for each candidate: its import path, numbered where the same estimator occurs twice."""
+    """A name for each candidate: its import path, numbered where an estimator occurs twice."""
     paths = [candidate.estimator for candidate in candidates]
     return [
         path if paths.count(path) == 1 else f"{path}#{paths[: i + 1].count(path)}"
@@ -59,7 +59,7 @@ def _middle(span: Range) -> Any:
 def fixed(
     candidates: tuple[Candidate, ...], name: str, params: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """A known setting in the form that a study can be given, or None where the space no longer holds it."""
+    """A known setting as a study takes it; None where the space no longer holds it."""
     names = labels(candidates)
     if name not in names:
         return None

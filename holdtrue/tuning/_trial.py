@@ -46,7 +46,11 @@ def run_trial(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a setting that converges badly shows in its score
                 model.fit(fold.fit_x, fold.fit_y)
-                answer = model.predict(fold.judge_x) if classes is None else model.predict_proba(fold.judge_x)
+                answer = (
+                    model.predict(fold.judge_x)
+                    if classes is None
+                    else model.predict_proba(fold.judge_x)
+                )
             value = measure(metric, fold.judge_y, answer, classes)
             if not math.isfinite(value):
                 reason = f"{metric} is {value} on fold {len(values) + 1}"

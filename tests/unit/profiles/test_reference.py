@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from holdtrue.references import ColumnSummary
 
-DAILY = Rate(1, timedelta(days=30))
+MONTHLY = Rate(1, timedelta(days=30))
 
 
 def _frame(n_days: int = 40, each: int = 300, seed: int = 0, drift: float = 0.0) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def _reference(
         numeric,
         ["c", "id"],
         window=timedelta(days=1),
-        false_alarms=DAILY,
+        false_alarms=MONTHLY,
         folder=folder,
         seed=0,
     )

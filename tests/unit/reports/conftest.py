@@ -119,6 +119,7 @@ def make_data(kind: str) -> tuple[Snapshot, DataCheck, ProfileRef, Split]:
         quarantine="quarantine/abc.parquet",
         kept="kept/abc.parquet",
         kept_rows=161_263,
+        asked="data/flights/checks/asked.parquet",
         findings=findings,
         numeric=("distance", "temp", "precip"),
         categorical=("origin",),

@@ -6,7 +6,14 @@ import subprocess
 import sys
 from uuid import UUID
 
-from holdtrue.serving._capture import MAX_AGE_S, MAX_ROWS, Capture, is_orphan, new_ids
+from holdtrue.serving._capture import (
+    MAX_AGE_S,
+    MAX_ROWS,
+    Capture,
+    ask_to_close,
+    is_orphan,
+    new_ids,
+)
 
 
 class Clock:
@@ -107,3 +114,15 @@ def test_a_killed_writer_leaves_an_orphan_with_all_its_rows(tmp_path):
         writer.send_signal(signal.SIGKILL)
     assert is_orphan(segment)
     assert segment.read_bytes() == b"1\n2\n"
+
+
+def test_a_segment_is_closed_when_somebody_asks_for_it(tmp_path):
+    capture = Capture(tmp_path)
+    capture.append([b"{}"])
+    capture.close_if_due()
+    assert list(tmp_path.glob("*.jsonl")) == []
+    ask_to_close(tmp_path, timeout_s=0.0)
+    capture.close_if_due()
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+    capture.append([b"{}"])
+    capture.close()

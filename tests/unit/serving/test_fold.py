@@ -90,7 +90,7 @@ def test_a_live_segment_waits_until_it_is_closed(places):
     folder, table = places
     live = Capture(folder)
     live.append([line(1)])
-    assert fold_in(folder, table).rows == 0
+    assert fold_in(folder, table, wait_s=0).rows == 0
     live.append([line(2)])
     live.close()
     assert fold_in(folder, table).rows == 2

@@ -28,7 +28,7 @@ def family(tmp_path, monkeypatch):
     log = tmp_path / "logs" / "family.log"
     info = start("family", [sys.executable, "-c", FAMILY], env={}, cwd=tmp_path, log=log)
     yield info, log
-    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
+    monkeypatch.setattr("holdtrue.stack._processes._FOLLOW_S", 0.5)
     end([info], grace_s=0)
 
 
@@ -41,7 +41,7 @@ def children(info, log):
 
 
 def test_ends_a_process_and_its_stubborn_child(family, monkeypatch):
-    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
+    monkeypatch.setattr("holdtrue.stack._processes._FOLLOW_S", 0.5)
     info, log = family
     (child,) = children(info, log)
     assert is_alive(info)
@@ -52,7 +52,7 @@ def test_ends_a_process_and_its_stubborn_child(family, monkeypatch):
 
 
 def test_ends_the_orphans_of_a_killed_process(family, monkeypatch):
-    monkeypatch.setattr("holdtrue.stack._processes._KILL_WAIT_S", 0.5)
+    monkeypatch.setattr("holdtrue.stack._processes._FOLLOW_S", 0.5)
     info, log = family
     (child,) = children(info, log)
     os.kill(info.pid, signal.SIGKILL)

@@ -1,0 +1,253 @@
+"""A real Prefect server and worker: deploy, schedule, event, artifacts, and the same results."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+import holdtrue
+from holdtrue.plan import STEPS
+from holdtrue.serving import Endpoint
+from holdtrue.stack import Stack, free_ports, port_is_free
+from holdtrue.stack._processes import _family, _runs
+from holdtrue.store import Store
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+FILE = "configs/fruit.yaml"
+DECLARATION = """
+name: fruit
+task: classification
+data:
+  source: {{files: fruit.csv}}
+  target: ripe
+  time: at
+  key: [id]
+  labels_after: 1h
+  as_of: 2026-01-26
+features: {{numeric: [size], categorical: [colour]}}
+model:
+  candidates:
+    - estimator: sklearn.linear_model.LogisticRegression
+      space: {{C: {{float: [0.1, 10], log: true}}}}
+tune: {{metric: log_loss, trials: 2, folds: 2}}
+serve: {{port: {port}}}
+"""
+TRAINING = [step.name for step in STEPS if not step.serves]
+# What the monitor does when it decides to retrain; here the decision is given.
+ASK = """
+import sys
+from flows.monitor import ask_for_retraining
+from holdtrue.references import Decision, DriftReport
+from holdtrue.system import System
+
+seen = System(sys.argv[1]).registry.drift_reports("fruit")[-1]
+decision = Decision(at=seen.at, action="retrain", signals=("drift",), reason="colours changed")
+ask_for_retraining(seen.model_copy(update={"decision": decision}), sys.argv[1])
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project in a temporary folder, and the stack that runs it."""
+
+    project: Path
+    stack: Stack
+    environment: dict[str, str]
+
+    def run(self, *arguments: str, **more: str) -> str:
+        """Run Python in the project's folder, as a user would; returns all that it said."""
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, *arguments],
+            cwd=self.project,
+            env=os.environ | self.environment | self.stack.environment() | more,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def ask(self, what: str, **body):
+        """What the Prefect API has of a kind."""
+        known = self.stack.environment()
+        user, _, password = known["PREFECT_API_AUTH_STRING"].partition(":")
+        url = f"{known['PREFECT_API_URL']}/{what}/filter"
+        return httpx.post(url, json=body, auth=(user, password)).raise_for_status().json()
+
+    def flow_runs(self, flow: str):
+        """All runs of a flow."""
+        return self.ask("flow_runs", flows={"name": {"any_": [flow]}})
+
+    def task_states(self, flow_run: str) -> dict[str, str]:
+        """Name of the state of each task of a run, by step."""
+        runs = self.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
+        return {run["name"].rpartition("-")[0]: run["state"]["name"] for run in runs}
+
+
+def wait_for(question, deadline_s: float):
+    deadline = time.monotonic() + deadline_s
+    while not (answer := question()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    return answer
+
+
+def lay_out(project: Path, port: int) -> None:
+    """Make a project with the same flows and deployments as this one, on a few rows."""
+    for folder in ("flows", "tasks"):
+        shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__py*"))
+    deployments = (ROOT / "prefect.yaml").read_text().replace("configs/flights.yaml", FILE)
+    (project / "prefect.yaml").write_text(deployments)
+    (project / "configs").mkdir()
+    (project / FILE).write_text(DECLARATION.format(port=port))
+    draw, start = random.Random(0), datetime(2026, 1, 1, tzinfo=UTC)  # noqa: S311
+    rows = ["id,at,size,colour,ripe"]
+    for number in range(600):
+        size, colour = draw.gauss(5, 2), draw.choice(["red", "green"])
+        ripe = size + 3 * (colour == "red") + draw.gauss(0, 1) > 6.5
+        at = (start + timedelta(hours=number)).isoformat()
+        rows.append(f"{number},{at},{size:.3f},{colour},{'yes' if ripe else 'no'}")
+    (project / "fruit.csv").write_text("\n".join(rows))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The project, deployed on a stack of its own; nothing of it is left afterwards."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "project").mkdir()
+    port = free_ports(1)[0]
+    lay_out(folder / "project", port)
+    environment = {
+        "XDG_STATE_HOME": str(folder / "state"),
+        "HOLDTRUE_HOME": str(folder / "store"),
+        "PYTHONPATH": str(Path(holdtrue.__path__[0]).parent),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "PREFECT_API_URL"):
+            patch.delenv(name, raising=False)
+        place = Place(folder / "project", Stack(Store(folder / "store")), environment)
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                starts = (
+                    pool.submit(place.stack.up_ray),
+                    pool.submit(place.stack.up_worker, place.project),
+                )
+                for start in starts:
+                    start.result()
+            yield place
+        finally:
+            state = place.stack.state()
+            family = _family(state.processes)
+            place.stack.down()
+            assert [process for process in family if _runs(process)] == []
+            assert [path for path in state.folders if Path(path).exists()] == []
+            assert [*(folder / "state" / "holdtrue").iterdir()] == []
+            assert port_is_free(port)
+
+
+@pytest.fixture(scope="module")
+def deployed(place):
+    said = place.run("-m", "prefect", "deploy", "--all")
+    assert said.count("successfully created") == 3, said
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(deployed):
+    """The system, trained by a flow."""
+    deployed.run("-m", "flows.train", FILE, "--until", "register")
+    return deployed
+
+
+@pytest.fixture(scope="module")
+def watched(trained):
+    """The system, looked at once by the monitor."""
+    trained.run("-m", "flows.monitor", FILE)
+    return trained
+
+
+def test_a_schedule_creates_runs(deployed):
+    # Where the scheduler fails (as with a wrong SQLAlchemy), all looks well but there are none.
+    def scheduled():
+        return [run for run in deployed.flow_runs("monitor") if run["auto_scheduled"]]
+
+    runs = wait_for(scheduled, 60)
+    starts = {run["expected_start_time"].partition(":")[2].rstrip("Z") for run in runs}
+    assert starts == {"00:00"}
+    assert {run["parameters"]["declaration"] for run in runs} == {FILE}
+
+
+def test_in_process_and_as_a_flow_give_the_same(trained, tmp_path):
+    elsewhere = {"HOLDTRUE_HOME": str(tmp_path / "store")}
+    trained.run(
+        "-m", "holdtrue.cli", "apply", FILE, "--in-process", "--until", "register", **elsewhere
+    )
+    stores = (Path(trained.environment["HOLDTRUE_HOME"]), tmp_path / "store")
+    by_flow, in_process = (
+        {step: [path.name for path in (store / "steps" / step).iterdir()] for step in TRAINING}
+        for store in stores
+    )
+    assert by_flow == in_process
+    assert {len(digests) for digests in by_flow.values()} == {1}
+
+
+def test_a_second_run_finds_every_step(trained):
+    before = {run["id"] for run in trained.flow_runs("train")}
+    trained.run("-m", "flows.train", FILE, "--until", "register")
+    (again,) = {run["id"] for run in trained.flow_runs("train")} - before
+
+    def states():
+        found = trained.task_states(again)  # the server hears of them a little later
+        return found if {*found} == {*TRAINING} else None
+
+    assert wait_for(states, 20) == dict.fromkeys(TRAINING, "Cached")
+
+
+def test_every_report_is_an_artifact(watched):
+    found = {artifact["key"]: artifact for artifact in watched.ask("artifacts")}
+    for report in ("data", "tuning", "evaluation", "drift"):
+        artifact = found[f"fruit-{report}"]
+        assert artifact["type"] == "markdown"
+        assert artifact["data"].startswith("# ")
+
+
+def test_the_drift_event_starts_a_retraining(watched):
+    watched.run("-c", ASK, FILE)
+    (run,) = wait_for(lambda: watched.flow_runs("retrain"), 30)
+    assert run["parameters"] == {
+        "declaration": FILE,
+        "as_of": "2026-01-26T00:00:00+00:00",
+        "trigger": "drift: colours changed",
+    }
+
+    def ended():
+        (run,) = watched.flow_runs("retrain")
+        return run if run["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
+
+    log = Path(watched.stack.state().logs) / "worker.log"
+    assert wait_for(ended, 120)["state_type"] == "COMPLETED", log.read_text()
+    # The worker has found what the other process had done, and added what was missing.
+    assert watched.task_states(run["id"]) == dict.fromkeys(TRAINING, "Cached") | {
+        "serve": "Completed"
+    }
+    status = holdtrue.load(watched.project / FILE).status()
+    with Endpoint(status.endpoint) as endpoint:
+        assert endpoint.ready()["version"] == 1

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from holdtrue.data import (
+    as_frame,
+    as_table,
+    check_frame,
+    class_names,
+    refuse_broken,
+    refuse_unusable,
+    take_snapshot,
+    write_check,
+)
+from holdtrue.data._contract import Checked
+from holdtrue.data._kinds import kinds_of
+from holdtrue.declaration import Declaration
+from holdtrue.errors import DataError
+from holdtrue.references import Finding
+from holdtrue.store import Store
+
+Declare = Callable[..., Declaration]
+N = 400
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "id": np.arange(N),
+            "size": chance.integers(1, 100, N),
+            "weight": chance.normal(size=N),
+            "color": chance.choice(["red", "green", "blue"], N),
+            "y": chance.integers(0, 2, N),
+        }
+    )
+
+
+def check(declaration: Declaration, frame: pd.DataFrame) -> Checked:
+    table = as_table(frame, "rows")
+    kinds = kinds_of(table)
+    return check_frame(declaration, as_frame(table, kinds), kinds)
+
+
+def finding(checked: Checked, rule: str) -> Finding:
+    return next(found for found in checked.findings if found.rule == rule)
+
+
+def contract(declare: Declare, columns: dict[str, Any] | None = None, **rest: Any) -> Declaration:
+    return declare(data={"key": ["id"], "contract": {"columns": columns or {}, **rest}})
+
+
+def test_good_rows_pass(declare: Declare, frame: pd.DataFrame) -> None:
+    checked = check(contract(declare), frame)
+    assert [found for found in checked.findings if not found.passed] == []
+    assert (len(checked.kept), len(checked.quarantined), checked.unlabelled) == (N, 0, 0)
+    assert checked.numeric == ("size", "weight")
+    assert checked.categorical == ("color",)
+    assert checked.classes == ("0", "1")
+    assert set(checked.kept["y"]) == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("column", "rule", "bad", "said"),
+    [
+        ("size", {"min": 1}, -5, "size: at least 1"),
+        ("size", {"max": 100}, 101, "size: at most 100"),
+        ("weight", {"min": -50.5}, -51.0, "weight: at least -50.5"),
+        ("color", {"allowed": ["red", "green", "blue"]}, "pink", "color: one of the allowed values"),
+        ("size", {"allowed": list(range(1, 100))}, 7_000, "size: one of the allowed values"),
+        ("id", {"unique": True}, 3, "id: unique"),
+    ],
+)
+def test_rows_that_break_a_rule_are_set_aside(
+    declare: Declare, frame: pd.DataFrame, column: str, rule: dict[str, Any], bad: Any, said: str
+) -> None:
+    frame.loc[10, column] = bad
+    checked = check(contract(declare, {column: rule}), frame)
+    assert checked.quarantined["reason"].tolist() == [said]
+    assert checked.quarantined["y"].tolist() == [frame["y"][10]]
+    assert len(checked.kept) == N - 1
+    assert 10 not in checked.kept["id"].tolist()
+    found = finding(checked, said)
+    assert (found.passed, found.blocking, found.rows) == (False, False, 1)
+    assert found.detail == "1 of 400 rows"
+    assert finding(checked, "at most 1% of the rows set aside").passed
+
+
+def test_too_many_rows_set_aside_stop_the_training(declare: Declare, frame: pd.DataFrame) -> None:
+    frame.loc[:9, "size"] = -1
+    checked = check(contract(declare, {"size": {"min": 0}}, quarantine="2%"), frame)
+    found = finding(checked, "at most 2% of the rows set aside")
+    assert (found.passed, found.blocking, found.rows) == (False, True, 10)
+    assert found.detail == "10 of 400 rows (2.5%)"
+
+
+def test_a_row_is_set_aside_once_for_the_first_reason(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    frame.loc[10, ["size", "weight"]] = [-1, 99.0]
+    checked = check(contract(declare, {"size": {"min": 0}, "weight": {"max": 9}}), frame)
+    assert checked.quarantined["reason"].tolist() == ["size: at least 0"]
+    assert finding(checked, "weight: at most 9").rows == 1
+
+
+def test_a_key_that_occurs_twice_is_set_aside(declare: Declare, frame: pd.DataFrame) -> None:
+    frame.loc[10, "id"] = 9
+    checked = check(contract(declare), frame)
+    assert checked.quarantined["reason"].tolist() == ["key id: unique"]
+    assert checked.quarantined.index.tolist() == [10]
+
+
+@pytest.mark.parametrize(
+    ("column", "rule", "said", "detail"),
+    [
+        ("size", {"type": "string"}, "size: type string", "it is integer"),
+        ("color", {"type": "integer"}, "color: type integer", "it is string"),
+        ("weight", {"missing": "1%"}, "weight: at most 1% missing", "2.5% missing"),
+        ("color", {"min": 1}, "color: at least 1", "it is string"),
+    ],
+)
+def test_rules_about_columns_stop_the_training(
+    declare: Declare, frame: pd.DataFrame, column: str, rule: dict[str, Any], said: str, detail: str
+) -> None:
+    frame.loc[:9, "weight"] = np.nan
+    checked = check(contract(declare, {column: rule}), frame)
+    found = finding(checked, said)
+    assert (found.passed, found.blocking, found.detail) == (False, True, detail)
+    assert len(checked.kept) == N
+
+
+def test_whole_numbers_are_numbers(declare: Declare, frame: pd.DataFrame) -> None:
+    checked = check(contract(declare, {"size": {"type": "number", "missing": "2%"}}), frame)
+    assert all(found.passed for found in checked.findings)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "rule", "passed"),
+    [
+        ({"min": 400}, "at least 400 rows", True),
+        ({"min": 401}, "at least 401 rows", False),
+        ({"max": 400}, "at most 400 rows", True),
+        ({"max": 399}, "at most 399 rows", False),
+    ],
+)
+def test_the_number_of_rows(
+    declare: Declare, frame: pd.DataFrame, bounds: dict[str, int], rule: str, passed: bool
+) -> None:
+    found = finding(check(contract(declare, rows=bounds), frame), rule)
+    assert (found.passed, found.blocking) == (passed, True)
+
+
+def test_missing_values_are_no_breach_of_a_range(declare: Declare, frame: pd.DataFrame) -> None:
+    frame.loc[:3, "weight"] = np.nan
+    frame.loc[:3, "color"] = None
+    rules = {"weight": {"min": -9, "max": 9}, "color": {"allowed": ["red", "green", "blue"]}}
+    assert len(check(contract(declare, rules), frame).quarantined) == 0
+
+
+def test_infinite_numbers_are_set_aside(declare: Declare, frame: pd.DataFrame) -> None:
+    frame.loc[3, "weight"] = -np.inf
+    checked = check(contract(declare), frame)
+    assert checked.quarantined["reason"].tolist() == ["weight: finite"]
+
+
+def test_rows_without_a_label_are_not_kept(declare: Declare, frame: pd.DataFrame) -> None:
+    frame["y"] = frame["y"].astype("float64")
+    frame.loc[:4, "y"] = np.nan
+    checked = check(contract(declare), frame)
+    assert (checked.unlabelled, len(checked.kept)) == (5, N - 5)
+    assert checked.classes == ("0", "1")  # 1.0 is the class 1
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "detail"),
+    [
+        (
+            lambda f: f.assign(weight=f["weight"].where(f["id"] % 10 != 0, -999)),
+            "weight: no stand-in for missing",
+            "-999 stands far from the other values and is frequent",
+        ),
+        (lambda f: f.assign(color="red"), "features: none constant", "color"),
+        (lambda f: f.assign(weight=np.nan), "features: none constant", "weight"),
+    ],
+)
+def test_what_looks_odd_is_a_warning(
+    declare: Declare, frame: pd.DataFrame, change: Any, rule: str, detail: str
+) -> None:
+    found = finding(check(contract(declare), change(frame)), rule)
+    assert (found.passed, found.blocking, found.detail) == (False, False, detail)
+
+
+def test_equal_rows_are_a_warning(declare: Declare, frame: pd.DataFrame) -> None:
+    doubled = pd.concat([frame, frame.iloc[:3]], ignore_index=True)
+    found = finding(check(declare(), doubled), "rows: no exact duplicates")
+    assert (found.passed, found.blocking, found.rows) == (False, False, 3)
+
+
+def test_a_rare_or_near_value_is_no_stand_in(declare: Declare, frame: pd.DataFrame) -> None:
+    frame.loc[:200, "size"] = 99  # frequent, but among the others
+    frame.loc[0, "weight"] = -999  # far, but rare
+    rules = [found.rule for found in check(contract(declare), frame).findings]
+    assert not [rule for rule in rules if "stand-in" in rule]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_feature_that_gives_the_target_away_stops_the_training(
+    declare: Declare, frame: pd.DataFrame, sign: int
+) -> None:
+    frame["weight"] = frame["y"] * sign * 10.0 + frame["weight"]
+    found = finding(check(contract(declare), frame), "features: none gives the target away")
+    assert (found.passed, found.blocking) == (False, True)
+    assert found.detail.startswith("weight alone orders the target with an area of 1.0000")
+
+
+def test_a_good_feature_is_no_leak(declare: Declare, frame: pd.DataFrame) -> None:
+    frame["weight"] = frame["y"] * 2.0 + frame["weight"]
+    assert finding(check(contract(declare), frame), "features: none gives the target away").passed
+
+
+@pytest.mark.parametrize(
+    ("target", "passed", "detail"),
+    [
+        (["a"] * 200 + ["b"] * 200, True, "2 classes, the rarest with 200 rows"),
+        (["a"] * 391 + ["b"] * 9, False, "2 classes, the rarest with 9 rows"),
+        ([f"c{i % 101}" for i in range(N)], False, "101 classes, the rarest with 3 rows"),
+    ],
+)
+def test_classes_are_neither_rare_nor_many(
+    declare: Declare, frame: pd.DataFrame, target: list[str], passed: bool, detail: str
+) -> None:
+    checked = check(contract(declare), frame.assign(y=target))
+    found = finding(checked, "y: 2 to 100 classes of at least 10 rows")
+    assert (found.passed, found.blocking, found.detail) == (passed, True, detail)
+
+
+def test_one_class_left_after_the_quarantine_is_a_breach(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    frame["size"] = np.where(frame["y"] == 1, -1, 5)
+    checked = check(contract(declare, {"size": {"min": 0}}, quarantine=1.0), frame)
+    found = finding(checked, "y: 2 to 100 classes of at least 10 rows")
+    assert (found.passed, found.detail) == (False, "every row is 0: there is nothing to learn")
+
+
+UNUSABLE = [
+    (lambda f: f.iloc[:0], "the source has no rows"),
+    (lambda f: f.assign(y=1), "data.target: y is 1 in every row"),
+    (lambda f: f.assign(y=None), "data.target: no row has a value of y"),
+    (lambda f: f.drop(columns="y").rename(columns={"id": "yy"}), r"data.target: y is not a column"),
+    (lambda f: f.rename(columns={"id": "idx"}), r"data.key: id is not .* \(did you mean idx\?\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), UNUSABLE)
+def test_rows_that_nothing_can_be_learnt_from_are_refused(
+    declare: Declare, frame: pd.DataFrame, change: Any, said: str
+) -> None:
+    changed = change(frame)
+    with pytest.raises(DataError, match=said):
+        check(contract(declare), changed)
+    with pytest.raises(DataError, match=said):
+        refuse_unusable(contract(declare), as_table(changed, "rows"))
+
+
+def test_usable_rows_are_not_refused(declare: Declare, frame: pd.DataFrame) -> None:
+    refuse_unusable(contract(declare), as_table(frame, "rows"))
+    same = declare(task="regression")
+    refuse_unusable(same, as_table(frame.assign(y=1.5), "rows"))
+
+
+def test_every_missing_column_is_named_with_its_place(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    declaration = declare(
+        data={"target": "yy", "key": ["idd"], "contract": {"columns": {"siz": {"min": 0}}}},
+        features={"numeric": ["wait"], "categorical": ["colour"]},
+        evaluate={"slices": ["shape"]},
+    )
+    with pytest.raises(DataError) as caught:
+        check(declaration, frame)
+    for said in (
+        "data.target: yy is not a column",
+        "data.key: idd is not a column (did you mean id?)",
+        "data.contract.columns: siz is not a column (did you mean size?)",
+        "features.numeric: wait is not a column",
+        "features.categorical: colour is not a column (did you mean color?)",
+        "evaluate.slices: shape is not a column",
+    ):
+        assert said in caught.value.message
+    assert caught.value.hint == "columns: id, size, weight, color, y"
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({"numeric": ["color"]}, "features: color holds string values"),
+        ({"categorical": ["at"]}, "features: at holds time values"),
+        ({"exclude": ["size", "weight", "color", "id"]}, "no column is left"),
+    ],
+)
+def test_features_that_are_none(
+    declare: Declare, frame: pd.DataFrame, features: dict[str, Any], said: str
+) -> None:
+    frame["at"] = pd.date_range("2024-01-01", periods=N)
+    with pytest.raises(DataError, match=said):
+        check(declare(features=features), frame)
+
+
+def test_names_are_no_categories(declare: Declare) -> None:
+    frame = pd.DataFrame({"name": [f"n{i}" for i in range(1_001)], "x": range(1_001)})
+    frame["y"] = frame["x"] % 2
+    assert check(declare(), frame).categorical == ()
+
+
+def test_regression_needs_numbers(declare: Declare, frame: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match="color holds string values, regression needs numbers"):
+        check(declare(task="regression", data={"target": "color"}), frame)
+    checked = check(declare(task="regression", data={"target": "weight"}), frame)
+    assert checked.classes is None
+    assert checked.kept["weight"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([1.0, 0.0, np.nan], ["1", "0", None]),
+        ([0.5, 1.0], ["0.5", "1.0"]),
+        ([1.0, np.inf], ["1.0", "inf"]),
+        ([True, False], ["True", "False"]),
+        (pd.array([3, None], dtype="Int64"), ["3", None]),
+        (["a", None], ["a", None]),
+    ],
+)
+def test_class_names(values: Any, wanted: list[str | None]) -> None:
+    names = class_names(pd.Series(values))
+    assert [None if pd.isna(name) else name for name in names] == wanted
+
+
+def test_what_was_found_is_kept(declare: Declare, frame: pd.DataFrame, store: Store) -> None:
+    frame.loc[10, "size"] = -1
+    declaration = contract(declare, {"size": {"min": 0}})
+    table = as_table(frame, "rows")
+    snapshot = take_snapshot(store, "small", table, None, None)
+    kept = write_check(store, "data/checks/1", snapshot, check(declaration, frame))
+    refuse_broken(kept)
+    assert (kept.rows, kept.kept_rows, kept.quarantined, kept.unlabelled) == (N, N - 1, 1, 0)
+    assert len(pd.read_parquet(store.path(kept.kept))) == N - 1
+    assert pd.read_parquet(store.path(kept.quarantine or ""))["reason"].tolist() == [
+        "size: at least 0"
+    ]
+    clean = write_check(store, "data/checks/2", snapshot, check(contract(declare), frame))
+    assert clean.quarantine is None
+
+
+def test_a_broken_contract_names_every_rule(
+    declare: Declare, frame: pd.DataFrame, store: Store
+) -> None:
+    declaration = contract(declare, {"color": {"type": "integer"}}, rows={"min": 500})
+    snapshot = take_snapshot(store, "small", as_table(frame, "rows"), None, None)
+    kept = write_check(store, "data/checks/1", snapshot, check(declaration, frame))
+    with pytest.raises(DataError, match="type integer: it is string; at least 500 rows: 400 rows"):
+        refuse_broken(kept)
+
+
+def test_arrow_and_pandas_are_checked_alike(declare: Declare, frame: pd.DataFrame) -> None:
+    arrow = as_table(pa.Table.from_pandas(frame), "rows")
+    checked = check_frame(contract(declare), as_frame(arrow, kinds_of(arrow)), kinds_of(arrow))
+    assert checked.findings == check(contract(declare), frame).findings

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from holdtrue.data import fingerprint, import_from, read_file, read_source
+from holdtrue.declaration._models import Data
+from holdtrue.errors import ConfigError, DataError
+
+START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
+END = dt.datetime(2024, 1, 4, tzinfo=dt.UTC)
+ROWS = """\
+at,x,day
+2024-01-03T00:00:00,3,2024-01-03
+2024-01-01T00:00:00,1,2024-01-01
+2024-01-04T00:00:00,4,2024-01-04
+2024-01-02T00:00:00,2,2024-01-02
+2024-01-03T23:59:59,5,2024-01-03
+"""
+
+
+def files(pattern: str, time: str | None = None) -> Data:
+    return Data.model_validate({"source": {"files": pattern}, "target": "x", "time": time})
+
+
+def python(path: str, time: str | None = None) -> Data:
+    return Data.model_validate({"source": {"python": path}, "target": "x", "time": time})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a source of its own; imported modules are forgotten afterwards."""
+    import sys
+
+    (tmp_path / "sources_of_a_test.py").write_text(
+        "import pandas as pd\n"
+        "seen = []\n"
+        "def rows(start, end):\n"
+        "    seen.append((start, end))\n"
+        "    return pd.DataFrame({'at': pd.date_range('2024-01-01', periods=5), 'x': range(5)})\n"
+        "def fails(start, end):\n"
+        "    raise RuntimeError('the disk is on fire')\n"
+        "def nothing(start, end):\n"
+        "    return None\n"
+        "def wrong_arguments():\n"
+        "    return None\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "sources_of_a_test", raising=False)
+    return tmp_path
+
+
+def test_a_function_gives_the_rows_of_the_window(project: Path) -> None:
+    table = read_source(python("sources_of_a_test.rows", "at"), project, START, END)
+    assert table["x"].to_pylist() == [1, 2]
+    seen = import_from(project, "sources_of_a_test.seen")
+    assert seen == [(START, END)]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fails", "the source .*fails failed: RuntimeError: the disk is on fire"),
+        ("nothing", "returned NoneType, expected a pandas DataFrame"),
+        ("wrong_arguments", "failed: TypeError"),
+    ],
+)
+def test_a_function_that_fails(project: Path, name: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_source(python(f"sources_of_a_test.{name}"), project, None, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("sources_of_a_test.row", "has no row.*did you mean sources_of_a_test.rows"),
+        ("no_such_module.rows", "no_such_module.rows cannot be imported: ModuleNotFoundError"),
+    ],
+)
+def test_a_function_that_does_not_exist(project: Path, path: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?s){said}"):
+        read_source(python(path), project, None, None)
+
+
+def test_files_give_the_rows_of_the_window_in_order_of_time(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    table = read_source(files("rows.csv", "at"), tmp_path, START, END)
+    assert table["x"].to_pylist() == [2, 3, 5]
+    everything = read_source(files("rows.csv", "at"), tmp_path, None, None)
+    assert everything["x"].to_pylist() == [1, 2, 3, 5, 4]
+    assert read_source(files("rows.csv"), tmp_path, None, None)["x"].to_pylist() == [3, 1, 4, 2, 5]
+
+
+def test_equal_times_stay_in_their_order(tmp_path: Path) -> None:
+    lines = [f"2024-01-0{1 + i % 2},{i}" for i in range(8)]
+    (tmp_path / "rows.csv").write_text("\n".join(["at,x", *lines]))
+    table = read_source(files("rows.csv", "at"), tmp_path, None, None)
+    assert table["x"].to_pylist() == [0, 2, 4, 6, 1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet", ".jsonl"])
+def test_every_ending_gives_the_same(tmp_path: Path, ending: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "whole": pd.array([1, None, 3], dtype="Int64"),
+            "flag": pd.array([True, None, False], dtype="boolean"),
+            "text": ["a", None, "c"],
+            "number": [1.5, None, 2.0],
+        }
+    )
+    path = tmp_path / f"rows{ending}"
+    if ending == ".parquet":
+        frame.to_parquet(path)
+    elif ending == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    table = read_source(files(path.name), tmp_path, None, None)
+    assert table.to_pydict() == {
+        "whole": [1, None, 3],
+        "flag": [True, None, False],
+        "text": ["a", None, "c"],
+        "number": [1.5, None, 2.0],
+    }
+
+
+def test_a_glob_joins_files_and_widens_types(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "b.csv").write_text("x,y\n1.5,\n")
+    (tmp_path / "part" / "a.csv").write_text("x,y\n1,u\n")
+    table = read_source(files("part/*.csv"), tmp_path, None, None)
+    assert table.to_pydict() == {"x": [1.0, 1.5], "y": ["u", None]}
+    absolute = read_source(files(str(tmp_path / "part" / "*.csv")), tmp_path, None, None)
+    assert absolute.equals(table)
+
+
+def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "b.csv").write_text("x\nword\n")
+    with pytest.raises(DataError, match="do not have the same columns"):
+        read_source(files("*.csv"), tmp_path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("none/*.csv", "no file matches none"),
+        ("*.txt", "a.txt is not one of: .parquet, .csv, .csv.gz, .jsonl"),
+    ],
+)
+def test_no_file(tmp_path: Path, pattern: str, said: str) -> None:
+    (tmp_path / "a.txt").write_text("x\n")
+    with pytest.raises(ConfigError, match=said):
+        read_source(files(pattern), tmp_path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b""),
+        ("a.csv", b"a,b\n1\n"),
+        ("a.csv", b"a,\xff\n1,2\n"),
+        ("a.csv.gz", b"x"),
+        ("a.csv.gz", gzip.compress(b"a\n1\n")[:-9]),
+        ("a.parquet", b"PAR1"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "x"}\n'),
+        ("a.jsonl", b"[1]\n"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name} cannot be read: "):
+        read_file(tmp_path / name)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_file(tmp_path / "none.csv")
+    with pytest.raises(ConfigError, match="is not one of"):
+        read_file(tmp_path / "none.xlsx")
+
+
+def test_clock_times_stay_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("at,x\n12:30,1\n,2\n")
+    assert read_file(tmp_path / "a.csv").to_pydict() == {"at": ["12:30", None], "x": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["2024-01-01", "soon"], "the time column at does not parse as times"),
+        ([1, 2], "the time column at does not parse.*type int64"),
+        (["2024-01-01", ""], "the time column at is missing in 1 of 2 rows"),
+    ],
+)
+def test_a_time_column_without_times(tmp_path: Path, values: list[object], said: str) -> None:
+    lines = [f"{value},1" for value in values]
+    (tmp_path / "a.csv").write_text("\n".join(["at,x", *lines]))
+    with pytest.raises(DataError, match=said):
+        read_source(files("a.csv", "at"), tmp_path, None, None)
+
+
+def test_a_missing_time_column_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("arrival,x\n2024-01-01,1\n")
+    with pytest.raises(DataError, match=r"data.time: arival is not a column \(did you mean arriv"):
+        read_source(files("rows.csv", "arival"), tmp_path, None, None)
+
+
+def test_text_with_zones_parses_as_times(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"at": "2024-01-01T02:00:00+02:00", "x": 1}\n{"at": "2024-01-01T01:00:00Z", "x": 2}\n'
+    )
+    table = read_source(files("a.jsonl", "at"), tmp_path, None, None)
+    assert [at.hour for at in table["at"].to_pylist()] == [0, 1]
+
+
+def test_the_fingerprint_of_files_changes_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x\n1\n")
+    os.utime(path, ns=(0, 0))
+    first = fingerprint(files("*.csv"), tmp_path)
+    assert fingerprint(files("*.csv"), tmp_path) == first
+    path.write_text("x\n2\n")
+    second = fingerprint(files("*.csv"), tmp_path)
+    (tmp_path / "b.csv").write_text("x\n1\n")
+    third = fingerprint(files("*.csv"), tmp_path)
+    assert len({str(f) for f in (first, second, third)}) == 3
+
+
+def test_the_fingerprint_of_a_function_changes_with_its_file(project: Path) -> None:
+    data = python("sources_of_a_test.rows")
+    first = fingerprint(data, project)
+    assert fingerprint(data, project) == first
+    path = project / "sources_of_a_test.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert fingerprint(data, project) != first

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.declaration import Candidate
+from holdtrue.errors import ConfigError
+from holdtrue.models import check_candidate, construct, encoder, encoding, import_object, typed
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "hint"),
+    [
+        ("no_such_package.Model", "cannot be imported: ModuleNotFoundError", "package.module.name"),
+        ("xgboost.XGBClasifier", "xgboost has no XGBClasifier", "did you mean xgboost.XGBClassi"),
+        ("sklearn.no.Model", "cannot be imported: ModuleNotFoundError", "package.module.name"),
+    ],
+)
+def test_what_cannot_be_imported(path: str, said: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        import_object(path, "estimator")
+    assert hint in (caught.value.hint or "")
+
+
+def candidate(estimator: str, **rest: Any) -> Candidate:
+    return Candidate.model_validate({"estimator": estimator, **rest})
+
+
+@pytest.mark.parametrize(
+    ("estimator", "task"),
+    [
+        ("xgboost.XGBClassifier", "classification"),
+        ("xgboost.XGBRegressor", "regression"),
+        ("sklearn.linear_model.LogisticRegression", "classification"),
+        ("sklearn.linear_model.Ridge", "regression"),
+        ("sklearn.ensemble.HistGradientBoostingClassifier", "classification"),
+    ],
+)
+def test_estimators_that_fit(estimator: str, task: str) -> None:
+    check_candidate(candidate(estimator), task)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "task", "said"),
+    [
+        ("sklearn.linear_model.Ridge", "classification", "it has no predict_proba"),
+        ("sklearn.svm.LinearSVC", "classification", "it has no predict_proba"),
+        ("xgboost.XGBClassifier", "regression", "it is a classifier"),
+        ("sklearn.linear_model.LogisticRegression", "regression", "it is a classifier"),
+        ("sklearn.preprocessing.StandardScaler", "regression", "it has no predict"),
+        ("sklearn.pipeline.make_pipeline", "regression", "is not a scikit-learn compatible"),
+        ("pathlib.Path", "regression", "is not a scikit-learn compatible"),
+        ("os.path", "regression", "is not a scikit-learn compatible"),
+    ],
+)
+def test_estimators_that_do_not_fit(estimator: str, task: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_candidate(candidate(estimator), task)
+
+
+@pytest.mark.parametrize(
+    "rest", [{"params": {"max_dept": 3}}, {"space": {"max_dept": {"int": [1, 3]}}}]
+)
+def test_an_unknown_parameter_names_the_nearest(rest: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="XGBClassifier has no parameter max_dept") as caught:
+        check_candidate(candidate("xgboost.XGBClassifier", **rest), "classification")
+    assert caught.value.hint == "did you mean max_depth?"
+
+
+def test_seed_and_threads_are_filled_in_where_there_are_such_parameters() -> None:
+    boosted = construct("xgboost.XGBClassifier", {"max_depth": 3}, seed=7, threads=2)
+    assert (boosted.random_state, boosted.n_jobs, boosted.max_depth) == (7, 2, 3)
+    assert construct("xgboost.XGBClassifier", {"n_jobs": 1}, seed=7, threads=2).n_jobs == 1
+    assert construct("sklearn.linear_model.LogisticRegression", {}, seed=7, threads=2).n_jobs is None
+    assert "alpha" in construct("sklearn.linear_model.Lasso", {}, seed=7, threads=2).get_params()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "wanted"),
+    [
+        ("xgboost.XGBClassifier", "plain"),
+        ("sklearn.ensemble.HistGradientBoostingRegressor", "plain"),
+        ("sklearn.linear_model.LogisticRegression", "scaled"),
+        ("sklearn.linear_model.Ridge", "scaled"),
+    ],
+)
+def test_features_suit_the_estimator(estimator: str, wanted: str) -> None:
+    assert encoding(construct(estimator, {}, seed=0, threads=1)) == wanted
+
+
+@pytest.mark.parametrize("classes", [None, ("no", "yes"), ("a", "b", "c")])
+def test_plain_keeps_numbers_and_encodes_categories_by_the_target(
+    rows: pd.DataFrame, make_signature: Any, target: Any, classes: tuple[str, ...] | None
+) -> None:
+    signature, frame = make_signature(classes), typed(rows, make_signature(classes))
+    features = encoder("plain", signature, seed=0).fit(frame, target(classes))
+    matrix = np.asarray(features.transform(frame), dtype="float64")
+    columns_per_category = 3 if classes is not None and len(classes) > 2 else 1
+    assert matrix.shape == (len(rows), 3 + 3 * columns_per_category)
+    numbers = frame[["whole", "number", "flag"]].to_numpy()
+    np.testing.assert_array_equal(matrix[:, :3], numbers)
+    unseen = frame.head(1).assign(text="never seen")
+    assert np.isfinite(np.asarray(features.transform(unseen))[0, 3:]).all()
+
+
+def test_plain_is_cross_fitted_with_the_seed(
+    rows: pd.DataFrame, make_signature: Any, target: Any
+) -> None:
+    classes = ("no", "yes")
+    frame, y = typed(rows, make_signature(classes)), target(classes)
+
+    def fitted(seed: int) -> np.ndarray:
+        made = encoder("plain", make_signature(classes), seed=seed).fit_transform(frame, y)
+        return np.asarray(made, dtype="float64")
+
+    np.testing.assert_array_equal(fitted(0), fitted(0))
+    assert not np.array_equal(fitted(0), fitted(1), equal_nan=True)
+    whole = encoder("plain", make_signature(classes), seed=0).fit(frame, y).transform(frame)
+    assert not np.array_equal(fitted(0), np.asarray(whole, dtype="float64"), equal_nan=True)
+
+
+def test_scaled_fills_gaps_and_scales(
+    rows: pd.DataFrame, make_signature: Any, target: Any
+) -> None:
+    signature = make_signature(("no", "yes"))
+    frame = typed(rows, signature).assign(number=np.nan)  # nothing to fill it with
+    features = encoder("scaled", signature, seed=0)
+    matrix = features.fit_transform(frame, target(("no", "yes")))
+    assert np.isfinite(matrix).all()
+    assert np.abs(matrix[:, 0].mean()) < 1e-9
+    assert matrix[:, 0].std() == pytest.approx(1)
+    assert set(np.unique(matrix[:, 3:])) == {0.0, 1.0}
+    unseen = features.transform(frame.head(1).assign(text="never seen"))
+    assert np.isfinite(unseen).all()

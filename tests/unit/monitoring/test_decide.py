@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from holdtrue.declaration._models import Retrain
+from holdtrue.monitoring import History, decide
+from holdtrue.references import (
+    ColumnDrift,
+    Decision,
+    Estimate,
+    PerformanceCheck,
+    WindowCheck,
+)
+
+BEGIN = datetime(2024, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+LIMIT = 2.0
+
+
+def _windows(states: str) -> list[WindowCheck]:
+    """One window a letter: q(uiet), s(uspect), u(nseen alarm), b(roken alarm), f(ew rows)."""
+    checks = []
+    in_a_row = 0
+    for number, letter in enumerate(states):
+        if letter != "f":
+            in_a_row = 0 if letter == "q" else in_a_row + 1
+        test = {"u": "unseen", "b": "empty"}.get(letter, "location")
+        effect = 0.5 if letter in "qf" else 4.0
+        state = {"q": "quiet", "s": "suspect", "f": "too_few_rows"}.get(letter, "alarm")
+        p_value = 0.5 if letter in "qf" else 1e-6
+        checks.append(
+            WindowCheck(
+                start=BEGIN + number * DAY,
+                end=BEGIN + (number + 1) * DAY,
+                rows=1_000,
+                state=state,
+                effect=effect,
+                effect_limit=LIMIT,
+                p_value=p_value,
+                p_limit=0.01,
+                columns=(ColumnDrift(column="temp", effect=effect, test=test, p_value=p_value),),
+                in_a_row=in_a_row,
+                detail=f"temp in window {number}",
+            )
+        )
+    return checks
+
+
+def _performance(*, worse: bool) -> PerformanceCheck:
+    return PerformanceCheck(
+        version=3,
+        metric="log_loss",
+        rows=500,
+        start=BEGIN,
+        end=BEGIN + DAY,
+        value=Estimate(value=0.6, low=0.58, high=0.62),
+        expected=0.5,
+        limit=0.55,
+        worse=worse,
+        detail=f"log_loss is 0.6, {'worse' if worse else 'fine'}",
+    )
+
+
+def _decide(
+    states: str,
+    *,
+    worse: bool | None = None,
+    history: History | None = None,
+    retrain: Retrain | None = None,
+    automation: str = "pipeline",
+) -> Decision:
+    return decide(
+        _windows(states),
+        [] if worse is None else [_performance(worse=worse)],
+        history or History(),
+        retrain or Retrain(),
+        automation,  # type: ignore[arg-type]
+        BEGIN + 30 * DAY,
+    )
+
+
+@pytest.mark.parametrize(
+    ("states", "worse", "action", "signals", "words"),
+    [
+        ("", None, "none", (), "no new rows"),
+        ("ff", None, "none", (), "2 with too few rows"),
+        ("q", None, "none", (), "1 window compared, none suspect"),
+        ("qqq", False, "none", (), "log_loss is 0.6, fine"),
+        ("qs", None, "none", (), "1 suspect, at most 1 in a row"),
+        ("qssq", None, "none", (), "2 suspect, at most 2 in a row"),
+        ("qss", None, "warn", (), "2 suspect windows in a row since 2024-05-02 00:00"),
+        ("sfs", None, "warn", (), "2 suspect windows in a row since 2024-05-01 00:00"),
+        ("qsss", None, "retrain", ("drift",), "3 windows in a row since 2024-05-02 00:00"),
+        ("ssssq", None, "retrain", ("drift",), "until 2024-05-05 00:00"),
+        ("sssqsss", None, "retrain", ("drift",), "1 earlier in this run"),
+        ("qu", None, "retrain", ("drift",), "Drift in one window since 2024-05-02 00:00"),
+        ("qq", True, "retrain", ("performance",), "log_loss is 0.6, worse"),
+        ("sss", True, "retrain", ("drift", "performance"), "temp in 3"),
+        ("qb", None, "fix_data", ("schema",), "broken since 2024-05-02 00:00"),
+        ("bbf", None, "fix_data", ("schema",), "broken since 2024-05-01 00:00"),
+        ("sssb", True, "fix_data", ("schema", "drift", "performance"), "would not help"),
+        ("bq", None, "none", (), "1 suspect"),
+    ],
+)
+def test_what_follows(
+    states: str, worse: bool | None, action: str, signals: tuple[str, ...], words: str
+) -> None:
+    decision = _decide(states, worse=worse)
+    assert decision.action == action
+    assert decision.signals == signals
+    assert decision.held_back is None
+    assert words in decision.reason
+    assert decision.reason.endswith(".")
+
+
+def test_a_retraining_says_what_was_seen() -> None:
+    reason = _decide("sss").reason
+    assert "temp in window 2" in reason
+    assert "largest effect 4.0, limit 2.0" in reason
+    assert reason.endswith("A retraining follows.")
+
+
+NOW = BEGIN + 30 * DAY
+
+
+@pytest.mark.parametrize(
+    ("history", "automation", "held_back"),
+    [
+        (History(), "pipeline", None),
+        (History(NOW - DAY), "pipeline", None),
+        (History(NOW - 0.5 * DAY), "pipeline", "cooldown of 1d until 2024-05-31 12:00"),
+        (History(NOW - 2 * DAY, (NOW - 6 * DAY, NOW - 2 * DAY)), "pipeline", None),
+        (
+            History(NOW - 2 * DAY, (NOW - 6 * DAY, NOW - 4 * DAY, NOW - 2 * DAY)),
+            "pipeline",
+            "budget of 3 per 7d is used up until 2024-06-01 00:00",
+        ),
+        (
+            History(NOW - 2 * DAY, (NOW - 7 * DAY, NOW - 4 * DAY, NOW - 2 * DAY)),
+            "pipeline",
+            None,
+        ),
+        (History(), "manual", "automation is manual: run `holdtrue apply --refresh`"),
+    ],
+)
+def test_what_holds_a_retraining_back(
+    history: History, automation: str, held_back: str | None
+) -> None:
+    decision = _decide("sss", history=history, automation=automation)
+    assert decision.action == "retrain"
+    if held_back is None:
+        assert decision.held_back is None
+    else:
+        assert decision.held_back is not None
+        assert held_back in decision.held_back
+        assert f"Not retrained: {decision.held_back}." in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("on", "states", "worse", "action"),
+    [
+        (("performance",), "sss", None, "warn"),
+        (("performance",), "sss", True, "retrain"),
+        (("drift",), "q", True, "warn"),
+        ((), "sss", True, "warn"),
+    ],
+)
+def test_only_what_is_declared_leads_to_a_retraining(
+    on: tuple[str, ...], states: str, worse: bool | None, action: str
+) -> None:
+    decision = _decide(states, worse=worse, retrain=Retrain.model_validate({"on": on}))
+    assert decision.action == action
+    assert ("retrain.on does not list" in decision.reason) == (action == "warn")
+
+
+def test_a_row_that_began_in_an_earlier_run_goes_on() -> None:
+    last = _windows("sss")[-1]
+    decision = decide([last], [], History(), Retrain(), "pipeline", NOW)
+    assert decision.action == "retrain"
+    assert "3 windows in a row since before 2024-05-03 00:00" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("days", "on", "action"),
+    [(29.9, ("age",), "none"), (30, ("age",), "retrain"), (90, ("drift",), "none")],
+)
+def test_a_training_that_is_too_long_ago_is_repeated(
+    days: float, on: tuple[str, ...], action: str
+) -> None:
+    retrain = Retrain.model_validate({"on": on, "max_age": "30d"})
+    history = History(last_trained=BEGIN)
+    decision = decide(_windows("qq"), [], history, retrain, "pipeline", BEGIN + days * DAY)
+    assert decision.action == action
+    if action == "retrain":
+        assert decision.signals == ("age",)
+        assert "30.0 days ago" in decision.reason
+        assert "max_age is 30d" in decision.reason

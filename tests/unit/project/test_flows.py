@@ -1,0 +1,131 @@
+"""The application around the engine: a task for each step, a flow for each deployment."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from holdtrue.plan import STEPS
+from holdtrue.references import Decision, DriftReport
+from holdtrue.stack._prefect import POOL
+
+ROOT = Path(__file__).parents[3]
+DEPLOYMENTS = {
+    deployment["name"]: deployment
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_prefect_home(tmp_path_factory: pytest.TempPathFactory):
+    # Prefect makes its folder, and reads its settings, when it is imported.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setattr(sys, "path", [*sys.path])  # Prefect adds to it for good
+        patch.chdir(ROOT)
+        yield
+
+
+def load(entrypoint: str):
+    """As a worker does it; with what is missing told, not hidden behind a placeholder."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    return load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+
+
+def test_every_step_has_a_task_that_takes_its_inputs() -> None:
+    from flows._compile import TASKS
+
+    assert list(TASKS) == [step.name for step in STEPS]
+    for step in STEPS:
+        task = TASKS[step.name]
+        assert task.name == step.name
+        assert [*inspect.signature(task.fn).parameters] == ["run", *step.inputs]
+
+
+def test_steps_come_after_their_inputs() -> None:
+    done: set[str] = set()
+    for step in STEPS:
+        assert done.issuperset(step.inputs)
+        done.add(step.name)
+
+
+def test_tasks_leave_caching_to_the_engine() -> None:
+    from prefect.cache_policies import NO_CACHE
+
+    from flows._compile import TASKS
+
+    assert [task.name for task in TASKS.values() if task.cache_policy != NO_CACHE] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [("StackError", True), ("ConfigError", False), ("DataError", False)],
+)
+def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
+    from prefect.states import Failed
+
+    from holdtrue import errors
+    from tasks._step import worth_retrying
+
+    state = Failed(data=getattr(errors, error)("no answer"))
+    assert worth_retrying(None, None, state) is retried
+
+
+def test_the_deployments_are_the_loop() -> None:
+    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=[*DEPLOYMENTS])
+def test_a_deployment_names_what_exists(deployment) -> None:
+    flow = load(deployment["entrypoint"])
+    assert flow.name == deployment["name"]
+    taken = inspect.signature(flow.fn).parameters
+    triggers = deployment.get("triggers", [])
+    for given in (deployment, *triggers):
+        assert taken.keys() >= given["parameters"].keys()
+    assert (ROOT / deployment["parameters"]["declaration"]).is_file()
+    assert deployment["work_pool"]["name"] == POOL
+
+
+def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.monitor
+
+    emitted = {}
+
+    def emit(event, resource, payload) -> None:
+        emitted.update(event=event, resource=resource, payload=payload)
+
+    monkeypatch.setattr(flows.monitor, "emit_event", emit)
+    at = datetime(2013, 7, 8, tzinfo=UTC)
+    decision = Decision(at=at, action="retrain", signals=("drift",), reason="three windows")
+    report = DriftReport(
+        system="flights", version=1, at=at, windows=(), performance=(), decision=decision
+    )
+    flows.monitor.ask_for_retraining(report, "configs/flights.yaml")
+
+    (trigger,) = DEPLOYMENTS["retrain"]["triggers"]
+    assert trigger["expect"] == [emitted["event"]]
+    pattern = trigger["match"]["prefect.resource.id"]
+    assert emitted["resource"]["prefect.resource.id"].startswith(pattern.removesuffix("*"))
+    wanted = {f"{{{{ event.payload.{name} }}}}" for name in emitted["payload"]}
+    assert {*trigger["parameters"].values()} == wanted
+    assert emitted["payload"] == {
+        "declaration": "configs/flights.yaml",
+        "as_of": "2013-07-08T00:00:00+00:00",
+        "trigger": "drift: three windows",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("*.py")), ids=lambda path: path.name)
+def test_every_file_of_flows_can_be_loaded_from_its_path(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

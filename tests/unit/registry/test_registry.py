@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+import sqlite3
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdtrue.errors import RegistryError
+from holdtrue.references import Decision, DriftReport, Estimate
+from holdtrue.registry import RegisteredVersion, Registry
+from holdtrue.store import Store
+
+AS_OF = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    made = Registry(Store(tmp_path / "store"))
+    yield made
+    made.close()
+
+
+def digest_of(number: int) -> str:
+    return f"{number:032x}"
+
+
+def register(registry: Registry, number: int, system: str = "s", **rest: Any) -> RegisteredVersion:
+    values: dict[str, Any] = {
+        "bundle": f"bundles/{number}",
+        "as_of": AS_OF,
+        "passed": True,
+        "reason": "all gates held",
+        "incumbent": None,
+        "metrics": {"log_loss": Estimate(value=0.5, low=0.4, high=0.6)},
+        "profile": "profiles/1",
+        "lineage": {"extract": "a"},
+    }
+    return registry.register(system, digest=digest_of(number), **(values | rest))
+
+
+def promote(registry: Registry, number: int, action: str = "promote") -> None:
+    champion = registry.champion("s")
+    generation = 0 if champion is None else champion.generation
+    registry.promote("s", number, generation=generation, reason=f"{action} {number}", action=action)
+
+
+def test_nothing_is_made_by_looking(registry: Registry, tmp_path: Path) -> None:
+    assert not registry.exists
+    assert registry.champion("s") is None
+    assert registry.versions("s") == []
+    assert registry.history("s") == []
+    assert registry.drift_reports("s") == []
+    assert registry.previous_champion("s") is None
+    assert registry.find("s", digest_of(1)) is None
+    with pytest.raises(RegistryError, match="s has no version 1"):
+        registry.version("s", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_keeps_its_number(registry: Registry) -> None:
+    first = register(registry, 7)
+    again = register(registry, 7, reason="another reason", passed=False)
+    assert (first.number, first) == (1, again)
+    assert register(registry, 8).number == 2
+    assert register(registry, 8, system="other").number == 1
+    assert [version.number for version in registry.versions("s")] == [1, 2]
+    assert registry.find("s", digest_of(8)) == registry.version("s", 2)
+    assert first.metrics == {"log_loss": Estimate(value=0.5, low=0.4, high=0.6)}
+    assert (first.as_of, first.lineage) == (AS_OF, {"extract": "a"})
+    assert first.created.tzinfo is not None
+
+
+def test_another_process_sees_what_was_written(registry: Registry, tmp_path: Path) -> None:
+    register(registry, 1)
+    promote(registry, 1)
+    other = Registry(Store(tmp_path / "store"))
+    assert other.champion("s") == registry.champion("s")
+    other.close()
+
+
+def test_a_champion_is_changed_only_by_who_knows_it(registry: Registry) -> None:
+    for number in (1, 2, 3):
+        register(registry, number)
+    first = registry.promote("s", 1, generation=0, reason="the first")
+    assert (first.version.number, first.generation, first.reason) == (1, 1, "the first")
+    second = registry.promote("s", 2, generation=1, reason="better")
+    assert second.generation == 2
+    for stale in (0, 1, 3):
+        with pytest.raises(RegistryError, match="the champion of s changed") as caught:
+            registry.promote("s", 3, generation=stale, reason="late")
+        assert "run the command again" in (caught.value.hint or "")
+    assert registry.champion("s") == second
+    assert [change.generation for change in registry.history("s")] == [1, 2]
+
+
+def test_an_unknown_version_is_not_promoted(registry: Registry) -> None:
+    register(registry, 1, system="other")
+    with pytest.raises(RegistryError, match="s has no version 1"):
+        registry.promote("s", 1, generation=0, reason="?")
+    assert registry.champion("s") is None
+
+
+def test_the_history_says_who_and_why(registry: Registry) -> None:
+    for number in (1, 2):
+        register(registry, number)
+        promote(registry, number)
+    promote(registry, 1, "rollback")
+    seen = [(c.number, c.previous, c.action, c.reason) for c in registry.history("s")]
+    assert seen == [
+        (1, None, "promote", "promote 1"),
+        (2, 1, "promote", "promote 2"),
+        (1, 2, "rollback", "rollback 1"),
+    ]
+    moments = [change.at for change in registry.history("s")]
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize(
+    ("moves", "target"),
+    [
+        ([], None),
+        ([1], None),
+        ([1, 2], 1),
+        ([1, 2, 3], 2),
+        ([1, 2, 3, -2], 1),
+        ([1, 2, 3, -2, -1], None),
+        ([1, 2, 3, -1], None),
+        ([1, 2, -1, 3], 1),
+        ([1, 2, 3, -2, 4], 2),
+        ([1, 2, 3, -2, 4, -2], 1),
+        ([2, -1], None),  # back to one that was never the champion
+        ([1, 2, -3], None),
+    ],
+)
+def test_the_version_to_roll_back_to(
+    registry: Registry, moves: list[int], target: int | None
+) -> None:
+    for number in (1, 2, 3, 4):
+        register(registry, number)
+    for move in moves:
+        promote(registry, abs(move), "rollback" if move < 0 else "promote")
+    assert registry.previous_champion("s") == target
+
+
+def race(root: Path, numbers: list[int], generation: int, start: Any) -> list[str]:
+    registry = Registry(Store(root))
+    won = []
+    start.wait()
+    for number in numbers:
+        try:
+            registry.promote("s", number, generation=generation, reason="race")
+            won.append("won")
+        except RegistryError:
+            won.append("lost")
+    registry.close()
+    return won
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_of_two_threads_exactly_one_wins(
+    registry: Registry, tmp_path: Path, generation: int
+) -> None:
+    for number in (1, 2):
+        register(registry, number)
+    if generation:
+        promote(registry, 1)
+    start = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        runs = [
+            pool.submit(race, tmp_path / "store", [2], generation, start) for _ in range(4)
+        ]
+        results = [result for run in runs for result in run.result(30)]
+    assert sorted(results) == ["lost", "lost", "lost", "won"]
+    assert [change.generation for change in registry.history("s")] == list(
+        range(1, generation + 2)
+    )
+
+
+def climb(root: str, number: int, times: int) -> int:
+    """Promote again and again; whoever is stale looks and tries again."""
+    registry = Registry(Store(Path(root)))
+    done = 0
+    while done < times:
+        champion = registry.champion("s")
+        try:
+            generation = 0 if champion is None else champion.generation
+            registry.promote("s", number, generation=generation, reason="climb")
+            done += 1
+        except RegistryError:
+            continue
+    registry.close()
+    return done
+
+
+def test_generations_have_no_gaps_when_processes_race(registry: Registry, tmp_path: Path) -> None:
+    for number in (1, 2):
+        register(registry, number)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        runs = [pool.submit(climb, str(tmp_path / "store"), n, 15) for n in (1, 2)]
+        assert [run.result(60) for run in runs] == [15, 15]
+    history = registry.history("s")
+    assert [change.generation for change in history] == list(range(1, 31))
+    assert [c.previous for c in history] == [None, *[c.number for c in history[:-1]]]
+
+
+def open_anew(root: Path, start: threading.Barrier) -> int:
+    registry = Registry(Store(root))
+    start.wait()
+    number = register(registry, 1).number
+    registry.close()
+    return number
+
+
+def test_many_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
+    for attempt in range(5):
+        start = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            root = tmp_path / str(attempt)
+            runs = [pool.submit(open_anew, root, start) for _ in range(4)]
+            assert [run.result(30) for run in runs] == [1, 1, 1, 1]
+
+
+def test_a_newer_registry_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "registry.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE holdtrue_schema (version INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO holdtrue_schema VALUES (2)")
+    connection.close()
+    with pytest.raises(RegistryError, match=r"written by a newer holdtrue \(schema 2\)") as caught:
+        Registry(Store(tmp_path)).champion("s")
+    assert caught.value.hint == "upgrade holdtrue"
+    with sqlite3.connect(file) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
+    connection.close()
+    assert names == [("holdtrue_schema",)]
+
+
+def test_a_registry_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "registry.db").write_bytes(b"not a database, but long enough" * 100)
+    (tmp_path / "folder" / "registry.db").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("damaged", "folder", "file"):
+        with pytest.raises(RegistryError, match=r"registry\.db cannot be opened: "):
+            register(Registry(Store(tmp_path / name)), 1)
+
+
+def test_reports_come_back_in_order(registry: Registry) -> None:
+    reports = [
+        DriftReport(
+            system="s",
+            version=number,
+            at=AS_OF,
+            windows=(),
+            performance=(),
+            decision=Decision(at=AS_OF, action="none", reason="all quiet"),
+        )
+        for number in (1, 2)
+    ]
+    for report in reports:
+        registry.record_report(report)
+    assert registry.drift_reports("s") == reports
+    assert registry.drift_reports("other") == []

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.models import Signature
+from holdtrue.tuning import _folds
+from holdtrue.tuning._folds import cut, encode_folds, sample_rows
+
+
+def test_a_sample_is_seeded_and_in_order() -> None:
+    rows = sample_rows(1_000, 0.25, seed=3)
+    assert len(rows) == len(set(rows)) == 250
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(rows, sample_rows(1_000, 0.25, seed=3))
+    assert not np.array_equal(rows, sample_rows(1_000, 0.25, seed=4))
+
+
+@pytest.mark.parametrize(("n", "share", "size"), [(10, 1.0, 10), (10, 0.0, 2), (1, 0.5, 1)])
+def test_the_size_of_a_sample(n: int, share: float, size: int) -> None:
+    assert len(sample_rows(n, share, seed=0)) == size
+
+
+def test_ordered_folds_never_judge_earlier_rows() -> None:
+    parts = list(cut(np.zeros(100), 4, ordered=True, classification=True, seed=0))
+    assert len(parts) == 4
+    for fit, judge in parts:
+        assert len(fit) > 0
+        assert fit.max() < judge.min()
+    judged = np.concatenate([judge for _, judge in parts])
+    assert len(judged) == len(set(judged)) == 80
+
+
+def test_shuffled_folds_keep_the_share_of_each_class() -> None:
+    target = np.array([1] * 20 + [0] * 80)
+    parts = list(cut(target, 4, ordered=False, classification=True, seed=0))
+    assert [int(target[judge].sum()) for _, judge in parts] == [5, 5, 5, 5]
+    assert sorted(np.concatenate([judge for _, judge in parts])) == list(range(100))
+
+
+@pytest.mark.parametrize("classification", [True, False])
+def test_shuffled_folds_are_seeded(classification: bool) -> None:
+    target = np.arange(60) % 2
+
+    def judged(seed: int) -> list[list[int]]:
+        parts = cut(target, 3, ordered=False, classification=classification, seed=seed)
+        return [judge.tolist() for _, judge in parts]
+
+    assert judged(0) == judged(0)
+    assert judged(0) != judged(1)
+
+
+SIGNATURE = Signature(
+    target="y",
+    task="classification",
+    classes=("no", "yes"),
+    columns={"x": "number", "c": "string"},
+    categorical=("c",),
+)
+
+
+def frame_and_target() -> tuple[pd.DataFrame, np.ndarray]:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": chance.normal(size=90), "c": chance.choice(["a", "b", "z"], 90)})
+    return frame.astype({"c": object}), np.asarray(chance.integers(0, 2, 90))
+
+
+def test_the_encoder_sees_the_rows_to_fit_on_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, target = frame_and_target()
+    parts = list(cut(target, 3, ordered=True, classification=True, seed=0))
+    seen: list[tuple[list[int], list[int]]] = []
+    real = _folds.encoder
+
+    def watched(kind, signature, *, seed):
+        made = real(kind, signature, seed=seed)
+        fit_transform = made.fit_transform
+
+        def fitting(rows, y):
+            seen.append((rows.index.tolist(), y.tolist()))
+            return fit_transform(rows, y)
+
+        made.fit_transform = fitting
+        return made
+
+    monkeypatch.setattr(_folds, "encoder", watched)
+    encode_folds(frame, target, parts, "plain", SIGNATURE, 0)
+    assert seen == [(fit.tolist(), target[fit].tolist()) for fit, _ in parts]
+
+
+@pytest.mark.parametrize("kind", ["plain", "scaled"])
+def test_what_a_fold_is_judged_on_does_not_change_what_it_is_fitted_on(kind: str) -> None:
+    frame, target = frame_and_target()
+    parts = list(cut(target, 3, ordered=True, classification=True, seed=0))
+    folds = encode_folds(frame, target, parts, kind, SIGNATURE, 0)
+    last = parts[0][1].min()
+    other, changed = frame.copy(), target.copy()
+    other.loc[last:, "x"] = 1e6
+    other.loc[last:, "c"] = "never seen"
+    changed[last:] = 1 - changed[last:]
+    again = encode_folds(other, changed, parts, kind, SIGNATURE, 0)
+    np.testing.assert_array_equal(folds[0].fit_x, again[0].fit_x)
+    np.testing.assert_array_equal(folds[0].fit_y, again[0].fit_y)
+    assert folds[0].fit_x.dtype == np.float32
+    assert folds[0].judge_x.shape[1] == folds[0].fit_x.shape[1]
