@@ -1,1 +1,1 @@
-"""Plans as Prefect flows: for deployments, schedules and events, and wherever a Prefect API is known."""
+"""Plans as Prefect flows: for deployments, schedules, events, and `apply` beside a server."""

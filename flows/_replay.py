@@ -47,7 +47,7 @@ class Replay:
         """Rows answered, by version."""
 
     def send(self, start: datetime, end: datetime, reporter: Reporter | None = None) -> None:
-        """Send the rows with event time in [start, end); those that were sent already are left out."""
+        """Send the rows with event time in [start, end), without those that were sent already."""
         if self._sent_until is not None:
             start = max(start, self._sent_until)
         if start >= end:
@@ -62,7 +62,7 @@ class Replay:
 
     @contextmanager
     def in_background(self, start: datetime, end: datetime) -> Iterator[None]:
-        """Send rows slowly while something else goes on; the rest at its end, as fast as it goes."""
+        """Send rows slowly while something else goes on; the rest at its end, at full speed."""
         thread = threading.Thread(target=self.send, args=(start, end), name="replay")
         self._hurry.clear()
         thread.start()

@@ -98,16 +98,16 @@ def _compared(system: System) -> str:
         if version.incumbent is not None:
             verdict = "promoted" if version.passed else "kept the champion"
             gates = [part for part in version.reason.split("; ") if "of version" in part]
-            lines.append(
-                f"version {version.number} against {version.incumbent}: {'; '.join(gates)}: {verdict}"
-            )
+            pair = f"version {version.number} against {version.incumbent}"
+            lines.append(f"{pair}: {'; '.join(gates)}: {verdict}")
     return "\n".join(lines) or "no challenger was trained"
 
 
 def _champion(system: System) -> str:
     changes = system.registry.history(system.declaration.name)
     return "\n".join(
-        f"version {change.number} since {change.at:%H:%M:%S} UTC ({change.reason.partition(':')[0]})"
+        f"version {change.number} since {change.at:%H:%M:%S} UTC "
+        f"({change.reason.partition(':')[0]})"
         for change in changes
     )
 

@@ -1,4 +1,4 @@
-"""The main job on real flights, from raw data to a served, monitored, retrained model: make demo."""
+"""The main job on real flights, from raw data to a monitored, retrained model: make demo."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Declare a machine-learning system in one YAML file; holdtrue makes it so, and keeps it true.
+    help="""Declare a machine-learning system in one YAML file; holdtrue makes it so.
 
     A first session: [bold]holdtrue init flights.csv --target late[/] writes a declaration,
-    [bold]holdtrue plan flights.yaml[/] says what would be done, and [bold]holdtrue apply flights.yaml[/]
-    does it: it reads the data, searches a model, proves it, and serves it.
+    [bold]holdtrue plan flights.yaml[/] says what would be done, and
+    [bold]holdtrue apply flights.yaml[/] does it: it reads the data, searches a model, proves it, and serves it.
 
     Exit codes: 0 done, 1 failed, 2 refused input.""",
 )
@@ -242,7 +242,8 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
     else:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in champion.metrics.items())
         _say(
-            f"champion: version {champion.version} of {found.versions} since {champion.since:%Y-%m-%d %H:%M} UTC"
+            f"champion: version {champion.version} of {found.versions} "
+            f"since {champion.since:%Y-%m-%d %H:%M} UTC"
         )
         _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
         _say(f"  {champion.reason}")

@@ -221,7 +221,7 @@ class Evaluation(Reference):
     confidence: float
     metrics: dict[str, Estimate]
     baseline: dict[str, float]
-    """The same metrics of a model without features: the training share of each class, or the training mean."""
+    """The same metrics of always answering the training shares, or the training mean."""
     slices: dict[str, dict[str, SliceResult]]
     """By column, then by value."""
     champion: int | None = None
@@ -230,7 +230,7 @@ class Evaluation(Reference):
     """By metric; empty where there is no champion."""
     curves: Curves = Curves()
     importance: dict[str, float] = {}
-    """By feature: how much the tuning metric worsens when its values are shuffled; most important first."""
+    """By feature, most important first: how much the metric worsens when it is shuffled."""
 
 
 class Judgement(Reference):
@@ -277,7 +277,7 @@ class ColumnDrift(Reference):
 
     column: str
     effect: float
-    """The largest of the column's standardised effects; 1 is the calibrated 90 % level of quiet blocks."""
+    """The largest of its standardised effects; 1 is the 90 % level of quiet blocks."""
     test: str
     """Which effect or test that is: location, levels, missing, unseen."""
     p_value: float
@@ -291,7 +291,7 @@ class WindowCheck(Reference):
     end: datetime
     rows: int
     state: Literal["quiet", "suspect", "alarm", "too_few_rows"]
-    """``alarm``: so broken that one window is enough (column missing or empty, many unseen values)."""
+    """``alarm``: so broken that one window is enough (column missing, many unseen values)."""
     effect: float
     """Largest standardised effect over columns."""
     effect_limit: float

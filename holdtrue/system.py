@@ -414,7 +414,7 @@ class System:
         return target
 
     def environment(self) -> dict[str, str]:
-        """Variables that let this process and its children reach the stack; also set in this process."""
+        """Variables by which processes reach the stack; also set in this process."""
         variables = self.stack.environment()
         os.environ.update(variables)
         return variables

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from holdtrue.references import PerformanceCheck, WindowCheck
     from holdtrue.registry import Champion
 
-# The quality is measured over this many windows: one bad day says more about the day than about the model.
+# Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
 
 
 def watch(context: Context) -> DriftReport:
-    """Run the monitor up to ``context.as_of``: every window that has ended and was not compared yet.
+    """Run the monitor on every window that has ended by ``context.as_of`` and is not compared yet.
 
     Raises:
         MonitoringError: Nothing is served yet.
@@ -118,7 +118,7 @@ def _compare_windows(
 
 
 def _where_it_left_off(context: Context, champion: Champion) -> tuple[datetime, int]:
-    """The first moment that was not compared with this champion yet, and the suspect windows up to it."""
+    """The first moment not compared with this champion yet, and the suspect windows up to it."""
     length = context.declaration.monitor.window
     begin = _floor(champion.version.as_of, length)
     in_a_row = 0
@@ -197,7 +197,7 @@ def _join_labels(
     start: datetime,
     end: datetime,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Target, scores and number of the window of the champion's predictions whose labels are known."""
+    """Target, scores and window number of the champion's predictions with a known label."""
     import pandas as pd
     import pyarrow.compute as pc
 
@@ -243,6 +243,6 @@ def _kind(table: pa.Table, name: str) -> Any:
 
 
 def _history(context: Context) -> History:
-    """When trainings were: every version counts for the cooldown, those after the first for the budget."""
+    """When trainings were: all count for the cooldown, those after the first for the budget."""
     moments = [version.as_of for version in context.registry.versions(context.system)]
     return History(last_trained=max(moments, default=None), trainings=tuple(moments[1:]))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def worth_retrying(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """Retry what may go well the next time, such as a cluster that does not answer; nothing else."""
+    """Retry what may go well the next time, such as a cluster that does not answer."""
     return isinstance(state.result(raise_on_failure=False), Retryable)
 
 

@@ -36,7 +36,7 @@ class Journal:
         self._system = system
 
     def find(self, step: str, digest: str) -> Record | None:
-        """The record of a digest; None where the step was never done with it (or its file is unreadable)."""
+        """The record of a digest; None where there is none, or its file is unreadable."""
         return self._read(step, digest)
 
     def last(self, step: str) -> Record | None:

@@ -6,7 +6,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from holdtrue.evaluation import evaluate, importance, judge
@@ -18,6 +17,7 @@ from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split
 from holdtrue.tuning import labels, tune
 
 if TYPE_CHECKING:
+    import numpy as np
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
@@ -44,8 +44,10 @@ def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
     """The target as class index (int64) or value (float64), shape (n_rows,)."""
     column = frame[signature.target]
     if signature.classes is None:
-        return column.to_numpy(dtype="float64")
-    return pd.Categorical(column, categories=list(signature.classes)).codes.astype("int64")
+        values: np.ndarray = column.to_numpy(dtype="float64")
+        return values
+    codes: np.ndarray = pd.Categorical(column, categories=list(signature.classes)).codes
+    return codes.astype("int64")
 
 
 def _signature(work: Work) -> Signature:
@@ -92,7 +94,8 @@ def _fit(work: Work) -> ModelRef:
     work.progress(
         0, 0, f"fitting {candidate.estimator} on {work.get('split', Split).train_rows:,} rows"
     )
-    threads = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    # A task runs on one node: as many threads as the largest has cores.
+    threads = max(int(n["Resources"].get("CPU", 1)) for n in ray.nodes() if n["Alive"])
     folder = context.store.path("bundles", context.system, work.digest)
     started = time.monotonic()
     digest = ray.get(
@@ -138,7 +141,7 @@ def _fit_bundle(
 
 
 def incumbent(context: Context, model: ModelRef) -> int | None:
-    """The version that a model has to beat: the champion, or for a known model the one it was judged against."""
+    """The version to beat: the champion, or for a known model the one it was judged against."""
     known = context.registry.find(context.system, model.digest)
     if known is not None:
         return known.incumbent
@@ -204,7 +207,7 @@ def _gate(work: Work) -> Verdict:
 
 
 def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
-    """Versions of the estimators' libraries, and the source of those that the project itself defines."""
+    """Versions of the estimators' libraries, or the source of those that the project defines."""
     import inspect
     from importlib import metadata
     from pathlib import Path

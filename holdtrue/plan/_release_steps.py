@@ -48,7 +48,7 @@ def _register(work: Work) -> Version:
         profile=work.get("profile", ProfileRef).path,
         lineage=dict(Journal(context.store, system).state().get("steps", {})),
     )
-    # A model that was promoted before, and rolled back by a person, is not promoted again by itself.
+    # A model that was promoted before, and rolled back by a person, stays rolled back.
     promoted = verdict.passed and known is None
     if promoted:
         generation = 0 if champion is None else champion.generation

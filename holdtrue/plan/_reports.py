@@ -92,17 +92,21 @@ def write_front_page(context: Context) -> None:
     """Write the page that links every report of the system."""
     root = context.store.path("reports", context.system)
     entries = []
-    titles = {"data": "Data", "tuning": "Tuning", "evaluation": "Evaluation"}
+    titles = {
+        "data": ("Data", "what was read, and whether it kept the contract"),
+        "tuning": ("Tuning", "every setting that was tried"),
+        "evaluation": ("Evaluation", "metrics, gates, slices, challenger and champion"),
+    }
     for folder in sorted((p for p in root.iterdir() if p.is_dir()), reverse=True):
-        for name, title in titles.items():
+        for name, (title, about) in titles.items():
             if (folder / f"{name}.html").exists():
-                entries.append(
-                    (f"{title}, as of {folder.name[:10]}", f"{folder.name}/{name}.html", "")
-                )
+                link = f"{folder.name}/{name}.html"
+                entries.append((f"{title}, as of {folder.name[:10]}", link, about))
     if (root / "monitor.html").exists():
         entries.insert(0, ("Monitoring", "monitor.html", "drift, performance and decisions"))
     champion = context.registry.champion(context.system)
     headline = "Nothing is promoted yet."
     if champion is not None:
-        headline = f"Version {champion.version.number} is the champion since {champion.since:%Y-%m-%d %H:%M} UTC."
+        since = f"{champion.since:%Y-%m-%d %H:%M} UTC"
+        headline = f"Version {champion.version.number} is the champion since {since}."
     reports.write_index(root / "index.html", context.declaration, entries, headline)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue import __version__
+from holdtrue.cli import main
+from holdtrue.store import HOME_VARIABLE
+
+Run = Callable[..., tuple[int, str]]
+COMMANDS = (
+    *("init", "check", "plan", "apply", "status", "monitor", "predict", "rollback", "up", "down"),
+)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["holdtrue", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "visit_id": range(300),
+            "arrived_at": pd.date_range("2024-01-01", periods=300, freq="h"),
+            "age": chance.integers(18, 90, 300),
+            "ward": chance.choice(["a", "b"], 300),
+            "stays": chance.integers(0, 2, 300),
+        }
+    )
+    frame.to_csv(tmp_path / "visits.csv", index=False)
+    return tmp_path / "visits.csv"
+
+
+def test_from_a_file_to_a_plan(run: Run, rows: Path) -> None:
+    code, printed = run("init", rows.name, "--target", "stays")
+    assert (code, "wrote visits.yaml" in printed) == (0, True)
+    code, printed = run("check", "visits.yaml")
+    assert (code, "visits is in order (classification; xgboost.XGB" in printed) == (0, True)
+    code, printed = run("plan", "visits.yaml")
+    assert (code, printed.splitlines()[-1]) == (0, "9 of 9 steps would run.")
+    code, _ = run("apply", "visits.yaml", "--until", "split")
+    assert code == 0
+    code, printed = run("plan", "visits.yaml", "--until", "split")
+    assert (code, printed.splitlines()[-1]) == (0, "Nothing to do.")
+    code, printed = run("apply", "visits.yaml", "--until", "split")
+    assert (code, "Nothing to do: every step is done already." in printed) == (0, True)
+
+
+def test_nothing_is_overwritten(run: Run, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "visits.yaml").write_text("mine")
+    code, printed = run("init", rows.name, "--target", "stays")
+    assert (code, printed.startswith("error: visits.yaml exists already")) == (2, True)
+    assert (tmp_path / "visits.yaml").read_text() == "mine"
+    assert run("init", rows.name, "--target", "stays", "--output", "other.yaml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "said"),
+    [
+        ("visits.csv", "stay", "did you mean `stays`"),
+        ("none.csv", "stays", "no such file"),
+    ],
+)
+def test_a_first_declaration_that_cannot_be_written(
+    run: Run, rows: Path, file: str, target: str, said: str
+) -> None:
+    code, printed = run("init", file, "--target", target)
+    assert (code, said in printed, "Traceback" in printed) == (2, True, False)
+
+
+def test_scripts_are_given_json(run: Run, rows: Path) -> None:
+    run("init", rows.name, "--target", "stays")
+    planned = json.loads(run("plan", "visits.yaml", "--json")[1])
+    assert planned[0] == {"step": "extract", "runs": True, "reason": "never run"}
+    applied = json.loads(run("apply", "visits.yaml", "--until", "check", "--json")[1])
+    assert [(s["step"], s["cached"]) for s in applied["steps"]] == [
+        ("extract", False),
+        ("check", False),
+    ]
+    assert (applied["champion"], applied["endpoint"], applied["refused"]) == (None, None, None)
+    status = json.loads(run("status", "visits.yaml", "--json")[1])
+    assert {"name", "endpoint", "champion", "last_decision"} <= set(status)
+    assert (status["name"], status["champion"], status["endpoint"]) == ("visits", None, None)
+
+
+def test_the_status_of_something_new(run: Run, rows: Path) -> None:
+    run("init", rows.name, "--target", "stays")
+    code, printed = run("status", "visits.yaml")
+    assert code == 0
+    assert printed.startswith("visits: not serving\nchampion: none yet; run `holdtrue apply`\n")
+
+
+def test_nothing_is_up(run: Run) -> None:
+    assert run("down") == (0, "nothing was up\n")
+
+
+def test_help_teaches(run: Run) -> None:
+    code, printed = run("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert f" {command} " in printed
+        code, said = run(command, "--help")
+        assert (code, "Usage: " in said) == (0, True)
+    assert "Exit codes" in printed
+    assert run("--version") == (0, f"{__version__}\n")

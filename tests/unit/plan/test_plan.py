@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdtrue.errors import ConfigError, DataError
+from holdtrue.plan import BY_NAME, STEPS, Journal, Runner, make_plan, steps_until
+from holdtrue.plan._digest import differences, digest
+from holdtrue.plan._journal import Record
+from holdtrue.plan._plan import NotDoneError
+from holdtrue.references import (
+    Evaluation,
+    ModelRef,
+    Reference,
+    Study,
+    Trial,
+    Verdict,
+    Version,
+)
+from holdtrue.system import System
+
+Make = Callable[..., System]
+DATA = ["extract", "check", "profile", "split"]
+
+
+def test_every_step_comes_after_its_inputs() -> None:
+    seen: set[str] = set()
+    for step in STEPS:
+        assert set(step.inputs) <= seen
+        seen.add(step.name)
+    assert len(seen) == len(STEPS) == len(BY_NAME)
+
+
+def test_a_run_ends_with_the_named_step() -> None:
+    assert [step.name for step in steps_until("split")] == DATA
+    assert steps_until(None) == STEPS
+    with pytest.raises(ConfigError, match="there is no step spilt") as caught:
+        steps_until("spilt")
+    assert "extract, check" in (caught.value.hint or "")
+
+
+def test_everything_is_planned_once_and_changes_nothing(system: Make, project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    planned = system().plan()
+    assert [step.step for step in planned] == [step.name for step in STEPS]
+    assert all(step.runs for step in planned)
+    assert {step.reason for step in planned} == {"never run"}
+    assert sorted(project.rglob("*")) == sorted([*before, project / "small.yaml"])
+
+
+def test_what_was_done_is_found_again(system: Make) -> None:
+    applied = system().apply(until="split")
+    assert list(applied.ran) == DATA
+    again = system().apply(until="split")
+    assert again.ran == ()
+    assert [done.digest for done in again.steps] == [done.digest for done in applied.steps]
+    assert [done.output for done in again.steps] == [done.output for done in applied.steps]
+    planned = system().plan(until="split")
+    assert [step.runs for step in planned] == [False] * 4
+    assert all(step.reason.startswith("done 20") for step in planned)
+
+
+STUDY = Study(
+    metric="log_loss",
+    direction="lower",
+    trials=(
+        Trial(
+            number=0,
+            candidate="sklearn.linear_model.LogisticRegression",
+            params={"C": 1.0},
+            state="complete",
+            value=0.5,
+            seconds=1.0,
+        ),
+    ),
+    best=0,
+    folds=2,
+    sample_rows=480,
+    seconds=1.0,
+    workers=1,
+)
+MODEL = ModelRef(bundle="bundles/1", digest="1" * 32, estimator="x.Y", params={}, seconds=1.0)
+LATER: dict[str, Reference] = {
+    "tune": STUDY,
+    "fit": MODEL,
+    "evaluate": Evaluation(
+        model="1" * 32, rows=120, classes=("0", "1"), confidence=0.95, metrics={}, baseline={}, slices={}
+    ),
+    "gate": Verdict(passed=True, judgements=(), reason="all gates held"),
+    "register": Version(system="small", number=1, digest="1" * 32, promoted=True, reason="held"),
+}
+
+
+@pytest.fixture
+def done(system: Make) -> Make:
+    """The system with every step up to register on record; those on Ray as if they had run."""
+    system().apply(until="split")
+    context = system().context()
+    context.store.path(MODEL.bundle).mkdir(parents=True)
+    journal = Journal(context.store, "small")
+    runner = Runner(context)
+    for name, output in LATER.items():
+        components = runner._components(BY_NAME[name])
+        record = Record(
+            step=name,
+            digest=digest(components),
+            components=components,
+            output=output.model_dump(mode="json"),
+            finished=datetime.now(UTC),
+            seconds=1.0,
+        )
+        journal.write(record)
+        journal.used(name, record.digest, context.as_of, context.declaration.data.as_of)
+    return system
+
+
+def with_all_that_follows(*names: str) -> list[str]:
+    again = set(names)
+    for step in STEPS:
+        if again & set(step.inputs):
+            again.add(step.name)
+    return [step.name for step in STEPS if step.name in again and step.name != "serve"]
+
+
+TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
+    ("description", "another", (), ""),
+    ("data.window", "20d", ("extract",), 'data.window: "30d" -> "20d"'),
+    ("data.labels_after", "2h", ("extract",), 'data.labels_after: "1h" -> "2h"'),
+    ("data.source.files", "row?.csv", ("extract",), "data.source.files"),
+    ("data.as_of", "2024-01-30", ("extract",), "as of: "),
+    ("data.key", [], ("check",), "data.key"),
+    ("data.contract.rows.min", 101, ("check",), "data.contract.rows.min: 100.0 -> 101.0"),
+    ("features.numeric", ["size"], ("check",), "features.numeric"),
+    ("monitor.window", "2d", ("profile",), 'monitor.window: "1d" -> "2d"'),
+    ("monitor.false_alarms", "1 per 10d", ("profile",), "monitor.false_alarms"),
+    ("monitor.every", "2h", (), ""),
+    ("monitor.performance.worse_than", "20%", (), ""),
+    ("evaluate.test", "5d", ("split",), 'evaluate.test: "6d" -> "5d"'),
+    ("model.candidates", [{"estimator": "sklearn.linear_model.LogisticRegression"}], ("tune",), "model.candidates[0].space"),
+    ("tune.trials", 4, ("tune",), "tune.trials: 3 -> 4"),
+    ("tune.timeout", "6m", ("tune",), "tune.timeout"),
+    ("evaluate.confidence", 0.9, ("evaluate",), 'evaluate.confidence: "95%" -> "90%"'),
+    ("evaluate.metrics", ["roc_auc", "brier"], ("evaluate",), "metrics"),
+    ("evaluate.slices", [], ("check", "evaluate"), "evaluate.slices"),
+    ("promote", [{"metric": "roc_auc", "at_least": 0.7}], ("gate",), "promote[0].at_least: 0.6 -> 0.7"),
+    ("promote", [{"metric": "f1", "at_least": 0.1}], ("evaluate", "gate"), "metrics"),
+    ("retrain", {"cooldown": "9d"}, (), ""),
+    ("automation", "manual", (), ""),
+    ("ray.address", "127.0.0.1:1", (), ""),
+    ("serve.port", 8_798, (), ""),
+    ("seed", 1, ("profile", "split"), "seed: 0 -> 1"),
+    ("name", "other", ("register",), 'never run'),
+]  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_a_change_runs_what_reads_it_and_what_follows(done: Make) -> None:
+    assert [p.step for p in done().plan(until="register") if p.runs] == []
+    for place, value, origins, said in TABLE:
+        planned = done(place, value).plan(until="register")
+        runs = [step.step for step in planned if step.runs]
+        assert runs == with_all_that_follows(*origins), place
+        if runs:
+            first = next(step for step in planned if step.step == origins[0])
+            assert said in first.reason, place
+
+
+def test_comments_and_order_change_nothing(done: Make, project: Path) -> None:
+    path = done().path
+    lines = path.read_text().split("\ntune:")
+    path.write_text(f"# a comment\n{lines[0]}\ntune:{lines[1]}  # another\n")
+    assert [p.step for p in System(path).plan(until="register") if p.runs] == []
+
+
+def test_what_follows_says_what_leads_to_it(done: Make) -> None:
+    reasons = {p.step: p.reason for p in done("evaluate.test", "5d").plan(until="register")}
+    assert reasons["tune"] == "split runs again"
+    assert reasons["fit"] == "split and tune run again"
+    assert reasons["evaluate"] == "split and fit run again"
+    assert reasons["check"].startswith("done ")
+
+
+def test_only_the_endpoint_reads_the_port(done: Make) -> None:
+    def key(made: System) -> str:
+        return digest(Runner(made.context())._components(BY_NAME["serve"]))
+
+    assert key(done()) == key(done("description", "another"))
+    assert key(done()) != key(done("serve.port", 8_798))
+    assert key(done()) != key(done("serve.capture", "50%"))
+
+
+def test_a_changed_file_is_read_again(done: Make, project: Path) -> None:
+    rows = project / "rows.csv"
+    rows.write_text(rows.read_text().replace("red", "blue", 1))
+    first = done().plan(until="register")[0]
+    assert (first.runs, first.reason.startswith("source.files: ")) == (True, True)
+
+
+def test_the_same_rows_again_make_no_new_snapshot(system: Make, project: Path) -> None:
+    first = system().apply(until="extract").steps[0].output
+    rows = project / "rows.csv"
+    rows.write_text(rows.read_text() + "\n")
+    again = system().apply(until="extract")
+    assert again.ran == ("extract",)
+    assert again.steps[0].output == first
+
+
+@pytest.mark.parametrize("step", ["check", "split", "profile"])
+def test_what_is_gone_is_made_again(system: Make, step: str) -> None:
+    applied = system().apply(until="split")
+    output = next(d.output for d in applied.steps if d.step == step)
+    lost = BY_NAME[step].paths(output)[0]  # type: ignore[misc]
+    path = system().store.path(lost)
+    if path.is_dir():
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+    reasons = {p.step: p.reason for p in system().plan(until="split") if p.runs}
+    assert reasons[step] == f"{lost} is gone"
+    assert step in system().apply(until="split").ran
+    assert path.exists()
+    assert [p.step for p in system().plan(until="split") if p.runs] == []
+
+
+def test_a_torn_record_is_as_good_as_none(system: Make) -> None:
+    made = system()
+    digest_of_check = made.apply(until="split").steps[1].digest
+    record = made.store.path("steps", "check", f"{digest_of_check}.json")
+    record.write_text(record.read_text()[:100])
+    assert made.apply(until="split").ran == ("check",)
+    assert made.apply(until="split").ran == ()
+
+
+def test_a_step_that_fails_leaves_the_earlier_ones(system: Make) -> None:
+    with pytest.raises(DataError, match="at least 10,000 rows: 600 rows"):
+        system("data.contract.rows.min", 10_000).apply(until="split")
+    planned = {p.step: p.runs for p in system().plan(until="split")}
+    assert planned == {"extract": False, "check": True, "profile": True, "split": True}
+    assert list(system().apply(until="split").ran) == DATA[1:]
+
+
+def test_a_step_needs_what_it_depends_on(system: Make) -> None:
+    with pytest.raises(NotDoneError, match="step extract has not been done") as caught:
+        Runner(system().context()).perform("check")
+    assert caught.value.hint == "run `holdtrue apply --until extract` first"
+    assert not Runner(system().context()).is_done("check")
+
+
+def test_a_flow_and_a_run_in_process_find_what_the_other_has_done(system: Make) -> None:
+    first = Runner(system().context())
+    extracted = first.perform("extract")
+    checked = Runner(system().context()).perform("check", {"extract": extracted.output})
+    assert not checked.cached
+    assert list(system().apply(until="split").ran) == ["profile", "split"]
+    assert make_plan(system().context(), "check")[1].runs is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, ["a.b: 1 -> 2"]),
+        ({}, {"a": "x"}, ['a: null -> "x"']),
+        ({"a": [1, 2]}, {"a": [1, 3]}, ["a[1]: 2 -> 3"]),
+        ({"a": [1]}, {"a": [1, 3]}, ["a: [1] -> [1, 3]"]),
+        ({"a": "x" * 99}, {"a": 1}, [f'a: "{"x" * 56}... -> 1']),
+    ],
+)
+def test_differences_in_words(old: Any, new: Any, said: list[str]) -> None:
+    assert differences(old, new) == said

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import holdtrue
+from holdtrue.errors import ConfigError, RegistryError, StackError
+from holdtrue.store import HOME_VARIABLE
+from holdtrue.system import System, endpoint_url
+
+JANUARY = dt.datetime(2024, 1, 31, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    at = pd.date_range("2024-01-01", periods=200, freq="3h")
+    x = np.arange(200)
+    pd.DataFrame({"at": at, "x": x, "y": x % 2}).to_csv(tmp_path / "rows.csv", index=False)
+    write(tmp_path / "small.yaml", as_of="2024-01-31")
+    return tmp_path / "small.yaml"
+
+
+def write(path: Path, *, as_of: str | None, **sections: object) -> System:
+    data = {"source": {"files": "rows.csv"}, "target": "y", "time": "at"}
+    if as_of is not None:
+        data["as_of"] = as_of
+    estimator = "sklearn.linear_model.LogisticRegression"
+    document = {
+        "name": "small",
+        "task": "classification",
+        "data": data,
+        "model": {"candidates": [{"estimator": estimator}]},
+        "tune": {"metric": "log_loss"},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(document))
+    return System(path)
+
+
+def test_loading_gives_the_verbs(path: Path) -> None:
+    system = holdtrue.load(path)
+    for verb in ("check", "plan", "apply", "status", "monitor", "predict", "rollback"):
+        assert callable(getattr(system, verb))
+    assert repr(system) == f"System('small', {str(path)!r})"
+    assert system.store.root == path.parent / ".holdtrue"
+    assert endpoint_url(system.declaration) == "http://127.0.0.1:8700/small/predict"
+
+
+def test_the_declared_moment_is_taken_for_now(path: Path) -> None:
+    assert System(path).context().as_of == JANUARY
+
+
+def test_without_a_declared_moment_it_is_now(path: Path) -> None:
+    system = write(path, as_of=None)
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
+    assert before <= system.context().as_of <= dt.datetime.now(dt.UTC)
+
+
+def test_an_explicit_moment_goes_first(path: Path) -> None:
+    naive = dt.datetime(2024, 1, 20)  # noqa: DTZ001 - taken for UTC
+    assert System(path).context(as_of=naive).as_of == naive.replace(tzinfo=dt.UTC)
+    zone = dt.timezone(dt.timedelta(hours=2))
+    moment = System(path).context(as_of=dt.datetime(2024, 1, 20, 2, tzinfo=zone)).as_of
+    assert moment == dt.datetime(2024, 1, 20, tzinfo=dt.UTC)
+    assert moment.utcoffset() == dt.timedelta(0)
+
+
+def test_the_moment_of_the_last_run_is_kept_until_asked_otherwise(path: Path) -> None:
+    moment = dt.datetime(2024, 1, 20, tzinfo=dt.UTC)
+    System(path).apply(as_of=moment, until="extract")
+    assert System(path).context().as_of == moment
+    assert System(path).context(refresh=True).as_of == JANUARY
+    assert System(path).plan(until="extract")[0].runs is False
+    assert System(path).plan(until="extract", refresh=True)[0].runs is True
+
+
+def test_a_changed_declared_moment_voids_the_kept_one(path: Path) -> None:
+    System(path).apply(until="extract")
+    changed = write(path, as_of="2024-01-15")
+    assert changed.context().as_of == dt.datetime(2024, 1, 15, tzinfo=dt.UTC)
+    gone = write(path, as_of=None)
+    assert gone.context().as_of.year >= 2026
+
+
+def test_a_second_run_without_a_declared_moment_has_nothing_to_do(path: Path) -> None:
+    system = write(path, as_of=None)
+    assert system.apply(until="extract").ran == ("extract",)
+    assert System(path).apply(until="extract").ran == ()
+
+
+def test_a_system_that_was_never_run(path: Path) -> None:
+    status = System(path).status()
+    assert (status.name, status.serving, status.endpoint) == ("small", False, None)
+    assert (status.champion, status.versions, status.last_decision) == (None, 0, None)
+    assert not System(path).store.root.exists()
+
+
+def test_what_needs_a_champion_says_so(path: Path) -> None:
+    system = System(path)
+    with pytest.raises(ConfigError, match="no version of small has passed the gates yet"):
+        system.predict(pd.DataFrame({"x": [1]}))
+    with pytest.raises(RegistryError, match="small has no version 3"):
+        system.predict(pd.DataFrame({"x": [1]}), version=3)
+    with pytest.raises(ConfigError, match="small has no earlier champion to go back to"):
+        system.rollback()
+    assert not system.store.root.exists()
+
+
+def test_a_ray_that_does_not_answer_is_found_before_any_work(path: Path) -> None:
+    system = write(path, as_of="2024-01-31", ray={"address": "127.0.0.1:1"})
+    with pytest.raises(StackError, match=r"no Ray answers at 127\.0\.0\.1:1"):
+        system.apply(until="extract")
