@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 DECLARATION = Path(__file__).parent.parent / "configs" / "flights.yaml"
 FIRST_DAY = datetime(2013, 7, 1, tzinfo=UTC)
 LAST_DAY = datetime(2013, 9, 1, tzinfo=UTC)
+# In the store: it was filled by the demo, and may be thrown away by the next one.
+MARK = "demo"
 # In the demo a week passes in a few seconds, and the monitor looks once a week.
 WEEK = timedelta(days=7)
 
@@ -32,14 +36,44 @@ WEEK = timedelta(days=7)
 def main() -> None:
     """Run the demo; an error ends in one sentence."""
     started = time.monotonic()
-    system = holdtrue.load(DECLARATION)
     try:
-        bring_up(system)
-        replay, reports = live_through_summer(system)
+        system = holdtrue.load(DECLARATION)
+        begin_anew(system)
+        with down_unless_finished(system):
+            bring_up(system)
+            replay, reports = live_through_summer(system)
     except HoldtrueError as err:
         sys.stderr.write(f"error: {err}\n")
         raise SystemExit(err.exit_code) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing is left running\n")
+        raise SystemExit(130) from None
     print_summary(system, replay, reports, time.monotonic() - started)
+
+
+def begin_anew(system: System) -> None:
+    """Give the demo an empty store: its own of an earlier time goes, anybody else's is kept aside."""
+    root = system.store.root
+    if any(root.glob("*")):
+        system.stack.down()
+        if (root / MARK).exists():
+            shutil.rmtree(root)
+        else:
+            aside = root.with_name(f"{root.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+            root.rename(aside)
+            say(f"The store held something already: it is kept in {aside}")
+    system.store.prepare()
+    (root / MARK).touch()
+
+
+@contextmanager
+def down_unless_finished(system: System) -> Iterator[None]:
+    """Leave nothing running behind an error or Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        system.stack.down()
+        raise
 
 
 def bring_up(system: System) -> None:

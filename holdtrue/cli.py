@@ -29,7 +29,8 @@ app = typer.Typer(
 
     A first session: [bold]holdtrue init flights.csv --target late[/] writes a declaration,
     [bold]holdtrue plan flights.yaml[/] says what would be done, and
-    [bold]holdtrue apply flights.yaml[/] does it: it reads the data, searches a model, proves it, and serves it.
+    [bold]holdtrue apply flights.yaml[/] does it: it reads the data, searches a model,
+    proves it, and serves it.
 
     Exit codes: 0 done, 1 failed, 2 refused input.""",
 )
@@ -220,7 +221,8 @@ def _run_flow(system: System, flow: str, **options: Any) -> None:
             text = value.isoformat() if hasattr(value, "isoformat") else str(value)
             arguments += [flag, text]
     # What the user has set goes before what the stack knows.
-    environment = system.stack.environment() | os.environ
+    quiet = {"PREFECT_LOGGING_LEVEL": "WARNING"}
+    environment = quiet | system.stack.environment() | os.environ
     code = subprocess.call(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", f"flows.{flow}", *arguments], cwd=system.project, env=environment
     )

@@ -116,7 +116,7 @@ def read_json(path: Path) -> Any:
     """Read JSON; None where there is no such file."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

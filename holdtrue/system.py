@@ -184,7 +184,7 @@ class System:
 
         fingerprint(self.declaration.data, self.project)
         for candidate in self.declaration.model.candidates:
-            import_from(self.project, candidate.estimator)
+            import_from(self.project, candidate.estimator, "estimator")
             check_candidate(candidate, self.declaration.task)
         self.store.prepare()
         if self.declaration.ray.address is not None:

@@ -58,8 +58,13 @@ def read_source(
     return table
 
 
-def import_from(project: Path, path: str) -> Any:
+def import_from(project: Path, path: str, what: str = "source") -> Any:
     """Import an object with the project's folder first on the path.
+
+    Args:
+        project: The folder.
+        path: Import path of the object.
+        what: What it is, for messages.
 
     Raises:
         ConfigError: There is no such thing.
@@ -68,7 +73,7 @@ def import_from(project: Path, path: str) -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     importlib.invalidate_caches()
-    return import_object(path, "source")
+    return import_object(path, what)
 
 
 def fingerprint(data: Data, project: Path) -> dict[str, str]:

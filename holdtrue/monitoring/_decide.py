@@ -52,8 +52,8 @@ def decide(
     The rows of the newest window decide about the schema: if a column is missing, empty or full
     of unknown values, the data must be repaired and nothing is trained on them. Otherwise drift
     (three suspect windows in a row anywhere in the run, or many unseen values in one), lost
-    performance and age lead to a retraining, if the declaration lists them. Cooldown, budget and manual
-    automation hold a retraining back; the decision then says until when.
+    performance and age lead to a retraining, if the declaration lists them. Cooldown, budget and
+    manual automation hold a retraining back; the decision then says until when.
 
     Args:
         windows: Windows compared since the last decision, oldest first, all with the model that

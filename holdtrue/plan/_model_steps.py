@@ -17,8 +17,9 @@ from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split
 from holdtrue.tuning import labels, tune
 
 if TYPE_CHECKING:
-    import numpy as np
     from pathlib import Path
+
+    import numpy as np
 
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
@@ -95,7 +96,8 @@ def _fit(work: Work) -> ModelRef:
         0, 0, f"fitting {candidate.estimator} on {work.get('split', Split).train_rows:,} rows"
     )
     # A task runs on one node: as many threads as the largest has cores.
-    threads = max(int(n["Resources"].get("CPU", 1)) for n in ray.nodes() if n["Alive"])
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    threads = max(int(node["Resources"].get("CPU", 1)) for node in nodes if node["Alive"])
     folder = context.store.path("bundles", context.system, work.digest)
     started = time.monotonic()
     digest = ray.get(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdtrue.references import Reference
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
-    from holdtrue.progress import Progress
     from holdtrue.plan._context import Context
+    from holdtrue.progress import Progress
 
 Inputs = Mapping[str, Reference]
 Kind = TypeVar("Kind", bound=Reference)

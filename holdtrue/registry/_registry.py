@@ -384,7 +384,6 @@ def _version(row: Row[Any]) -> RegisteredVersion:
 def _no_implicit_begin(connection: Any, _record: Any) -> None:
     # pysqlite begins transactions late and by itself; we begin them, at once and for writing.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_immediate(connection: Connection) -> None:
