@@ -60,7 +60,7 @@ def _flights() -> pd.DataFrame:
             "distance": table["distance"],
             "departure_minute": _clock(table["sched_dep_time"]),
             "arrival_minute": _clock(table["sched_arr_time"]),
-            "weekday": departure.dt.dayofweek,
+            "weekday": departure.dt.day_of_week,
             "plane_age": table["year"] - table["built"],
             "seats": table["seats"],
             **{name: table[name] for name in WEATHER},

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def begin_anew(system: System) -> None:
-    """Give the demo an empty store: its own of an earlier time goes, anybody else's is kept aside."""
+    """Give the demo an empty store: its own earlier one goes, any other is kept aside."""
     root = system.store.root
     if any(root.glob("*")):
         system.stack.down()

@@ -24,12 +24,16 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame) -> pd.DataFrame:
         The rows with ``prediction`` and, for classification, ``probability_<class>``.
 
     Raises:
-        DataError: A feature column is missing or holds the wrong kind of values.
+        DataError: There are no rows, or a feature column is missing or of the wrong kind.
         ServingError: The bundle is damaged.
     """
     from holdtrue.data import as_frame, as_table, kinds_compatible, require_columns
+    from holdtrue.errors import DataError
     from holdtrue.models import Bundle, typed
 
+    if rows.empty:
+        message = "there are no rows to score"
+        raise DataError(message)
     model = Bundle.load(bundle, digest)
     signature = model.signature
     table = as_table(rows, "the rows")

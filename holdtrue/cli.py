@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Declare a machine-learning system in one YAML file; holdtrue makes it so.
 
-    A first session: [bold]holdtrue init flights.csv --target late[/] writes a declaration,
-    [bold]holdtrue plan flights.yaml[/] says what would be done, and
-    [bold]holdtrue apply flights.yaml[/] does it: it reads the data, searches a model,
+    A first session: **holdtrue init flights.csv --target late** writes a declaration,
+    **holdtrue plan flights.yaml** says what would be done, and
+    **holdtrue apply flights.yaml** does it: it reads the data, searches a model,
     proves it, and serves it.
 
     Exit codes: 0 done, 1 failed, 2 refused input.""",
@@ -195,9 +195,10 @@ def apply(
         if index.exists():
             _say(f"Reports: {index}")
     if applied.refused is not None:
-        keeps = f"version {applied.champion} stays" if applied.champion else "nothing is served"
-        message = f"the gates refused the model: {applied.refused}; {keeps}"
-        raise HoldtrueError(message)
+        if applied.champion is None:
+            message = f"the gates refused the model, so nothing is served: {applied.refused}"
+            raise HoldtrueError(message)
+        typer.echo(f"Version {applied.champion} stays the champion: {applied.refused}", err=True)
 
 
 def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:

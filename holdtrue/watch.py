@@ -12,6 +12,7 @@ from holdtrue.declaration import METRICS
 from holdtrue.errors import MonitoringError
 from holdtrue.models import Signature, read_signature
 from holdtrue.monitoring import History, check_performance, compare, decide
+from holdtrue.plan import Journal, write_front_page
 from holdtrue.profiles import Calibration, Profile
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured
@@ -76,7 +77,6 @@ def watch(context: Context) -> DriftReport:
 def write_monitor_report(context: Context) -> None:
     """Write the page with all that the monitor saw and decided."""
     from holdtrue import reports
-    from holdtrue.plan import write_front_page
 
     path = context.store.path("reports", context.system, "monitor.html")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,6 +243,8 @@ def _kind(table: pa.Table, name: str) -> Any:
 
 
 def _history(context: Context) -> History:
-    """When trainings were: all count for the cooldown, those after the first for the budget."""
-    moments = [version.as_of for version in context.registry.versions(context.system)]
-    return History(last_trained=max(moments, default=None), trainings=tuple(moments[1:]))
+    """When trainings were; all but the first count against the budget."""
+    versions = context.registry.versions(context.system)
+    began = Journal(context.store, context.system).trainings()
+    last = max((version.as_of for version in versions), default=None)
+    return History(last_trained=last, trainings=tuple(began[1:]))

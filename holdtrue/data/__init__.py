@@ -7,7 +7,7 @@ from holdtrue.data._contract import (
     refuse_unusable,
     write_check,
 )
-from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible
+from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible, kinds_of
 from holdtrue.data._snapshots import load_snapshot, take_snapshot
 from holdtrue.data._sources import fingerprint, import_from, read_file, read_source, require_columns
 from holdtrue.data._split import split_frame, write_split
@@ -21,6 +21,7 @@ __all__ = [
     "import_from",
     "kind_of",
     "kinds_compatible",
+    "kinds_of",
     "load_snapshot",
     "read_file",
     "read_source",

@@ -158,30 +158,38 @@ def _parse(path: Path) -> pa.Table:
 
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     """Make sure that the time column holds times."""
-    import pandas as pd
     import pyarrow as pa
-
-    from holdtrue.data._kinds import ARROW
 
     require_columns(table.column_names, {time: "data.time"}, name)
     column = table[time]
     if not pa.types.is_timestamp(column.type):
-        try:
-            if not pa.types.is_string(column.type):
-                message = f"its values are of type {column.type}"
-                raise ValueError(message)
-            parsed = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
-        except (ValueError, TypeError) as err:
-            message = f"{name}: the time column {time} does not parse as times: {err}"
-            raise DataError(message, hint="write times as 2013-07-01T13:00:00") from err
-        index = table.column_names.index(time)
-        column = pa.Array.from_pandas(parsed).cast(ARROW["time"])
-        table = table.set_column(index, time, column)
+        column = _as_times(column, f"{name}: the time column {time}")
+        table = table.set_column(table.column_names.index(time), time, column)
     if column.null_count:
         share = f"{column.null_count:,} of {len(table):,} rows"
         message = f"{name}: the time column {time} is missing in {share}"
         raise DataError(message)
     return table
+
+
+def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
+    import pandas as pd
+    import pyarrow as pa
+
+    from holdtrue.data._kinds import ARROW
+
+    hint = "write times as 2013-07-01T13:00:00"
+    if not pa.types.is_string(column.type):
+        message = f"{place} does not parse as times: its values are of type {column.type}"
+        raise DataError(message, hint=hint)
+    values = column.to_pandas()
+    parsed = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
+    odd = (parsed.isna() & values.notna()).to_numpy()
+    if odd.any():
+        said = f"{odd.sum():,} of {len(odd):,} rows, the first is row {odd.argmax():,}"
+        message = f"{place} does not parse as times: {said}"
+        raise DataError(message, hint=hint)
+    return pa.Array.from_pandas(parsed).cast(ARROW["time"])
 
 
 def _inside(table: pa.Table, time: str, start: datetime | None, end: datetime | None) -> pa.Table:

@@ -6,12 +6,11 @@ import glob
 import json
 import re
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdtrue.declaration._mistakes import nearest
 from holdtrue.declaration._yaml import is_text
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +52,7 @@ def draft(data: Path, target: str, *, name: str | None = None) -> str:
     """Write the text of a first declaration for a file, with comments.
 
     Args:
-        data: A .parquet, .csv, .csv.gz or .jsonl file; at most its first 200,000 rows are read.
+        data: A .parquet, .csv, .csv.gz or .jsonl file; at most its first 200,000 rows are looked at.
         target: Name of the column to predict.
         name: Name of the system; made from the file's name where left out.
 
@@ -83,47 +82,20 @@ def draft(data: Path, target: str, *, name: str | None = None) -> str:
 
 
 def _read(data: Path) -> pd.DataFrame:
-    import pandas as pd
+    """Read the file as `apply` will, so that both see the same kinds of columns."""
+    from holdtrue.data import as_frame, as_table, kinds_of, read_file
 
     if not data.is_file():
         message = f"{data}: no such file"
         raise ConfigError(message, hint="give a .parquet, .csv, .csv.gz or .jsonl file")
     try:
-        if data.name.endswith((".csv", ".csv.gz")):
-            frame = pd.read_csv(data, nrows=MAX_ROWS, low_memory=False)
-        elif data.name.endswith(".jsonl"):
-            frame = pd.read_json(data, lines=True, nrows=MAX_ROWS, dtype=False)
-        elif data.name.endswith(".parquet"):
-            frame = _read_parquet(data)
-        else:
-            message = f"{data}: not a kind of file that can be read"
-            raise ConfigError(message, hint="expected .parquet, .csv, .csv.gz or .jsonl")
-    except (ValueError, OSError, pd.errors.ParserError) as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        message = f"{data}: cannot be read: {reason}"
-        raise ConfigError(message) from err
-    if frame.empty:
+        table = as_table(read_file(data).slice(0, MAX_ROWS), str(data))
+    except DataError as err:
+        raise ConfigError(err.message, hint=err.hint) from err
+    if len(table) == 0:
         message = f"{data}: has no rows"
         raise ConfigError(message)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        message = f"{data}: the column {twice} occurs twice"
-        raise ConfigError(message)
-    return frame
-
-
-def _read_parquet(data: Path) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(data) as file:
-            # One batch: a larger one is cut at the limit by pyarrow itself.
-            batches = list(islice(file.iter_batches(batch_size=MAX_ROWS), 1))
-            return pa.Table.from_batches(batches, file.schema_arrow).to_pandas()
-    except pa.ArrowException as err:
-        raise pd.errors.ParserError(str(err)) from err
+    return as_frame(table, kinds_of(table))
 
 
 def _classes(goal: pd.Series, place: str) -> int | None:

@@ -30,9 +30,10 @@ class History:
     """What happened before.
 
     Args:
-        last_trained: When the last training started, with a time zone; None where there was none.
-        trainings: When trainings started that count against the budget: those that the monitor
-            asked for.
+        last_trained: Moment of the last training that ended with a version, with a time zone; None
+            where there was none. It says how old the model is.
+        trainings: When trainings began that count against the budget, whatever came of them: a
+            training that fails is not repeated at once either.
     """
 
     last_trained: datetime | None = None
@@ -166,11 +167,12 @@ def _held_back(
 ) -> str | None:
     if automation == "manual":
         return "automation is manual: run `holdtrue apply --refresh`"
-    if history.last_trained is not None and at < history.last_trained + retrain.cooldown:
-        until = _moment(history.last_trained + retrain.cooldown)
+    began = [moment for moment in (history.last_trained, *history.trainings) if moment is not None]
+    last = max(began, default=None)
+    if last is not None and at < last + retrain.cooldown:
+        until = _moment(last + retrain.cooldown)
         cooldown = format_duration(retrain.cooldown)
-        last = _moment(history.last_trained)
-        return f"cooldown of {cooldown} until {until} (last trained {last})"
+        return f"cooldown of {cooldown} until {until} (last trained {_moment(last)})"
     budget = retrain.at_most
     recent = sorted(moment for moment in history.trainings if at - budget.per < moment <= at)
     if len(recent) >= budget.count:

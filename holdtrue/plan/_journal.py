@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from holdtrue.store import Store
 
 
+# How many trainings are remembered.
+_TRAININGS = 1_000
+
+
 class Record(Reference):
     """A step that was done."""
 
@@ -33,7 +37,7 @@ class Journal:
 
     def __init__(self, store: Store, system: str) -> None:
         self._store = store
-        self._system = system
+        self._path = store.path("systems", f"{system}.json")
 
     def find(self, step: str, digest: str) -> Record | None:
         """The record of a digest; None where there is none, or its file is unreadable."""
@@ -53,7 +57,7 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """What the system ran last: ``as_of``, ``declared_as_of`` and the digest of each step."""
-        return read_json(self._store.path("systems", f"{self._system}.json")) or {}
+        return read_json(self._path) or {}
 
     def used(self, step: str, digest: str, as_of: datetime, declared: datetime | None) -> None:
         """Remember which record the system uses now.
@@ -64,14 +68,26 @@ class Journal:
             as_of: Moment that the run takes for now.
             declared: ``data.as_of``; where it changes, the remembered moment is void.
         """
-        state = {
+        before = self.state()
+        state = before | {
             "as_of": as_of.isoformat(),
             "declared_as_of": None if declared is None else declared.isoformat(),
-            "steps": self.state().get("steps", {}) | {step: digest},
+            "steps": before.get("steps", {}) | {step: digest},
         }
-        if state == self.state():
+        if state == before:
             return
-        write_json(self._store.path("systems", f"{self._system}.json"), state)
+        write_json(self._path, state)
+
+    def began_training(self, as_of: datetime) -> None:
+        """Remember that a training began, whatever comes of it: cooldown and budget count it."""
+        state = self.state()
+        moments = {*state.get("trainings", []), as_of.isoformat()}
+        state["trainings"] = sorted(moments)[-_TRAININGS:]
+        write_json(self._path, state)
+
+    def trainings(self) -> list[datetime]:
+        """Moments that trainings took for now, oldest first."""
+        return [datetime.fromisoformat(moment) for moment in self.state().get("trainings", [])]
 
     def _read(self, step: str, digest: str) -> Record | None:
         try:

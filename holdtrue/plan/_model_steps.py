@@ -143,9 +143,9 @@ def _fit_bundle(
 
 
 def incumbent(context: Context, model: ModelRef) -> int | None:
-    """The version to beat: the champion, or for a known model the one it was judged against."""
+    """The version to beat: the champion, or for one that was champion the one it has beaten."""
     known = context.registry.find(context.system, model.digest)
-    if known is not None:
+    if known is not None and context.registry.was_champion(context.system, known.number):
         return known.incumbent
     champion = context.registry.champion(context.system)
     return None if champion is None else champion.version.number

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.errors import ServingError
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
-from holdtrue.plan._model_steps import incumbent
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import (
     Evaluation,
@@ -18,6 +17,7 @@ from holdtrue.references import (
     Verdict,
     Version,
 )
+from holdtrue.registry import stale
 from holdtrue.serving import Endpoint, deploy
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def _register(work: Work) -> Version:
     registry, system = context.registry, context.system
     model, verdict = work.get("fit", ModelRef), work.get("gate", Verdict)
     work.progress(0, 0, "promoting" if verdict.passed else "keeping the champion")
-    champion = registry.champion(system)
-    judged_against = incumbent(context, model)
-    known = registry.find(system, model.digest)
+    evaluation = work.get("evaluate", Evaluation)
     version = registry.register(
         system,
         digest=model.digest,
@@ -43,14 +41,17 @@ def _register(work: Work) -> Version:
         as_of=context.as_of,
         passed=verdict.passed,
         reason=f"{context.trigger}: {verdict.reason}",
-        incumbent=judged_against,
-        metrics=work.get("evaluate", Evaluation).metrics,
+        incumbent=evaluation.champion,
+        metrics=evaluation.metrics,
         profile=work.get("profile", ProfileRef).path,
         lineage=dict(Journal(context.store, system).state().get("steps", {})),
     )
     # A model that was promoted before, and rolled back by a person, stays rolled back.
-    promoted = verdict.passed and known is None
+    promoted = verdict.passed and not registry.was_champion(system, version.number)
     if promoted:
+        champion = registry.champion(system)
+        if evaluation.champion != (None if champion is None else champion.version.number):
+            raise stale(system)
         generation = 0 if champion is None else champion.generation
         registry.promote(system, version.number, generation=generation, reason=version.reason)
     return Version(

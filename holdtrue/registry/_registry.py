@@ -147,7 +147,18 @@ class Registry:
         profile: str,
         lineage: dict[str, str],
     ) -> RegisteredVersion:
-        """Give a model a number. The same model (by digest) keeps the one it has."""
+        """Give a model a number. The same model (by digest) keeps its own.
+
+        What is recorded of it is renewed, unless it was a champion: that is history.
+        """
+        judged = {
+            "passed": passed,
+            "reason": reason,
+            "incumbent": incumbent,
+            "metrics": {name: value.model_dump() for name, value in metrics.items()},
+            "profile": profile,
+            "lineage": lineage,
+        }
         with self._transaction() as connection:
             same = connection.execute(
                 select(t.versions).where(
@@ -166,20 +177,37 @@ class Registry:
                         bundle=bundle,
                         as_of=as_of.isoformat(),
                         created=_now().isoformat(),
-                        passed=passed,
-                        reason=reason,
-                        incumbent=incumbent,
-                        metrics={name: value.model_dump() for name, value in metrics.items()},
-                        profile=profile,
-                        lineage=lineage,
+                        **judged,
                     )
                 )
-                same = connection.execute(
-                    select(t.versions).where(
-                        t.versions.c.system == system, t.versions.c.digest == digest
-                    )
-                ).one()
-            return _version(same)
+            elif not self._was_champion(connection, system, same.number):
+                connection.execute(
+                    update(t.versions)
+                    .where(t.versions.c.system == system, t.versions.c.number == same.number)
+                    .values(**judged)
+                )
+            row = connection.execute(
+                select(t.versions).where(
+                    t.versions.c.system == system, t.versions.c.digest == digest
+                )
+            ).one()
+            return _version(row)
+
+    def was_champion(self, system: str, number: int) -> bool:
+        """Whether a version is or was the champion."""
+        if not self.exists:
+            return False
+        with self._transaction() as connection:
+            return self._was_champion(connection, system, number)
+
+    @staticmethod
+    def _was_champion(connection: Connection, system: str, number: int) -> bool:
+        found = connection.execute(
+            select(t.history.c.generation).where(
+                t.history.c.system == system, t.history.c.number == number
+            )
+        )
+        return found.first() is not None
 
     def promote(
         self, system: str, number: int, *, generation: int, reason: str, action: str = "promote"
@@ -220,7 +248,7 @@ class Registry:
                         .values(**values)
                     )
                     if changed.rowcount != 1:
-                        raise _stale(system)
+                        raise stale(system)
                 connection.execute(
                     insert(t.history).values(
                         system=system,
@@ -233,10 +261,10 @@ class Registry:
                     )
                 )
         except IntegrityError as err:
-            raise _stale(system) from err
+            raise stale(system) from err
         champion = self.champion(system)
         if champion is None:
-            raise _stale(system)
+            raise stale(system)
         return champion
 
     def champion(self, system: str) -> Champion | None:
@@ -357,7 +385,8 @@ def _unknown(system: str, number: int) -> RegistryError:
     return RegistryError(message, hint="`holdtrue status` says which version is the champion")
 
 
-def _stale(system: str) -> RegistryError:
+def stale(system: str) -> RegistryError:
+    """The error of a promotion that was decided on another champion than the present one."""
     message = f"the champion of {system} changed while this was decided"
     return RegistryError(
         message, hint="run the command again: it is judged against the new champion"

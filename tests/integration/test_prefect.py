@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -18,7 +19,6 @@ import pytest
 
 import holdtrue
 from holdtrue.plan import STEPS
-from holdtrue.serving import Endpoint
 from holdtrue.stack import Stack, free_ports, port_is_free
 from holdtrue.stack._processes import _family, _runs
 from holdtrue.store import Store
@@ -196,10 +196,15 @@ def test_a_schedule_creates_runs(deployed):
 
 
 def test_in_process_and_as_a_flow_give_the_same(trained, tmp_path):
-    elsewhere = {"HOLDTRUE_HOME": str(tmp_path / "store")}
-    trained.run(
-        "-m", "holdtrue.cli", "apply", FILE, "--in-process", "--until", "register", **elsewhere
-    )
+    same = DECLARATION.format(port=free_ports(1)[0]) + "ray: {{address: '{}'}}\n"
+    file = trained.project / "configs" / "same.yaml"
+    file.write_text(same.format(trained.stack.state().ray_address))
+    elsewhere = {
+        "HOLDTRUE_HOME": str(tmp_path / "store"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    command = ("-m", "holdtrue.cli", "apply", str(file), "--in-process", "--until", "register")
+    trained.run(*command, **elsewhere)
     stores = (Path(trained.environment["HOLDTRUE_HOME"]), tmp_path / "store")
     by_flow, in_process = (
         {step: [path.name for path in (store / "steps" / step).iterdir()] for step in TRAINING}
@@ -248,6 +253,5 @@ def test_the_drift_event_starts_a_retraining(watched):
     assert watched.task_states(run["id"]) == dict.fromkeys(TRAINING, "Cached") | {
         "serve": "Completed"
     }
-    status = holdtrue.load(watched.project / FILE).status()
-    with Endpoint(status.endpoint) as endpoint:
-        assert endpoint.ready()["version"] == 1
+    status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
+    assert (status["serving"], status["champion"]["version"]) == (True, 1)

@@ -193,7 +193,7 @@ def test_clock_times_stay_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (["2024-01-01", "soon"], "the time column at does not parse as times"),
+        (["2024-01-01", "soon"], "at does not parse as times: 1 of 2 rows, the first is row 1"),
         ([1, 2], "the time column at does not parse.*type int64"),
         (["2024-01-01", ""], "the time column at is missing in 1 of 2 rows"),
     ],

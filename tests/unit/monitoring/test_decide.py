@@ -197,3 +197,14 @@ def test_a_training_that_is_too_long_ago_is_repeated(
         assert decision.signals == ("age",)
         assert "30.0 days ago" in decision.reason
         assert "max_age is 30d" in decision.reason
+
+
+def test_a_training_that_failed_is_not_repeated_at_once() -> None:
+    retrain = Retrain.model_validate({"on": ("age",), "max_age": "30d", "cooldown": "2d"})
+    failed = BEGIN + 40 * DAY
+    history = History(last_trained=BEGIN, trainings=(failed,))
+    held = decide(_windows("qq"), [], history, retrain, "pipeline", failed + DAY)
+    assert held.held_back is not None
+    assert held.held_back.startswith("cooldown of 2d")
+    later = decide(_windows("qq"), [], history, retrain, "pipeline", failed + 3 * DAY)
+    assert (later.action, later.held_back) == ("retrain", None)

@@ -63,10 +63,17 @@ def test_nothing_is_made_by_looking(registry: Registry, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_said_of_a_champion_is_history(registry: Registry) -> None:
+    first = register(registry, 7)
+    promote(registry, 1)
+    assert registry.was_champion("s", 1)
+    assert register(registry, 7, reason="another reason", passed=False) == first
+
+
 def test_a_model_keeps_its_number(registry: Registry) -> None:
     first = register(registry, 7)
     again = register(registry, 7, reason="another reason", passed=False)
-    assert (first.number, first) == (1, again)
+    assert (again.number, again.reason, again.passed) == (1, "another reason", False)
     assert register(registry, 8).number == 2
     assert register(registry, 8, system="other").number == 1
     assert [version.number for version in registry.versions("s")] == [1, 2]
