@@ -54,7 +54,7 @@ format: install ## Format the code and repair what can be repaired
 
 lock: install ## Resolve the dependencies again and write requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --upgrade \
-		--extra dev --extra examples --generate-hashes \
+		--extra dev --extra examples --extra mlflow --generate-hashes \
 		--custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links \
 		--output-file requirements.txt
 

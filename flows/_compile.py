@@ -55,7 +55,7 @@ def run_plan(
     results: dict[str, Any] = {}
     finished = []
     with ExitStack() as session:
-        system.warm_up(session, runner, until)
+        system.begin(session, runner, until)
         for step in steps_until(until):
             if step.serves and context.registry.champion(context.system) is None:
                 break

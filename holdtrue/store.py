@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -9,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, StackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,3 +139,31 @@ def new_folder(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             if not path.exists():
                 work.rename(path)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Keep a second run of the same thing out, for as long as the context lasts.
+
+    Args:
+        path: File of the lock, there while it lasts. The system lets go of it when the process
+            ends, however it ends.
+        what: What runs, for the message.
+
+    Raises:
+        StackError: It runs already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the opening and the lock, the one before may have removed the file.
+            if path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                raise BlockingIOError
+        except OSError as err:
+            message = f"{what} runs already, in another process"
+            raise StackError(message, hint="wait until it has ended, and run this again") from err
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

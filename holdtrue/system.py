@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.declaration import Declaration, load
 from holdtrue.errors import ConfigError, HoldtrueError, StackError
 from holdtrue.references import DriftReport, Reference, Release, Version
-from holdtrue.store import Store, find_project
+from holdtrue.store import Store, alone, find_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,6 +179,7 @@ class System:
             StackError: The declared Ray cluster does not answer.
         """
         from holdtrue.data import fingerprint, import_from
+        from holdtrue.mirror import check_installed
         from holdtrue.models import check_candidate
         from holdtrue.stack import check_answers
 
@@ -186,6 +187,8 @@ class System:
         for candidate in self.declaration.model.candidates:
             import_from(self.project, candidate.estimator, "estimator")
             check_candidate(candidate, self.declaration.task)
+        if self.declaration.track.mlflow is not None:
+            check_installed()
         self.store.prepare()
         if self.declaration.ray.address is not None:
             check_answers(self.declaration.ray.address)
@@ -231,7 +234,7 @@ class System:
         runner = Runner(context)
         finished: list[Done] = []
         with ExitStack() as session:
-            self.warm_up(session, runner, until)
+            self.begin(session, runner, until)
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
@@ -258,14 +261,24 @@ class System:
             message = f"port {port} is in use by another program"
             raise StackError(message, hint="end it, or declare another serve.port")
 
-    def warm_up(self, session: ExitStack, runner: Runner, until: str | None) -> None:
-        """Start Ray beside the first steps where it will be needed and is to go on afterwards.
+    def begin(self, session: ExitStack, runner: Runner, until: str | None) -> None:
+        """Keep other runs out; start Ray beside the first steps where it will be needed and stay.
 
         Where the run fails or is stopped, and nothing was up before, nothing is left behind.
+
+        Args:
+            session: What begins here ends with it.
+            runner: Knows which steps are done.
+            until: Last step of the run.
+
+        Raises:
+            StackError: Another process trains the same system.
         """
         from holdtrue.plan import steps_until
 
         steps, stack = steps_until(until), self.stack
+        lock = self.store.path("systems", f"{self.declaration.name}.lock")
+        session.enter_context(alone(lock, f"a training of {self.declaration.name}"))
         if not steps[-1].serves or stack.state().ray_address is not None or runner.is_done("fit"):
             return
         nothing_was_up = not stack.state().processes
@@ -395,6 +408,7 @@ class System:
         Raises:
             ConfigError: There is no earlier version.
         """
+        from holdtrue.mirror import mirror
         from holdtrue.plan import Runner
 
         registry, name = self.registry, self.declaration.name
@@ -411,6 +425,7 @@ class System:
         )
         if self.stack.state().ray_address is not None:
             Runner(self.context()).perform("serve")
+        mirror(self.context())
         return target
 
     def environment(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ def draft(data: Path, target: str, *, name: str | None = None) -> str:
     """Write the text of a first declaration for a file, with comments.
 
     Args:
-        data: A .parquet, .csv, .csv.gz or .jsonl file; at most its first 200,000 rows are looked at.
+        data: A .parquet, .csv, .csv.gz or .jsonl file; its first 200,000 rows are looked at.
         target: Name of the column to predict.
         name: Name of the system; made from the file's name where left out.
 
@@ -136,7 +136,7 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
         columns.exclude |= {name: reason for name in times if name != columns.time}
     for name in frame.columns:
         if name not in times:
-            _sort_one(frame[name], columns, place)
+            _sort_one(frame[name], columns)
     if not columns.numeric and not columns.categorical:
         message = f"{place}: no column is left to learn from"
         raise ConfigError(
@@ -145,18 +145,11 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
     return columns
 
 
-def _sort_one(values: pd.Series, columns: _Columns, place: str) -> None:
+def _sort_one(values: pd.Series, columns: _Columns) -> None:
     import pandas as pd
 
     name = str(values.name)
-    present = values.dropna()
-    try:
-        distinct = present.nunique()
-    except TypeError as err:
-        message = f"{place}: the column {name} holds lists or mappings"
-        raise ConfigError(
-            message, hint="give each value a column of its own, or leave the column out"
-        ) from err
+    distinct = values.nunique()
     unique = distinct == len(values)
     number = pd.api.types.is_numeric_dtype(values)
     if distinct < 2:

@@ -395,6 +395,13 @@ class Ray(Section):
     """Host and port of a running Ray cluster; one on this machine is started where left out."""
 
 
+class Track(Section):
+    """Where else the versions are shown."""
+
+    mlflow: str | None = Field(default=None, pattern=r"^(sqlite:///[^?]+|https?://\S+)$")
+    """An MLflow that mirrors the registry: ``sqlite:///mlflow.db`` or the URL of a server."""
+
+
 class Declaration(Section):
     """One machine-learning system."""
 
@@ -426,6 +433,8 @@ class Declaration(Section):
     """Who starts a retraining that the monitor asks for: you (manual) or the monitor (pipeline)."""
     ray: Ray = Ray()
     """Where the heavy work runs."""
+    track: Track = Track()
+    """Where else the versions are shown."""
     seed: NonNegativeInt = Field(default=0, le=2**32 - 1)
     """Seed of everything random."""
 

@@ -132,10 +132,10 @@ class Runner:
         components = self._components(step)
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
-        if step is STEPS[0]:
-            self._journal.began_training(self.context.as_of)
         with self.context.reporter.step(name) as progress:
             output = step.run(Work(self.context, given, key, progress))
+        if step is STEPS[0]:
+            self._journal.began_training(self.context.as_of)
         seconds = time.monotonic() - started
         record = Record(
             step=name,

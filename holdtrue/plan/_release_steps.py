@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ServingError
+from holdtrue.mirror import mirror
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
 from holdtrue.plan._step import Step, Work
@@ -54,6 +55,9 @@ def _register(work: Work) -> Version:
             raise stale(system)
         generation = 0 if champion is None else champion.generation
         registry.promote(system, version.number, generation=generation, reason=version.reason)
+    if context.declaration.track.mlflow is not None:
+        work.progress(0, 0, "mirroring it to MLflow")
+        mirror(context)
     return Version(
         system=system,
         number=version.number,
@@ -121,7 +125,8 @@ RELEASE_STEPS = (
         says="give it a version; make it the champion if it passed",
         output=Version,
         run=_register,
-        reads=lambda d: {"name": d.name},
+        # Whether there is a mirror, not where: its address may hold a password.
+        reads=lambda d: {"name": d.name} | ({"mlflow": True} if d.track.mlflow else {}),
         rooms=(),
         inputs=("profile", "fit", "evaluate", "gate"),
     ),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, StackError
 from holdtrue.store import (
     HOME_VARIABLE,
     Store,
+    alone,
     find_project,
     new_folder,
     read_json,
@@ -120,3 +121,14 @@ def test_the_first_folder_stays(tmp_path: Path) -> None:
             (other / "x").write_text("fast")
     assert (tmp_path / "target" / "x").read_text() == "fast"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
+    lock = tmp_path / "s.lock"
+    with alone(lock, "a training of s"):
+        second = alone(lock, "a training of s")
+        with pytest.raises(StackError, match="a training of s runs already"):
+            second.__enter__()
+    assert not lock.exists()
+    with alone(lock, "a training of s"):
+        assert lock.exists()

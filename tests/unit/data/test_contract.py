@@ -73,7 +73,12 @@ def test_good_rows_pass(declare: Declare, frame: pd.DataFrame) -> None:
         ("size", {"min": 1}, -5, "size: at least 1"),
         ("size", {"max": 100}, 101, "size: at most 100"),
         ("weight", {"min": -50.5}, -51.0, "weight: at least -50.5"),
-        ("color", {"allowed": ["red", "green", "blue"]}, "pink", "color: one of the allowed values"),
+        (
+            "color",
+            {"allowed": ["red", "green", "blue"]},
+            "pink",
+            "color: one of the allowed values",
+        ),
         ("size", {"allowed": list(range(1, 100))}, 7_000, "size: one of the allowed values"),
         ("id", {"unique": True}, 3, "id: unique"),
     ],

@@ -92,7 +92,9 @@ def test_the_kind_does_not_depend_on_who_wrote_it() -> None:
         pa.array([NAIVE, None], pa.timestamp("ms")),
     ]
     frames = [pd.DataFrame({"x": way}) if isinstance(way, pd.Series) else way for way in ways]
-    tables = [as_table(f if isinstance(f, pd.DataFrame) else pa.table({"x": f}), "x") for f in frames]
+    tables = [
+        as_table(f if isinstance(f, pd.DataFrame) else pa.table({"x": f}), "x") for f in frames
+    ]
     assert tables[0].equals(tables[1])
     assert tables[1].equals(tables[2])
 

@@ -133,7 +133,7 @@ def test_a_target_that_cannot_be_predicted(
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("a.txt", b"a", "not a kind of file"),
+        ("a.txt", b"a", "is not one of: .parquet"),
         ("a.csv", b"", "cannot be read"),
         ("a.csv", b"a,b\n", "has no rows"),
         ("a.csv", b"a,b\n1,2\n1,2,3,4\n", "cannot be read"),
@@ -141,7 +141,7 @@ def test_a_target_that_cannot_be_predicted(
         ("a.csv.gz", b"x", "cannot be read"),
         ("a.parquet", b"x", "cannot be read"),
         ("a.jsonl", b"{a", "cannot be read"),
-        ("a.jsonl", b'{"a": [1], "b": 1}\n{"a": [2], "b": 2}\n', "holds lists or mappings"),
+        ("a.jsonl", b'{"a": [1], "b": 1}\n{"a": [2], "b": 2}\n', "column a has the type list"),
         ("a.csv", b"a,b\n1,1\n1,2\n", "no column is left"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_flipped_byte_is_refused_before_a_parser_sees_it(
         with pytest.raises(ServingError, match="damaged|not the one that was registered"):
             Bundle.load(copy, digest)
         (copy / name).unlink()
-        with pytest.raises(ServingError, match=f"{name} cannot be read: No such file"):
+        with pytest.raises(ServingError, match=rf"{name} cannot be read: No such file"):
             Bundle.load(copy, digest)
 
 

@@ -74,7 +74,9 @@ def test_seed_and_threads_are_filled_in_where_there_are_such_parameters() -> Non
     boosted = construct("xgboost.XGBClassifier", {"max_depth": 3}, seed=7, threads=2)
     assert (boosted.random_state, boosted.n_jobs, boosted.max_depth) == (7, 2, 3)
     assert construct("xgboost.XGBClassifier", {"n_jobs": 1}, seed=7, threads=2).n_jobs == 1
-    assert construct("sklearn.linear_model.LogisticRegression", {}, seed=7, threads=2).n_jobs is None
+    assert (
+        construct("sklearn.linear_model.LogisticRegression", {}, seed=7, threads=2).n_jobs is None
+    )
     assert "alpha" in construct("sklearn.linear_model.Lasso", {}, seed=7, threads=2).get_params()
 
 
@@ -122,9 +124,7 @@ def test_plain_is_cross_fitted_with_the_seed(
     assert not np.array_equal(fitted(0), np.asarray(whole, dtype="float64"), equal_nan=True)
 
 
-def test_scaled_fills_gaps_and_scales(
-    rows: pd.DataFrame, make_signature: Any, target: Any
-) -> None:
+def test_scaled_fills_gaps_and_scales(rows: pd.DataFrame, make_signature: Any, target: Any) -> None:
     signature = make_signature(("no", "yes"))
     frame = typed(rows, signature).assign(number=np.nan)  # nothing to fill it with
     features = encoder("scaled", signature, seed=0)

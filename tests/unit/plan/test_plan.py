@@ -88,7 +88,13 @@ LATER: dict[str, Reference] = {
     "tune": STUDY,
     "fit": MODEL,
     "evaluate": Evaluation(
-        model="1" * 32, rows=120, classes=("0", "1"), confidence=0.95, metrics={}, baseline={}, slices={}
+        model="1" * 32,
+        rows=120,
+        classes=("0", "1"),
+        confidence=0.95,
+        metrics={},
+        baseline={},
+        slices={},
     ),
     "gate": Verdict(passed=True, judgements=(), reason="all gates held"),
     "register": Version(system="small", number=1, digest="1" * 32, promoted=True, reason="held"),

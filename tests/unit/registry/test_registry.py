@@ -179,14 +179,10 @@ def test_of_two_threads_exactly_one_wins(
         promote(registry, 1)
     start = threading.Barrier(4)
     with ThreadPoolExecutor(4) as pool:
-        runs = [
-            pool.submit(race, tmp_path / "store", [2], generation, start) for _ in range(4)
-        ]
+        runs = [pool.submit(race, tmp_path / "store", [2], generation, start) for _ in range(4)]
         results = [result for run in runs for result in run.result(30)]
     assert sorted(results) == ["lost", "lost", "lost", "won"]
-    assert [change.generation for change in registry.history("s")] == list(
-        range(1, generation + 2)
-    )
+    assert [change.generation for change in registry.history("s")] == list(range(1, generation + 2))
 
 
 def climb(root: str, number: int, times: int) -> int:

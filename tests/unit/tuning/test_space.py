@@ -32,7 +32,9 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def ask(candidates: tuple[Candidate, ...], n: int, seed: int = 0) -> list[tuple[int, dict[str, Any]]]:
+def ask(
+    candidates: tuple[Candidate, ...], n: int, seed: int = 0
+) -> list[tuple[int, dict[str, Any]]]:
     study = optuna.create_study(sampler=_sampler(seed))
     found = []
     for number in range(n):
