@@ -54,13 +54,11 @@ def run_plan(
     runner = Runner(context)
     results: dict[str, Any] = {}
     finished = []
-    with ExitStack() as session:
-        system.begin(session, runner, until)
+    with system.alone(), ExitStack() as session:
         for step in steps_until(until):
             if step.serves and context.registry.champion(context.system) is None:
                 break
-            if step.uses_ray and not runner.is_done(step.name):
-                system.connect(session, context, until)
+            system.ready(session, runner, step, until)
             inputs = {name: results[name] for name in step.inputs}
             results[step.name] = TASKS[step.name](run, **inputs)
             finished.append(runner.perform(step.name))  # found: the task has just done it

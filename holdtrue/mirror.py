@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdtrue.errors import ConfigError
@@ -33,7 +34,7 @@ _PATIENCE = {
 }
 _SILENCE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 _DIGEST, _COMPLETE = "holdtrue.digest", "holdtrue.complete"
-_LONGEST = 300
+_LONGEST = 200
 
 
 def check_installed() -> None:
@@ -62,7 +63,7 @@ def mirror(context: Context) -> str | None:
     try:
         _update(context, uri)
     except Exception as err:  # noqa: BLE001 - see above; MLflow's stores raise what they like
-        said = (str(err).splitlines() or [type(err).__name__])[0][:_LONGEST]
+        said = shorten(str(err) or type(err).__name__, _LONGEST)
         failed = _without_password(f"MLflow at {uri} was not updated: {said}")
         sys.stderr.write(f"Warning: {failed}\n  The next version or rollback catches up.\n")
         return failed
@@ -212,7 +213,7 @@ def _move_aliases(client: MlflowClient, context: Context, shown: dict[int, str])
     registry, system = context.registry, context.system
     champion, newest = registry.champion(system), max(shown)
     wanted = {} if champion is None else {"champion": shown[champion.version.number]}
-    if newest not in {change.number for change in registry.history(system)}:
+    if not registry.was_champion(system, newest):
         wanted["challenger"] = shown[newest]
     held = client.get_registered_model(system).aliases
     for alias in ("champion", "challenger"):

@@ -51,18 +51,33 @@ class Store:
         return cls(root.resolve())
 
     def prepare(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Make the folder.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It cannot be written.
         """
-        try:
+        self.check()
+        with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             ignore = self.root / ".gitignore"
             if not ignore.exists():
                 write_atomically(ignore, b"*\n")
-            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
+
+    def check(self) -> None:
+        """Prove that the folder can be written, or made; leaves nothing behind.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        with self._writing():
+            there = next(p for p in (self.root, *self.root.parents) if p.exists())
+            with tempfile.NamedTemporaryFile(dir=there, prefix=".probe-"):
                 pass
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as err:
             message = f"the store folder {self.root} cannot be written: {err.strerror or err}"
             hint = f"give a folder that can, by the environment variable {HOME_VARIABLE}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from holdtrue.plan import Context, Done, Planned, Runner
+    from holdtrue.plan import Context, Done, Planned, Runner, Step
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
     from holdtrue.stack import Stack
@@ -183,13 +183,13 @@ class System:
         from holdtrue.models import check_candidate
         from holdtrue.stack import check_answers
 
+        if self.declaration.track.mlflow is not None:
+            check_installed()
         fingerprint(self.declaration.data, self.project)
         for candidate in self.declaration.model.candidates:
             import_from(self.project, candidate.estimator, "estimator")
             check_candidate(candidate, self.declaration.task)
-        if self.declaration.track.mlflow is not None:
-            check_installed()
-        self.store.prepare()
+        self.store.check()
         if self.declaration.ray.address is not None:
             check_answers(self.declaration.ray.address)
 
@@ -233,20 +233,18 @@ class System:
         self.prepare(context, until)
         runner = Runner(context)
         finished: list[Done] = []
-        with ExitStack() as session:
-            self.begin(session, runner, until)
+        with self.alone(), ExitStack() as session:
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
-                if step.uses_ray and not runner.is_done(step.name):
-                    self.connect(session, context, until)
+                self.ready(session, runner, step, until)
                 finished.append(runner.perform(step.name))
                 if done is not None:
                     done(finished[-1])
         return summarise(context, finished)
 
     def prepare(self, context: Context, until: str | None = None) -> None:
-        """Make the checks of `check`, and see that the port of the endpoint can be had.
+        """Make the checks of `check`, and see that port and store can be had.
 
         Raises:
             HoldtrueError: What stands in the way.
@@ -260,54 +258,72 @@ class System:
         if last.serves and context.stack.state().ray_address is None and not port_is_free(port):
             message = f"port {port} is in use by another program"
             raise StackError(message, hint="end it, or declare another serve.port")
+        self.store.prepare()
 
-    def begin(self, session: ExitStack, runner: Runner, until: str | None) -> None:
-        """Keep other runs out; start Ray beside the first steps where it will be needed and stay.
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other trainings of this system out.
 
-        Where the run fails or is stopped, and nothing was up before, nothing is left behind.
+        Raises:
+            StackError: One runs already.
+        """
+        lock = self.store.path("systems", f"{self.declaration.name}.lock")
+        return alone(lock, f"a training of {self.declaration.name}")
+
+    def ready(self, session: ExitStack, runner: Runner, step: Step, until: str | None) -> None:
+        """Have what a step needs, if it is not done yet: Ray for those that use it.
+
+        Ray takes long to start, so that begins beside the first step that works on data which
+        have passed the contract. Where the run fails or is stopped, and nothing was up before,
+        nothing is left behind.
 
         Args:
             session: What begins here ends with it.
             runner: Knows which steps are done.
+            step: What comes next.
             until: Last step of the run.
 
         Raises:
-            StackError: Another process trains the same system.
+            StackError: Ray does not start or answer.
         """
         from holdtrue.plan import steps_until
 
-        steps, stack = steps_until(until), self.stack
-        lock = self.store.path("systems", f"{self.declaration.name}.lock")
-        session.enter_context(alone(lock, f"a training of {self.declaration.name}"))
-        if not steps[-1].serves or stack.state().ray_address is not None or runner.is_done("fit"):
+        stays = steps_until(until)[-1].serves
+        if step.uses_ray and not runner.is_done(step.name):
+            self._connect(session, runner.context, keep=stays)
+        elif step.name == "profile" and stays and not runner.is_done("fit"):
+            self._start_beside(session)
+
+    def _start_beside(self, session: ExitStack) -> None:
+        """Start Ray in a thread."""
+        stack = self.stack
+        before = stack.state()
+        if before.ray_address is not None:
             return
-        nothing_was_up = not stack.state().processes
-        starting = Thread(target=self._start_ray, daemon=True)
+
+        def start() -> None:
+            # What goes wrong here goes wrong again, and is reported, when Ray is needed.
+            with suppress(HoldtrueError):
+                stack.up_ray(self.declaration.ray.address)
+
+        starting = Thread(target=start, daemon=True)
 
         def clean(kind: type[BaseException] | None, *_: object) -> None:
-            if kind is not None and nothing_was_up:
+            if kind is not None and not before.processes:
                 starting.join()
                 stack.down()
 
         session.push(clean)
         starting.start()
 
-    def _start_ray(self) -> None:
-        # What goes wrong here goes wrong again, and is reported, when Ray is needed.
-        with suppress(HoldtrueError):
-            self.stack.up_ray(self.declaration.ray.address)
-
-    def connect(self, session: ExitStack, context: Context, until: str | None) -> None:
+    def _connect(self, session: ExitStack, context: Context, *, keep: bool) -> None:
         """Connect this process to Ray until `session` ends; does nothing where it is connected."""
-        from holdtrue.plan import steps_until
         from holdtrue.stack import ray_session
 
         if "ray" in sys.modules and sys.modules["ray"].is_initialized():
             return
-        keep = steps_until(until)[-1].serves
-        address = self.declaration.ray.address
         with context.reporter.step("ray") as progress:
             progress(0, 0, "starting or joining Ray")
+            address = self.declaration.ray.address
             session.enter_context(ray_session(context.stack, address, keep=keep))
 
     def status(self) -> Status:

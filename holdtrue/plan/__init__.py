@@ -6,6 +6,7 @@ from holdtrue.plan._model_steps import signature_of, target_of
 from holdtrue.plan._plan import BY_NAME, STEPS, Done, Planned, Runner, make_plan, steps_until
 from holdtrue.plan._release_steps import not_served, serve_champion
 from holdtrue.plan._reports import report_markdown, write_front_page
+from holdtrue.plan._step import Step
 
 __all__ = [
     "BY_NAME",
@@ -15,6 +16,7 @@ __all__ = [
     "Journal",
     "Planned",
     "Runner",
+    "Step",
     "make_plan",
     "not_served",
     "report_markdown",

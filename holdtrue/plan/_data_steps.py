@@ -103,13 +103,18 @@ def _dump(declaration: Declaration, **parts: set[str] | bool) -> dict[str, Any]:
     return declaration.model_dump(mode="json", include=include)
 
 
+def _reads_source(declaration: Declaration) -> dict[str, Any]:
+    windowed = {"window", "labels_after"} if declaration.data.time is not None else set()
+    return _dump(declaration, data={"source", "time"} | windowed)
+
+
 DATA_STEPS = (
     Step(
         name="extract",
         says="read the source and keep a version of it",
         output=Snapshot,
         run=_extract,
-        reads=lambda d: _dump(d, data={"source", "time", "window", "labels_after"}),
+        reads=_reads_source,
         rooms=("data/_sources.py", "data/_kinds.py", "data/_snapshots.py"),
         outside=_moment,
         paths=lambda r: (r.table,) if isinstance(r, Snapshot) else (),

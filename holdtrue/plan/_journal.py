@@ -57,7 +57,11 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """What the system ran last: ``as_of``, ``declared_as_of`` and the digest of each step."""
-        return read_json(self._path) or {}
+        try:
+            state = read_json(self._path)
+        except ValueError:  # damaged: as good as never run
+            state = None
+        return state if isinstance(state, dict) else {}
 
     def used(self, step: str, digest: str, as_of: datetime, declared: datetime | None) -> None:
         """Remember which record the system uses now.

@@ -66,9 +66,14 @@ def start_server(private: Private, logs: Path, cwd: Path, env: Mapping[str, str]
             log=log,
         )
         private.update(lambda s: s.model_copy(update={"processes": (*s.processes, info)}))
-        api = f"{url}/api"
-        wait_until_ready(info, log, "Prefect", lambda: _healthy(api), _START_TIMEOUT_S)
-        _make_pool(api, env["PREFECT_API_AUTH_STRING"])
+        api, auth = f"{url}/api", env["PREFECT_API_AUTH_STRING"]
+        wait_until_ready(
+            info,
+            log,
+            "Prefect",
+            lambda: _healthy(api) and _make_pool(api, auth),
+            _START_TIMEOUT_S,
+        )
         return private.update(
             lambda s: s.model_copy(update={"prefect_api": api, "prefect_ui": url})
         )
@@ -130,15 +135,23 @@ def _healthy(api: str) -> bool:
         return False
 
 
-def _make_pool(api: str, auth: str) -> None:
-    pool = {"name": POOL, "type": "process", "base_job_template": _process_template()}
-    answer = _request("POST", f"{api}/work_pools/", auth, pool)
-    if answer.status_code == httpx.codes.CONFLICT:  # of an earlier server, perhaps of another venv
-        update = {"base_job_template": pool["base_job_template"]}
-        answer = _request("PATCH", f"{api}/work_pools/{POOL}", auth, update)
+def _make_pool(api: str, auth: str) -> bool:
+    """Make the work pool; False where the server is still too busy, as with an old database."""
+    template = {"base_job_template": _process_template()}
+    try:
+        answer = _request(
+            "POST", f"{api}/work_pools/", auth, {"name": POOL, "type": "process", **template}
+        )
+        if answer.status_code == httpx.codes.CONFLICT:  # of an earlier server, or another venv
+            answer = _request("PATCH", f"{api}/work_pools/{POOL}", auth, template)
+    except httpx.HTTPError:
+        return False
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return False
     if answer.is_error:
         message = f"Prefect refused the work pool {POOL}: {answer.status_code} {answer.text[:300]}"
         raise StackError(message)
+    return True
 
 
 def _process_template() -> dict[str, Any]:

@@ -112,6 +112,7 @@ def register(system: System, number: int, *, passed: bool = True) -> Version:
     (reports / "evaluation.html").write_text(f"version {number}")
     finish(context, "tune", f"t{number}", STUDY)
     finish(context, "fit", f"f{number}", model(number))
+    champion = context.registry.champion("small")
     given = {
         "profile": ProfileRef(path="profiles/1", digest="0" * 32, rows=9, blocks=3, columns={}),
         "fit": model(number),
@@ -123,6 +124,7 @@ def register(system: System, number: int, *, passed: bool = True) -> Version:
             metrics={"log_loss": Estimate(value=0.5, low=0.4, high=0.6 + number)},
             baseline={},
             slices={},
+            champion=None if champion is None else champion.version.number,
         ),
         "gate": Verdict(passed=passed, judgements=(), reason="all gates held"),
     }

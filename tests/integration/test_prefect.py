@@ -77,7 +77,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stdout
@@ -223,7 +223,7 @@ def test_a_second_run_finds_every_step(trained):
         found = trained.task_states(again)  # the server hears of them a little later
         return found if {*found} == {*TRAINING} else None
 
-    assert wait_for(states, 20) == dict.fromkeys(TRAINING, "Cached")
+    assert wait_for(states, 60) == dict.fromkeys(TRAINING, "Cached")
 
 
 def test_every_report_is_an_artifact(watched):
@@ -236,7 +236,7 @@ def test_every_report_is_an_artifact(watched):
 
 def test_the_drift_event_starts_a_retraining(watched):
     watched.run("-c", ASK, FILE)
-    (run,) = wait_for(lambda: watched.flow_runs("retrain"), 30)
+    (run,) = wait_for(lambda: watched.flow_runs("retrain"), 60)
     assert run["parameters"] == {
         "declaration": FILE,
         "as_of": "2026-01-26T00:00:00+00:00",
@@ -248,7 +248,7 @@ def test_the_drift_event_starts_a_retraining(watched):
         return run if run["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
 
     log = Path(watched.stack.state().logs) / "worker.log"
-    assert wait_for(ended, 120)["state_type"] == "COMPLETED", log.read_text()
+    assert wait_for(ended, 300)["state_type"] == "COMPLETED", log.read_text()
     # The worker has found what the other process had done, and added what was missing.
     assert watched.task_states(run["id"]) == dict.fromkeys(TRAINING, "Cached") | {
         "serve": "Completed"

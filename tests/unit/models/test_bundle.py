@@ -125,7 +125,7 @@ def test_a_flipped_byte_is_refused_before_a_parser_sees_it(
         content = bytearray((copy / name).read_bytes())
         content[len(content) // 2] ^= 1
         (copy / name).write_bytes(content)
-        with pytest.raises(ServingError, match="damaged|not the one that was registered"):
+        with pytest.raises(ServingError, match=r"damaged|not the one that was registered"):
             Bundle.load(copy, digest)
         (copy / name).unlink()
         with pytest.raises(ServingError, match=rf"{name} cannot be read: No such file"):

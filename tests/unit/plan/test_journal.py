@@ -63,3 +63,12 @@ def test_a_torn_record_is_none(journal: Journal, tmp_path: Path, content: bytes)
     journal.write(record("1"))
     (tmp_path / "steps" / "check" / "1.json").write_bytes(content)
     assert journal.find("check", "1") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_a_torn_state_is_none(journal: Journal, tmp_path: Path, content: bytes) -> None:
+    journal.used("check", "1", NOW, None)
+    (tmp_path / "systems" / "small.json").write_bytes(content)
+    assert journal.state() == {}
+    journal.used("check", "1", NOW, None)
+    assert journal.state()["steps"] == {"check": "1"}

@@ -132,6 +132,7 @@ def with_all_that_follows(*names: str) -> list[str]:
     return [step.name for step in STEPS if step.name in again and step.name != "serve"]
 
 
+LOGISTIC = "sklearn.linear_model.LogisticRegression"
 TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
     ("description", "another", (), ""),
     ("data.window", "20d", ("extract",), 'data.window: "30d" -> "20d"'),
@@ -146,21 +147,21 @@ TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
     ("monitor.every", "2h", (), ""),
     ("monitor.performance.worse_than", "20%", (), ""),
     ("evaluate.test", "5d", ("split",), 'evaluate.test: "6d" -> "5d"'),
-    ("model.candidates", [{"estimator": "sklearn.linear_model.LogisticRegression"}], ("tune",), "model.candidates[0].space"),
+    ("model.candidates", [{"estimator": LOGISTIC}], ("tune",), "model.candidates[0].space"),
     ("tune.trials", 4, ("tune",), "tune.trials: 3 -> 4"),
     ("tune.timeout", "6m", ("tune",), "tune.timeout"),
     ("evaluate.confidence", 0.9, ("evaluate",), 'evaluate.confidence: "95%" -> "90%"'),
     ("evaluate.metrics", ["roc_auc", "brier"], ("evaluate",), "metrics"),
     ("evaluate.slices", [], ("check", "evaluate"), "evaluate.slices"),
-    ("promote", [{"metric": "roc_auc", "at_least": 0.7}], ("gate",), "promote[0].at_least: 0.6 -> 0.7"),
+    ("promote", [{"metric": "roc_auc", "at_least": 0.7}], ("gate",), "at_least: 0.6 -> 0.7"),
     ("promote", [{"metric": "f1", "at_least": 0.1}], ("evaluate", "gate"), "metrics"),
     ("retrain", {"cooldown": "9d"}, (), ""),
     ("automation", "manual", (), ""),
     ("ray.address", "127.0.0.1:1", (), ""),
     ("serve.port", 8_798, (), ""),
     ("seed", 1, ("profile", "split"), "seed: 0 -> 1"),
-    ("name", "other", ("register",), 'never run'),
-]  # fmt: skip
+    ("name", "other", ("register",), "never run"),
+]
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,1 @@
+"""Measurements of what holdtrue costs and gains."""
