@@ -35,6 +35,9 @@ app = typer.Typer(
     Exit codes: 0 done, 1 failed, 2 refused input.""",
 )
 
+# What typer ends with on Ctrl-C, without a word.
+_INTERRUPTED = 130
+
 DeclarationFile = Annotated[
     Path,
     typer.Argument(
@@ -377,9 +380,10 @@ def main() -> None:
     except HoldtrueError as err:
         typer.secho(f"error: {err}", err=True, fg=typer.colors.RED)
         raise SystemExit(err.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was finished is kept, and found the next time", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as err:
+        if err.code == _INTERRUPTED:
+            typer.echo("stopped; what was finished is kept, and found the next time", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -425,7 +425,7 @@ class System:
             ConfigError: There is no earlier version.
         """
         from holdtrue.mirror import mirror
-        from holdtrue.plan import Runner
+        from holdtrue.plan import serve_champion
 
         registry, name = self.registry, self.declaration.name
         champion = registry.champion(name)
@@ -440,7 +440,8 @@ class System:
             name, target, generation=champion.generation, reason=reason, action="rollback"
         )
         if self.stack.state().ray_address is not None:
-            Runner(self.context()).perform("serve")
+            # Not as a step: the declaration may have changed since the version was made.
+            serve_champion(self.context())
         mirror(self.context())
         return target
 

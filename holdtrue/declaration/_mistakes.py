@@ -42,6 +42,7 @@ PATTERNS = {
     r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$": "an import path such as xgboost.XGBClassifier",
     r"^[a-z][a-z0-9-]{0,47}$": "small letters, digits and hyphens, a letter first, at most 48",
     r"^[A-Za-z0-9.:\[\]-]+:\d+$": "host and port such as 10.0.0.1:6379",
+    r"^(sqlite:///[^?]+|https?://\S+)$": "sqlite:///mlflow.db or the URL of an MLflow server",
 }
 _PLACE = re.compile(rf"(?:{'|'.join(Declaration.model_fields)})[\w.\[\]]*: ")
 

@@ -107,5 +107,5 @@ def test_the_prefect_ui_shows_the_run_and_its_artifact(page, new_project):
     page.get_by_text(run[1]).first.wait_for(timeout=30_000)
     page.goto(f"{ui}/artifacts")
     page.get_by_text("flights-small-data").first.click()
-    page.get_by_text("Training rows", exact=False).first.wait_for(timeout=30_000)
+    page.get_by_text("The contract holds").first.wait_for(timeout=30_000)
     assert project.run("down").startswith("ended Prefect server")
