@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue import __version__
-from holdtrue.errors import ConfigError, HoldtrueError
+from holdtrue.errors import ConfigError, HoldtrueError, StackError
 
 if TYPE_CHECKING:
     from holdtrue.stack import Stack
@@ -347,11 +347,24 @@ def rollback(
 
 @app.command()
 def up(project: Folder = Path()) -> None:
-    """Start Ray, a Prefect server and a worker on this machine, and leave them running."""
+    """Start Ray, a Prefect server and a worker on this machine, and leave them running.
+
+    Where the project has a prefect.yaml, its deployments are created: schedules and events work.
+    """
     stack = _stack(project)
     stack.up_ray(progress=_say)
     stack.up_prefect(progress=_say)
     state = stack.up_worker(project.resolve(), progress=_say)
+    if (project / "prefect.yaml").exists():
+        _say("creating the deployments of prefect.yaml")
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        environment = os.environ | stack.environment()
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
+            raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
     _say(f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})")
     _say(f"Prefect: {state.prefect_ui}")
     _say(f"  password: {stack.environment()['PREFECT_API_AUTH_STRING']}")

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from holdtrue.stack import Stack
 
 
+# How long the endpoint may take to say what it serves, in seconds.
+_ASK_TIMEOUT_S = 2.0
+
+
 @dataclass(frozen=True)
 class Applied:
     """What a run of the plan came to."""
@@ -334,7 +338,8 @@ class System:
         champion = registry.champion(name)
         reports = registry.drift_reports(name)
         url = endpoint_url(self.declaration)
-        ready = Endpoint(url).ready(2.0) if stack.ray_address else None
+        with Endpoint(url) as endpoint:
+            ready = endpoint.ready(_ASK_TIMEOUT_S) if stack.ray_address else None
         from holdtrue.plan import Journal
 
         moment = Journal(self.store, name).state().get("as_of")

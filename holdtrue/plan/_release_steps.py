@@ -111,7 +111,8 @@ def not_served(context: Context, release: Reference) -> str | None:
         return "nothing was served"
     if not context.stack.state().ray_address:
         return "nothing is up"
-    ready = Endpoint(release.endpoint).ready(_ASK_TIMEOUT_S)
+    with Endpoint(release.endpoint) as endpoint:
+        ready = endpoint.ready(_ASK_TIMEOUT_S)
     if ready is None or not ready.get("ready"):
         return "the endpoint does not answer"
     if ready.get("digest") != release.digest:

@@ -73,6 +73,8 @@ def _start_once(private: Private, log: Path, cwd: Path, env: Mapping[str, str]) 
     started = None
     try:
         private.update(lambda s: s.model_copy(update={"folders": (*s.folders, str(folder))}))
+        # Ray's processes leave folders where temporary files go: they must go with this one.
+        env = {**env, "TMPDIR": str(folder)}
         info = started = start("ray", _command(ports, folder), env=env, cwd=cwd, log=log)
         private.update(lambda s: s.model_copy(update={"processes": (*s.processes, info)}))
         wait_until_ready(

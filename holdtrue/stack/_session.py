@@ -44,7 +44,8 @@ def ray_session(stack: Stack, address: str | None, *, keep: bool = False) -> Ite
     if address is None and state.ray_address is None and keep:
         state = stack.up_ray()
     target = address or state.ray_address
-    os.environ.update(stack.ray_settings(target))  # before the import: Ray reads them there
+    settings = stack.ray_settings(target) if target else stack.brief_ray_settings()
+    os.environ.update(settings)  # before the import: Ray reads them there
     import ray
 
     if ray.is_initialized():

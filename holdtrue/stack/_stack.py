@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -165,6 +166,11 @@ class Stack:
             token = self._private.token("ray")
             variables |= _ray.LOOPBACK_ONLY | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         return variables
+
+    def brief_ray_settings(self) -> dict[str, str]:
+        """Variables for a Ray that ends with this process: its token is written nowhere."""
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        return _QUIET | _ray.SETTINGS | _ray.LOOPBACK_ONLY | token
 
     def ray_token(self) -> str | None:
         """The token that the Ray cluster in use asks for, as far as it is known."""

@@ -16,14 +16,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-TITLES = {
-    "index.html": "flights-small",
-    "monitor.html": "flights-small",
-    "data.html": "flights-small",
-    "tuning.html": "flights-small",
-    "evaluation.html": "flights-small",
-}
-
 
 @pytest.fixture(scope="module")
 def browser():
@@ -64,10 +56,9 @@ def test_the_reports_show_their_plots_and_fetch_nothing(page, whole_loop):
         assert page.locator("h1").first.is_visible()
         if report.name == "index.html":
             continue
-        plots = page.locator("svg:visible")
-        assert plots.count() >= 1, report
-        box = plots.first.bounding_box()
-        assert min(box["width"], box["height"]) > 50, report
+        boxes = [plot.bounding_box() for plot in page.locator("svg:visible").all()]
+        assert boxes, report
+        assert all(min(box["width"], box["height"]) > 20 for box in boxes), report
     assert problems == []
     assert {url.partition(":")[0] for url in requests} <= {"file", "data"}
 
@@ -107,5 +98,6 @@ def test_the_prefect_ui_shows_the_run_and_its_artifact(page, new_project):
     page.get_by_text(run[1]).first.wait_for(timeout=30_000)
     page.goto(f"{ui}/artifacts")
     page.get_by_text("flights-small-data").first.click()
-    page.get_by_text("The contract holds").first.wait_for(timeout=30_000)
+    page.locator("a[href*='/artifacts/artifact/']").first.click()
+    page.get_by_text("Rows extracted").first.wait_for(timeout=30_000)
     assert project.run("down").startswith("ended Prefect server")
