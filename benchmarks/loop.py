@@ -23,6 +23,8 @@ from holdtrue.store import write_atomically, write_json
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("holdtrue", "ray", "prefect", "optuna", "xgboost", "scikit-learn", "pandas")
+# In turns, so that other work on the machine meets both ways alike; the quickest counts.
+ROUNDS = 2
 SECOND_RUNS = 3
 # The parts of the window whose memory is compared, and a search small enough not to wait for.
 WINDOWS = {"45d": 0.25, "90d": 0.5}
@@ -40,17 +42,21 @@ def main() -> None:
         folder = Path(name)
         os.environ["XDG_STATE_HOME"] = str(folder / "state")
         os.environ.pop("PREFECT_API_URL", None)
-        say("(a) first apply, in process")
-        place = Place(folder / "in-process")
-        try:
-            found["first"] = first(place)
-            memory = [driver_memory(place, 1.0, found["first"]["peak_bytes"])]
-            say("(b) second apply")
-            found["second"] = second(place)
-        finally:
-            place.stack.down()
-        say("(c) first apply as a Prefect flow, the server being up")
-        found["flow"] = as_flow(Place(folder / "flow"))
+        firsts, flows, memory = [], [], []
+        for turn in range(ROUNDS):
+            say(f"(a) first apply, in process ({turn + 1} of {ROUNDS})")
+            place = Place(folder / f"in-process-{turn}")
+            try:
+                firsts.append(first(place))
+                if turn == 0:
+                    memory.append(driver_memory(place, 1.0, firsts[0]["peak_bytes"]))
+                    say("(b) second apply")
+                    found["second"] = second(place)
+            finally:
+                place.stack.down()
+            say(f"(c) first apply as a Prefect flow, the server being up ({turn + 1} of {ROUNDS})")
+            flows.append(as_flow(Place(folder / f"flow-{turn}")))
+        found["first"], found["flow"] = quickest(firsts), quickest(flows)
         for window, share in WINDOWS.items():
             say(f"(d) memory of the driver: {share:.0%} of the window")
             memory.append(
@@ -63,6 +69,12 @@ def main() -> None:
     write_json(RESULTS / f"loop-{found['date']}.json", found)
     write_atomically(RESULTS / "loop.md", page(found).encode())
     say(f"\n{page(found)}\nwritten to {RESULTS}")
+
+
+def quickest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round that other work on the machine has disturbed least."""
+    best = min(rounds, key=lambda one: float(one["seconds"]))
+    return best | {"rounds": [one["seconds"] for one in rounds]}
 
 
 def machine() -> dict[str, Any]:
@@ -108,15 +120,15 @@ def first(place: Place, *options: str) -> dict[str, Any]:
     parts = {
         "imports and checks before the first step": begun["extract"] - command.started,
         "check, profile and split": steps["check"] + steps["profile"] + steps["split"],
-        "waiting for Ray, which starts beside these": begun["tune"]
-        - records["split"].finished.timestamp(),
+        "waiting for Ray": begun["tune"] - records["split"].finished.timestamp(),
         "search beyond its trials": steps["tune"] - trials,
         "fit beyond the task": steps["fit"] - fit,
         "gate and register": steps["gate"] + steps["register"],
         "start of Serve and of the replica": steps["serve"],
     }
     overhead = command.seconds - sum(work.values())
-    parts["reports, journal and the end of the process"] = overhead - sum(parts.values())
+    parts["end of the process"] = command.ended - records["serve"].finished.timestamp()
+    parts["reports and journal, between the steps"] = overhead - sum(parts.values())
     return {
         "seconds": command.seconds,
         "steps": steps,
