@@ -276,8 +276,8 @@ class System:
     def ready(self, session: ExitStack, runner: Runner, step: Step, until: str | None) -> None:
         """Have what a step needs, if it is not done yet: Ray for those that use it.
 
-        Ray takes long to start, so that begins beside the first step that works on data which
-        have passed the contract. Where the run fails or is stopped, and nothing was up before,
+        Ray and Serve take long to start, so that begins beside the first step after the
+        extraction, which refuses data that nothing can be learnt from. Where the run fails or is stopped, and nothing was up before,
         nothing is left behind.
 
         Args:
@@ -294,11 +294,13 @@ class System:
         stays = steps_until(until)[-1].serves
         if step.uses_ray and not runner.is_done(step.name):
             self._connect(session, runner.context, keep=stays)
-        elif step.name == "profile" and stays and not runner.is_done("fit"):
+        elif step.name == "check" and stays and not runner.is_done("fit"):
             self._start_beside(session)
 
     def _start_beside(self, session: ExitStack) -> None:
-        """Start Ray in a thread."""
+        """Start Ray and Serve in a thread."""
+        from holdtrue.serving import start_serve
+
         stack = self.stack
         before = stack.state()
         if before.ray_address is not None:
@@ -308,6 +310,7 @@ class System:
             # What goes wrong here goes wrong again, and is reported, when Ray is needed.
             with suppress(HoldtrueError):
                 stack.up_ray(self.declaration.ray.address)
+                start_serve(stack, self.declaration.serve.port)
 
         starting = Thread(target=start, daemon=True)
 

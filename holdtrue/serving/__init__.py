@@ -1,6 +1,6 @@
 """The Ray Serve application: scoring and capture, and how it is deployed and called."""
 
-from holdtrue.serving._deploy import deploy, undeploy
+from holdtrue.serving._deploy import deploy, start_serve, undeploy
 from holdtrue.serving._endpoint import Endpoint
 from holdtrue.serving._fold import Folded, capture_places, fold_in, read_captured
 from holdtrue.serving._replica import application
@@ -13,5 +13,6 @@ __all__ = [
     "deploy",
     "fold_in",
     "read_captured",
+    "start_serve",
     "undeploy",
 ]

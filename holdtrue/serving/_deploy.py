@@ -151,6 +151,25 @@ def deploy(
     return url
 
 
+def start_serve(stack: Stack, port: int, timeout_s: float = 60.0) -> None:
+    """Start Ray Serve with nothing to serve, so that the first deployment starts a replica only.
+
+    Args:
+        stack: Its Ray cluster is used, and must be up.
+        port: Of the endpoint, on the loopback address.
+        timeout_s: How long the dashboard of Ray may take to answer.
+
+    Raises:
+        StackError: It does not answer, or the port is in use.
+    """
+    with stack.lock("serve"):
+        control = _control(stack)
+        before = control.wait(timeout_s)
+        if (before.get("http_options") or {}).get("port") is None:
+            _check_port(before, port)
+            control.put([], port)
+
+
 def undeploy(stack: Stack, system: str, timeout_s: float = 60.0) -> bool:
     """Stop serving a system; the others go on.
 
