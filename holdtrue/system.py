@@ -277,8 +277,8 @@ class System:
         """Have what a step needs, if it is not done yet: Ray for those that use it.
 
         Ray and Serve take long to start, so that begins beside the first step after the
-        extraction, which refuses data that nothing can be learnt from. Where the run fails or is stopped, and nothing was up before,
-        nothing is left behind.
+        extraction, which refuses data that nothing can be learnt from. Where the run fails or is
+        stopped, and nothing was up before, nothing is left behind.
 
         Args:
             session: What begins here ends with it.
