@@ -46,6 +46,10 @@ class Replay:
         self.versions: dict[int, int] = {}
         """Rows answered, by version."""
 
+    def close(self) -> None:
+        """Close the connection to the endpoint."""
+        self._endpoint.close()
+
     def send(self, start: datetime, end: datetime, reporter: Reporter | None = None) -> None:
         """Send the rows with event time in [start, end), without those that were sent already."""
         if self._sent_until is not None:

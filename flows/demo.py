@@ -113,6 +113,7 @@ def live_through_summer(system: System) -> tuple[Replay, list[DriftReport]]:
             with replay.in_background(*following(week)):
                 retrain(declaration, as_of=week[1], trigger=", ".join(report.decision.signals))
             heading("On with the replay")
+    replay.close()
     return replay, system.registry.drift_reports(system.declaration.name)[before:]
 
 

@@ -26,6 +26,9 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "WHYLOGS_NO_ANALYTICS": "True",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Its second user interface reports to an analytics service from the browser all the same.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 _WORDS = {"ray": "Ray", "prefect": "Prefect server", "worker": "Prefect worker"}
 

@@ -104,7 +104,7 @@ def retrained(changed) -> Loop:
             "monitor", project.champions_judge, "--as-of", SECOND.isoformat()[:19]
         )
         seen["asked meanwhile"] = replay.requests - seen["replayed"]
-    replay._endpoint.close()
+    replay.close()
     seen["replay"] = replay
     seen["retrained status"] = project.ask("status", project.champions_judge)
     return changed
