@@ -86,7 +86,7 @@ def bring_up(system: System) -> None:
             start.result()
             progress(number, 2, "Ray and the Prefect server")
     # Prefect reads these when it is imported, which is why the flows are imported later.
-    os.environ.update({"PREFECT_LOGGING_LEVEL": "WARNING"} | system.environment())
+    os.environ.update({"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"} | system.environment())
     state = system.stack.state()
     say(f"Prefect UI: {state.prefect_ui}   (password: {os.environ['PREFECT_API_AUTH_STRING']})")
 

@@ -187,9 +187,11 @@ def apply(
             }
         )
     else:
-        if ran == ():
+        if ran is None:
+            _say(f"Done, as a flow; see {system.stack.state().prefect_ui or 'your Prefect server'}")
+        elif ran == ():
             _say("Nothing to do: every step is done already.")
-        elif ran:
+        else:
             _say(f"Done: {', '.join(ran)}.")
         if applied.endpoint:
             _say(f"Version {applied.champion} answers at {applied.endpoint}")
@@ -225,7 +227,8 @@ def _run_flow(system: System, flow: str, **options: Any) -> None:
             text = value.isoformat() if hasattr(value, "isoformat") else str(value)
             arguments += [flag, text]
     # What the user has set goes before what the stack knows.
-    quiet = {"PREFECT_LOGGING_LEVEL": "WARNING"}
+    # Errors end in one sentence here; the Prefect UI has the whole log.
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     environment = quiet | system.stack.environment() | os.environ
     code = subprocess.call(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", f"flows.{flow}", *arguments], cwd=system.project, env=environment

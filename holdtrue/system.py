@@ -17,8 +17,6 @@ from holdtrue.references import DriftReport, Reference, Release, Version
 from holdtrue.store import Store, alone, find_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
     from holdtrue.plan import Context, Done, Planned, Runner, Step
@@ -213,7 +211,6 @@ class System:
         until: str | None = None,
         reporter: Reporter | None = None,
         trigger: str = "apply",
-        done: Callable[[Done], None] | None = None,
     ) -> Applied:
         """Make the declaration so: run the steps that are not done yet, in this process.
 
@@ -226,7 +223,6 @@ class System:
             until: Last step to run.
             reporter: Shows progress.
             trigger: Why it runs, in words; recorded with the version.
-            done: Called after each step.
 
         Raises:
             HoldtrueError: A step failed. What was done before is kept, and found the next time.
@@ -243,8 +239,6 @@ class System:
                     break
                 self.ready(session, runner, step, until)
                 finished.append(runner.perform(step.name))
-                if done is not None:
-                    done(finished[-1])
         return summarise(context, finished)
 
     def prepare(self, context: Context, until: str | None = None) -> None:
