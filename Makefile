@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Pinned: what locks and installs is part of what is locked.
 UV_VERSION := 0.13.9
+# Only for unit tests: the others start servers of their own.
+PARALLEL := --numprocesses 2 --dist loadfile
 ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	if $$name -c '$(ASK)' >/dev/null 2>&1; then echo $$name; break; fi; done)
@@ -38,15 +40,15 @@ down: install ## End everything that the demo or the command started
 test: install ## Run all tests: unit, integration, then the whole loop
 	@$(BIN)/pytest tests/unit tests/integration tests/e2e $(ARGS)
 
-test-unit: install ## Run the unit tests
-	@$(BIN)/pytest tests/unit $(ARGS)
+test-unit: install ## Run the unit tests, on two cores
+	@$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS)
 
 check: install ## Format, lint, types, import contracts and unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit $(ARGS)
+	$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS)
 
 format: install ## Format the code and repair what can be repaired
 	$(BIN)/ruff format .
