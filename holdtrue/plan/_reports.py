@@ -3,89 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from holdtrue import reports
-from holdtrue.references import (
-    DataCheck,
-    Evaluation,
-    ModelRef,
-    ProfileRef,
-    Reference,
-    Snapshot,
-    Split,
-    Study,
-    Verdict,
-)
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
+    from holdtrue.references import Reference
 
-Outputs = Callable[[str], Reference]
-Kind = TypeVar("Kind", bound=Reference)
+Outputs = Callable[[str], "Reference"]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """A report, and the steps whose results it shows, in the order of its arguments."""
+
+    name: str
+    write: Callable[..., None]
+    markdown: Callable[..., str]
+    steps: tuple[str, ...]
+
 
 # By step: the report that can be written when it is done.
-REPORTS = {"split": "data", "tune": "tuning", "gate": "evaluation"}
-
-
-def _get(outputs: Outputs, step: str, kind: type[Kind]) -> Kind:
-    found = outputs(step)
-    if not isinstance(found, kind):
-        message = f"step {step} gave {type(found).__name__}, expected {kind.__name__}"
-        raise TypeError(message)
-    return found
+_REPORTS = {
+    "split": _Report(
+        "data",
+        reports.write_data_report,
+        reports.data_markdown,
+        ("extract", "check", "profile", "split"),
+    ),
+    "tune": _Report("tuning", reports.write_tuning_report, reports.tuning_markdown, ("tune",)),
+    "gate": _Report(
+        "evaluation",
+        reports.write_evaluation_report,
+        reports.evaluation_markdown,
+        ("fit", "evaluate", "gate"),
+    ),
+}
 
 
 def write_reports(context: Context, step: str, outputs: Outputs) -> None:
     """Write the report that a finished step completes, and the page that links them."""
-    if step not in REPORTS:
+    report = _REPORTS.get(step)
+    if report is None:
         return
     folder = context.store.path(context.reports)
     folder.mkdir(parents=True, exist_ok=True)
-    path, declaration = folder / f"{REPORTS[step]}.html", context.declaration
-    if step == "split":
-        reports.write_data_report(
-            path,
-            declaration,
-            _get(outputs, "extract", Snapshot),
-            _get(outputs, "check", DataCheck),
-            _get(outputs, "profile", ProfileRef),
-            _get(outputs, "split", Split),
-        )
-    elif step == "tune":
-        reports.write_tuning_report(path, declaration, _get(outputs, "tune", Study))
-    else:
-        reports.write_evaluation_report(
-            path,
-            declaration,
-            _get(outputs, "fit", ModelRef),
-            _get(outputs, "evaluate", Evaluation),
-            _get(outputs, "gate", Verdict),
-        )
+    shown = [outputs(name) for name in report.steps]
+    report.write(folder / f"{report.name}.html", context.declaration, *shown)
     write_front_page(context)
 
 
 def report_markdown(declaration: Declaration, step: str, outputs: Outputs) -> str | None:
     """The report that a step completes as Markdown; None where it completes none."""
-    if step == "split":
-        return reports.data_markdown(
-            declaration,
-            _get(outputs, "extract", Snapshot),
-            _get(outputs, "check", DataCheck),
-            _get(outputs, "profile", ProfileRef),
-            _get(outputs, "split", Split),
-        )
-    if step == "tune":
-        return reports.tuning_markdown(declaration, _get(outputs, "tune", Study))
-    if step == "gate":
-        return reports.evaluation_markdown(
-            declaration,
-            _get(outputs, "fit", ModelRef),
-            _get(outputs, "evaluate", Evaluation),
-            _get(outputs, "gate", Verdict),
-        )
-    return None
+    report = _REPORTS.get(step)
+    if report is None:
+        return None
+    return report.markdown(declaration, *[outputs(name) for name in report.steps])
 
 
 def write_front_page(context: Context) -> None:
