@@ -62,10 +62,10 @@ def choose_limits(
     """
     n_blocks = len(effects)
     largest = effects.max(axis=1)
-    top = float(largest.max())
+    top = float(np.max(largest))
     base = float(np.quantile(largest, _SHARES[0]))
     excess = float(largest[largest > base].mean()) - base if top > base else 1.0
-    alone = max(_ALONE, _ALONE * float(sizes.max()))
+    alone = max(_ALONE, _ALONE * float(np.max(sizes)))
     budget = allowed / windows
     candidates = [float(np.quantile(largest, share)) for share in _SHARES]
     candidates += [top * factor for factor in _BEYOND]

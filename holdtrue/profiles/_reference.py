@@ -139,7 +139,7 @@ def _calibrate(
                 sizes[:, at] = np.maximum(sizes[:, at], found)
             adjusted = one.p_values[test] * multiplier(test, n_others, n_unseen)
             p_values[:, at] = np.minimum(p_values[:, at], adjusted)
-        unseen = float(one.values["unseen"].max()) if "unseen" in one.values else 0.0
+        unseen = float(np.max(one.values["unseen"])) if "unseen" in one.values else 0.0
         update = {"effects": usual, "unseen_limit": max(_UNSEEN_LIMIT, _UNSEEN_FACTOR * unseen)}
         columns.append(one.column.model_copy(update=update))
     windows = false_alarms.per / window
