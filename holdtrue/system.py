@@ -434,7 +434,7 @@ class System:
         target = to if to is not None else registry.previous_champion(name)
         if champion is None or target is None:
             message = f"{name} has no earlier champion to go back to"
-            raise ConfigError(message, hint="`holdtrue status` lists the versions")
+            raise ConfigError(message, hint="there is one from the second promotion on")
         if target == champion.version.number:
             message = f"version {target} of {name} is the champion already"
             raise ConfigError(message)
