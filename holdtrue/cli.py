@@ -256,6 +256,8 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
         )
         _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
         _say(f"  {champion.reason}")
+    if found.refused is not None:
+        _say(f"refused: version {found.versions}: {found.refused}")
     if decision is None:
         _say("monitor: no check yet")
     else:

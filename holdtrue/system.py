@@ -89,6 +89,8 @@ class Status(Reference):
     endpoint: str | None
     champion: ChampionStatus | None
     versions: int
+    refused: str | None
+    """Why the gates refused the newest version; None where they did not."""
     last_decision: DecisionStatus | None
     as_of: datetime | None
     """Moment of the last run."""
@@ -271,8 +273,8 @@ class System:
         """Have what a step needs, if it is not done yet: Ray for those that use it.
 
         Ray and Serve take long to start, so that begins beside the first step after the
-        extraction, which refuses data that nothing can be learnt from. Where the run fails or is
-        stopped, and nothing was up before, nothing is left behind.
+        extraction, which refuses data that nothing can be learnt from. Where the run fails, is
+        stopped or has nothing to serve, and nothing was up before, nothing is left behind.
 
         Args:
             session: What begins here ends with it.
@@ -309,7 +311,8 @@ class System:
         starting = Thread(target=start, daemon=True)
 
         def clean(kind: type[BaseException] | None, *_: object) -> None:
-            if kind is not None and not before.processes:
+            served = kind is None and self.registry.champion(self.declaration.name) is not None
+            if not served and not before.processes:
                 starting.join()
                 stack.down()
 
@@ -332,7 +335,7 @@ class System:
         from holdtrue.serving import Endpoint
 
         name, registry, stack = self.declaration.name, self.registry, self.stack.state()
-        champion = registry.champion(name)
+        champion, versions = registry.champion(name), registry.versions(name)
         reports = registry.drift_reports(name)
         url = endpoint_url(self.declaration)
         with Endpoint(url) as endpoint:
@@ -354,7 +357,8 @@ class System:
                 metrics={key: value.value for key, value in champion.version.metrics.items()},
                 reason=champion.reason,
             ),
-            versions=len(registry.versions(name)),
+            versions=len(versions),
+            refused=versions[-1].reason if versions and not versions[-1].passed else None,
             last_decision=None
             if not reports
             else DecisionStatus(
