@@ -14,7 +14,7 @@ ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	if $$name -c '$(ASK)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help install demo down test test-unit check format lock schema bench-loop build clean
+.PHONY: help install demo down test test-unit check format lock schema bench-loop bench-tune build clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ schema: install ## Write docs/declaration.schema.json
 
 bench-loop: install ## Measure apply on the flights, step by step
 	@$(BIN)/python -m benchmarks.loop
+
+bench-tune: install ## Measure searches, ours and those of others (ARGS="--part real", --resume, --quick)
+	@$(BIN)/python -m benchmarks.tune $(ARGS)
 
 build: install ## Build the wheel and the sdist into dist/
 	@$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist

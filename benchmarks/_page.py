@@ -61,7 +61,7 @@ def _targets(found: dict[str, Any]) -> str:
         ),
     ]
     cells = [(what, aim, got, "met" if met else "**missed**") for what, aim, got, met in rows]
-    return "## Targets\n\n" + _table(("what", "target", "measured", ""), cells)
+    return "## Targets\n\n" + table(("what", "target", "measured", ""), cells)
 
 
 def _first(found: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _first(found: dict[str, Any]) -> str:
         (step, f"{seconds:.2f}", f"{flow['steps'][step]:.2f}")
         for step, seconds in first["steps"].items()
     ]
-    steps = _table(("step", "in process, s", "as a Prefect flow, s"), cells)
+    steps = table(("step", "in process, s", "as a Prefect flow, s"), cells)
     work = [
         (name, f"{seconds:.1f}", f"{flow['work'][name]:.1f}")
         for name, seconds in first["work"].items()
@@ -87,7 +87,7 @@ def _first(found: dict[str, Any]) -> str:
         ),
         ("**wall time**", f"**{first['seconds']:.1f}**", f"**{flow['seconds']:.1f}**"),
     ]
-    account = _table(("part", "in process, s", "as a Prefect flow, s"), [*work, *rest, *sums])
+    account = table(("part", "in process, s", "as a Prefect flow, s"), [*work, *rest, *sums])
     rounds = ", ".join(f"{seconds:.1f}" for seconds in [*first["rounds"], *flow["rounds"]])
     return (
         f"## First `apply`, from an empty store to an answering endpoint\n\n{steps}\n"
@@ -130,15 +130,16 @@ def _memory(found: dict[str, Any]) -> str:
     slope = (large["peak_bytes"] - small["peak_bytes"]) / (
         large["data_bytes"] - small["data_bytes"]
     )
-    table = _table(("of the window", "rows", "data in memory, MB", "peak of the driver, MB"), cells)
+    shown = table(("of the window", "rows", "data in memory, MB", "peak of the driver, MB"), cells)
     return (
         f"## Memory of the driver\n\nResident memory of the process of `apply`, without the "
-        f"processes of Ray.\n\n{table}\nA byte of data more takes {slope:.1f} bytes in the driver. "
+        f"processes of Ray.\n\n{shown}\nA byte of data more takes {slope:.1f} bytes in the driver. "
         "The constant part is the libraries and the source function, which holds all flights of "
         "the year whatever the window is.\n"
     )
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -21,7 +21,8 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame) -> pd.DataFrame:
         rows: shape (n_rows, any): with at least the feature columns.
 
     Returns:
-        The rows with ``prediction`` and, for classification, ``probability_<class>``.
+        The rows with ``prediction`` and, for classification, ``probability_<class>``; where an
+        interval is declared, with ``interval_low`` and ``interval_high``.
 
     Raises:
         DataError: There are no rows, or a feature column is missing or of the wrong kind.
@@ -43,8 +44,11 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame) -> pd.DataFrame:
     result = rows.reset_index(drop=True).copy()
     if signature.classes is None:
         result["prediction"] = answers
+        ends = model.answering.intervals(answers)
+        if ends is not None:
+            result["interval_low"], result["interval_high"] = ends.T
         return result
-    result["prediction"] = np.asarray(signature.classes)[answers.argmax(axis=1)]
+    result["prediction"] = np.asarray(signature.classes)[model.answering.decide(answers)]
     for index, name in enumerate(signature.classes):
         result[f"probability_{name}"] = answers[:, index]
     return result

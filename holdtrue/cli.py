@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -16,6 +17,8 @@ from holdtrue import __version__
 from holdtrue.errors import ConfigError, HoldtrueError, StackError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from holdtrue.stack import Stack
     from holdtrue.system import System
 
@@ -235,6 +238,121 @@ def _run_flow(system: System, flow: str, **options: Any) -> None:
     )
     if code != 0:
         raise SystemExit(code)
+
+
+@app.command()
+def tune(
+    file: DeclarationFile,
+    trials: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings to try: 60 in all, or +20 more than there are.",
+            show_default="tune.trials",
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="The search ends after this, such as 10m.", show_default="tune.timeout"),
+    ] = None,
+    as_of: AsOf = None,
+    in_process: Here = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search the best setting: run the steps up to tune, and say how the search went.
+
+    A search that was stopped goes on where it was. With --trials or --timeout it runs in this
+    process.
+    """
+    from holdtrue.declaration import format_duration
+    from holdtrue.progress import Silent, Terminal
+    from holdtrue.reports import tuning_text
+
+    system = _system(file)
+    limit = None if timeout is None else _duration("--timeout", timeout)
+    if (
+        (trials, limit) == (None, None)
+        and not in_process
+        and _prefect_known(system)
+        and any(p.runs for p in _plan(system, as_of, False, "tune"))
+    ):
+        _run_flow(system, "train", as_of=as_of, until="tune")
+    reporter = Silent() if as_json else Terminal()
+    study = system.tune(trials=trials, timeout=limit, as_of=as_of, reporter=reporter)
+    if as_json:
+        _json(study.model_dump(mode="json"))
+        return
+    _say(tuning_text(study))
+    log = system.store.path(study.log)
+    _say(f"Log: {log}")
+    _say(f"To look at it: optuna-dashboard {shlex.quote(str(log))}")
+    kept = [] if trials is None else [f"trials: {len(study.trials)}"]
+    kept += [] if limit is None else [f"timeout: {format_duration(limit)}"]
+    if kept:
+        _say(f"To keep this, write into {file}: tune: {{..., {', '.join(kept)}}}")
+
+
+def _duration(flag: str, text: str) -> timedelta:
+    from holdtrue.declaration import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as err:
+        message = f"{flag} {text}: {err}"
+        raise ConfigError(message) from None
+
+
+study_app = typer.Typer(
+    no_args_is_help=True, help="Take a study to another Optuna storage, or bring one from there."
+)
+app.add_typer(study_app, name="study")
+
+Storage = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORAGE",
+        help="Such as sqlite:///studies.db or postgresql://..., or an Optuna journal file.",
+        show_default=False,
+    ),
+]
+
+
+@study_app.command("export")
+def export_(
+    file: DeclarationFile,
+    storage: Storage,
+    study: Annotated[
+        str | None, typer.Option(help="What to call it there.", show_default="its own name")
+    ] = None,
+) -> None:
+    """Copy the last study of a system into an Optuna storage."""
+    from holdtrue.tuning._exchange import export_study
+
+    name = export_study(_system(file).study_log(), storage, study)
+    _say(f"exported the study {name}")
+
+
+@study_app.command("import")
+def import_(
+    file: DeclarationFile,
+    storage: Storage,
+    study: Annotated[
+        str | None, typer.Option(help="Its name there.", show_default="the only one")
+    ] = None,
+) -> None:
+    """Bring in an Optuna study of your own: the next search begins with the best of it.
+
+    Its parameters must be called as in the declaration; with several candidates as in an exported
+    study, with the candidate's path before them.
+    """
+    from holdtrue.tuning._exchange import import_study
+
+    system = _system(file)
+    brought = import_study(system.store, system.declaration, storage, study)
+    _say(f"imported {brought.trials:,} trials into {brought.path}")
+    for note in brought.notes:
+        _say(f"  {note}")
+    if not system.declaration.tune.warm_start:
+        _say("The declaration says tune.warm_start: no, so the next search will not use them.")
 
 
 @app.command()

@@ -116,22 +116,42 @@ class Split(Reference):
     """For classification, by class: share of it in the training and in the test rows."""
 
 
+Origin = Literal["sampler", "champion", "earlier", "default"]
+
+
 class Trial(Reference):
     """One setting that was tried."""
 
     number: int
     candidate: str
-    """Import path of the estimator."""
+    """Label of the candidate: the import path of its estimator, numbered where it occurs twice."""
     params: dict[str, Any]
-    state: Literal["complete", "failed"]
+    """The searched arguments."""
+    state: Literal["complete", "pruned", "failed"]
+    """``pruned``: ended early because it was worse than others."""
     value: float | None
-    """Mean of the metric over the folds."""
+    """Mean of the metric over the folds; of a pruned trial the last one that it reported."""
     fold_values: tuple[float, ...] = ()
+    """The metric on each fold; as many as were finished."""
+    reports: tuple[tuple[int, float], ...] = ()
+    """(step, value) on the way: boosting rounds or folds that were done, and the metric then."""
+    ladder: Literal["rounds", "folds", "steps"] | None = None
+    """What the steps of its reports count; None where it made none."""
+    share: float = 1.0
+    """Share of its work that was done, 0..1."""
     seconds: float
+    """Wall time in its worker."""
+    cpu_seconds: float = 0.0
+    """CPU time of its worker."""
     reason: str | None = None
     """Why it failed."""
-    warm: bool = False
-    """Whether the setting comes from an earlier study."""
+    origin: Origin = "sampler"
+    """Where the setting comes from; ``default``: the middle of a candidate's space."""
+
+    @property
+    def saved_cpu_seconds(self) -> float:
+        """CPU time that ending it early saved, taken as proportional to the work left undone."""
+        return self.cpu_seconds * (1 / self.share - 1) if 0 < self.share < 1 else 0.0
 
 
 class Study(Reference):
@@ -140,18 +160,37 @@ class Study(Reference):
     metric: str
     direction: Literal["higher", "lower"]
     trials: tuple[Trial, ...]
+    """Finished ones, by number."""
     best: int
     """Number of the best trial."""
     folds: int
     sample_rows: int
     """Training rows that trials saw."""
     seconds: float
+    """Wall time of the search, over all runs that it took."""
     workers: int
+    """Trials at a time."""
+    log: str
+    """The study as an Optuna journal file, relative to the store."""
+    stopped: str
+    """What ended the search, in words."""
+    sampler: str = "tpe"
+    pruner: str | None = None
+    """Name of the rule; None where no trial was ended early."""
+    seed: int = 0
+    deterministic: bool = False
+    notes: tuple[str, ...] = ()
+    """What a reader should know: settings of earlier studies that were clipped or dropped, say."""
 
     @property
     def best_trial(self) -> Trial:
         """The trial whose setting is refitted."""
         return next(trial for trial in self.trials if trial.number == self.best)
+
+    @property
+    def saved_cpu_seconds(self) -> float:
+        """CPU time that ending trials early saved."""
+        return sum(trial.saved_cpu_seconds for trial in self.trials if trial.state == "pruned")
 
 
 class ModelRef(Reference):
@@ -163,6 +202,10 @@ class ModelRef(Reference):
     """Digest of the bundle's manifest."""
     estimator: str
     params: dict[str, Any]
+    rows: int
+    """Training rows that it has learnt from."""
+    shards: int = 1
+    """Processes that trained together, each on a part of the rows."""
     seconds: float
     """Wall time of the fit."""
 
@@ -205,11 +248,55 @@ class Curves(Reference):
     precision_recall: tuple[tuple[float, float], ...] = ()
     """(recall, precision), binary tasks."""
     calibration: tuple[tuple[float, float, int], ...] = ()
-    """(mean predicted probability, observed share, rows) by tenth of the rows, binary tasks."""
+    """(mean predicted probability, observed share, rows) by tenth of the rows, classification; of
+    more than two classes all, each against the rest."""
     confusion: tuple[tuple[int, ...], ...] = ()
     """Rows: true class, columns: most probable class; classification."""
     residuals: tuple[tuple[float, float], ...] = ()
     """(predicted, true) of at most 1,000 rows, regression."""
+
+
+class Calibrated(Reference):
+    """What calibration does to the probabilities of unseen rows."""
+
+    method: Literal["isotonic", "sigmoid"]
+    rows: int
+    """Training rows that it was learnt on."""
+    before: dict[str, float]
+    """log_loss, brier, and calibration_error: mean distance of predicted and observed share."""
+    after: dict[str, float]
+    curve: tuple[tuple[float, float, int], ...]
+    """As the curve of calibration, before it."""
+
+
+class Decisions(Reference):
+    """What the answered classes cost on unseen rows, by the declared costs."""
+
+    costs: tuple[tuple[float, ...], ...]
+    """By true class, then decided class."""
+    threshold: float | None
+    """Above which probability the second of two classes is answered."""
+    cost: Estimate
+    """Mean of a row."""
+    most_probable: Estimate
+    """The same of answering the most probable class."""
+    gain: Estimate
+    """How much less a row costs than by the most probable class."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: true class, columns: decided class."""
+
+
+class Coverage(Reference):
+    """How often the truth of unseen rows is in the answered interval."""
+
+    share: float
+    """How often was declared, 0..1."""
+    covered: Estimate
+    below: float
+    """Share of rows whose truth is below the interval."""
+    above: float
+    width: float
+    """Mean width, in the unit of the target."""
 
 
 class Evaluation(Reference):
@@ -231,6 +318,9 @@ class Evaluation(Reference):
     curves: Curves = Curves()
     importance: dict[str, float] = {}
     """By feature, most important first: how much the metric worsens when it is shuffled."""
+    calibrated: Calibrated | None = None
+    decisions: Decisions | None = None
+    coverage: Coverage | None = None
 
 
 class Judgement(Reference):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, ExitStack, suppress
+from copy import copy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
 from holdtrue.errors import ConfigError, HoldtrueError, StackError
-from holdtrue.references import DriftReport, Reference, Release, Version
+from holdtrue.references import DriftReport, Reference, Release, Study, Version
 from holdtrue.store import Store, alone, find_project
 
 if TYPE_CHECKING:
@@ -176,7 +178,9 @@ class System:
         return declared or datetime.now(UTC).replace(microsecond=0)
 
     def check(self) -> None:
-        """Refuse what can be refused before any work: source, estimators, store, Ray's address.
+        """Refuse what can be refused before any work.
+
+        That is the source, estimators, the store, Ray's address, trials that no node can hold.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
@@ -185,24 +189,34 @@ class System:
         from holdtrue.data import fingerprint, import_from
         from holdtrue.mirror import check_installed
         from holdtrue.models import check_candidate
-        from holdtrue.stack import check_answers
+        from holdtrue.stack import check_answers, check_trial_fits
+        from holdtrue.tuning import check_sampler
 
         if self.declaration.track.mlflow is not None:
             check_installed()
         fingerprint(self.declaration.data, self.project)
         for candidate in self.declaration.model.candidates:
             import_from(self.project, candidate.estimator, "estimator")
-            check_candidate(candidate, self.declaration.task)
+            check_candidate(candidate, self.declaration.task, self.declaration.model)
         self.store.check()
         if self.declaration.ray.address is not None:
             check_answers(self.declaration.ray.address)
+        check_sampler(self.declaration.tune.sampler)
+        check_trial_fits(self.declaration, self.stack)
 
     def plan(
         self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None
     ) -> list[Planned]:
-        """Say which steps `apply` would run, with the reason for each. Changes nothing."""
-        from holdtrue.plan import make_plan
+        """Say which steps `apply` would run, with the reason for each. Changes nothing.
 
+        Raises:
+            ConfigError: A trial asks for more than any node has.
+            StackError: The cluster that would be asked about that does not answer.
+        """
+        from holdtrue.plan import make_plan
+        from holdtrue.stack import check_trial_fits
+
+        check_trial_fits(self.declaration, self.stack)
         return make_plan(self.context(as_of=as_of, refresh=refresh), until)
 
     def apply(
@@ -242,6 +256,74 @@ class System:
                 self.ready(session, runner, step, until)
                 finished.append(runner.perform(step.name))
         return summarise(context, finished)
+
+    def tune(
+        self,
+        *,
+        trials: str | None = None,
+        timeout: timedelta | None = None,
+        as_of: datetime | None = None,
+        refresh: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Study:
+        """Run the steps up to the search, in this process, and give the study.
+
+        A study that is not finished goes on where it stopped; a finished one goes on where more
+        trials are asked for.
+
+        Args:
+            trials: How many in all (``60``), or how many more than there are (``+20``);
+                ``tune.trials`` where left out.
+            timeout: ``tune.timeout`` where left out.
+            as_of: As for `apply`.
+            refresh: As for `apply`.
+            reporter: Shows progress.
+
+        Raises:
+            ConfigError: `trials` is not a number of trials.
+            HoldtrueError: A step failed.
+        """
+        limits: dict[str, Any] = {}
+        if trials is not None:
+            limits["trials"] = self._trials(trials)
+        if timeout is not None:
+            limits["timeout"] = timeout
+        system = copy(self)
+        declared = self.declaration
+        tune = declared.tune.model_copy(update=limits)
+        system.declaration = declared.model_copy(update={"tune": tune})
+        done = system.apply(as_of=as_of, refresh=refresh, until="tune", reporter=reporter)
+        return Study.model_validate(done.steps[-1].output)
+
+    def _trials(self, text: str) -> int:
+        """Read ``60`` or ``+20``."""
+        number = int(text) if re.fullmatch(r"\+?[0-9]{1,7}", text) else 0
+        if number < 1:
+            message = f"--trials {text}: expected a number of trials such as 60, or +20 for 20 more"
+            raise ConfigError(message)
+        if not text.startswith("+"):
+            return number
+        study = self.study()
+        return number + (self.declaration.tune.trials if study is None else len(study.trials))
+
+    def study(self) -> Study | None:
+        """The last search that was finished; None where there is none."""
+        from holdtrue.plan import Journal
+
+        record = Journal(self.store, self.declaration.name).last("tune")
+        return None if record is None else Study.model_validate(record.output)
+
+    def study_log(self) -> Path:
+        """The last search as an Optuna journal file.
+
+        Raises:
+            ConfigError: There is none yet.
+        """
+        study = self.study()
+        if study is None:
+            message = f"{self.declaration.name} has no finished search yet"
+            raise ConfigError(message, hint="run `holdtrue tune` or `holdtrue apply` first")
+        return self.store.path(study.log)
 
     def prepare(self, context: Context, until: str | None = None) -> None:
         """Make the checks of `check`, and see that port and store can be had.

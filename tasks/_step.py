@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -10,7 +11,7 @@ from prefect.states import Completed
 
 from holdtrue.errors import Retryable
 from holdtrue.plan import Runner, report_markdown
-from holdtrue.progress import Terminal
+from tasks._progress import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,8 @@ OPTIONS: dict[str, Any] = {
 
 def perform(run: Run, step: str, inputs: Mapping[str, Reference]) -> Any:
     """Do a step and publish its report; a step that was found is shown as Cached."""
-    context = run.context(Terminal())
+    context = run.context()
+    context = replace(context, reporter=Shown(context.system))
     runner = Runner(context)
     done = runner.perform(step, inputs)
     publish(context.system, step, report_markdown(context.declaration, step, runner.output))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from holdtrue.declaration._draft import draft
 from holdtrue.declaration._loader import load, parse
 from holdtrue.declaration._models import (
-    DEFAULT_METRICS,
-    METRICS,
     Bounds,
-    Candidate,
     ColumnContract,
     Contract,
     Data,
@@ -16,28 +13,35 @@ from holdtrue.declaration._models import (
     Evaluate,
     Features,
     Gate,
-    Metric,
-    Model,
     Monitor,
     Performance,
-    Range,
     Ray,
     Replicas,
     Retrain,
-    Section,
     Serve,
     Source,
-    Tune,
 )
 from holdtrue.declaration._schema import json_schema, write_schema
+from holdtrue.declaration._search import Candidate, Model, Pruner, Range, Stop, Tune
+from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Section
+from holdtrue.declaration._spans import (
+    combinations,
+    is_active,
+    ordered,
+    unfit_conditions,
+    values_of,
+)
 from holdtrue.declaration._values import (
     Duration,
     Rate,
     Share,
+    Size,
     format_duration,
     format_share,
+    format_size,
     parse_duration,
     parse_share,
+    parse_size,
 )
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Performance",
+    "Pruner",
     "Range",
     "Rate",
     "Ray",
@@ -65,15 +70,24 @@ __all__ = [
     "Section",
     "Serve",
     "Share",
+    "Size",
     "Source",
+    "Stop",
     "Tune",
+    "combinations",
     "draft",
     "format_duration",
     "format_share",
+    "format_size",
+    "is_active",
     "json_schema",
     "load",
+    "ordered",
     "parse",
     "parse_duration",
     "parse_share",
+    "parse_size",
+    "unfit_conditions",
+    "values_of",
     "write_schema",
 ]

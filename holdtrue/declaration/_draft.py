@@ -250,7 +250,7 @@ def _tail(goal: pd.Series, classes: int | None, columns: _Columns) -> list[str]:
     slices = ", ".join(_word(column) for column in columns.slices[:2])
     return [
         "",
-        "model:",
+        "model:  # or, for the built-in candidates and spaces: `model: auto`",
         "  candidates:  # any scikit-learn compatible estimator by its import path",
         f"    - estimator: {boosted}",
         "      space:",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from holdtrue.declaration._auto import expand
 from holdtrue.declaration._mistakes import from_pydantic
 from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._yaml import SURROGATE, Document, Mark, Path, Problem, read, spell
@@ -79,7 +80,8 @@ def parse(text: str, source: str = "<text>") -> Declaration:
         expected = "expected a mapping such as `name: flights`"
         raise _refusal(source, document, [Problem(Mark(1, 1), (), "not a mapping", expected)])
     secrets: dict[str, str] = {}
-    value = _resolve(document.value, (), document, secrets)
+    value, unknown = expand(_resolve(document.value, (), document, secrets))
+    problems.extend(unknown)
     try:
         # JSON, because strict validation takes lists for tuples there; strict, so that "yes" is no
         # boolean and true is no number.

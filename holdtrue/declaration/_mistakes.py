@@ -95,7 +95,7 @@ def _problems(path: Path, details: list[ErrorDetails], document: Document) -> li
             text = f"expected {path[-1] + 1} or more in the list"
             return [Problem(None, path[:-1], text, f"got {path[-1]}")]
         return [Problem(None, path, "missing key", _description(path))]
-    if kind == "literal_error":
+    if all(detail["type"] == "literal_error" for detail in details):
         allowed = re.findall("'([^']*)'", first["ctx"]["expected"])
         text = f"expected one of: {', '.join(allowed)}"
         return [Problem(None, path, text, f"{nearest(value, allowed)}got: {_show(value)}")]
@@ -113,6 +113,8 @@ def _expected(detail: ErrorDetails) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "")
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], f"text like {context['pattern']}")
     if kind in _TYPES:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -16,30 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from holdtrue.declaration._values import Duration, Rate, Share
+from holdtrue.declaration._search import Model, Tune
+from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, ImportPath, Metric, Or, Section
+from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
+from holdtrue.declaration._values import Duration, Rate, Share, Size
 
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
-
-# Every metric with the direction in which it is better and the tasks it fits.
-METRICS: dict[str, tuple[Literal["higher", "lower"], frozenset[str]]] = {
-    "roc_auc": ("higher", frozenset({"classification"})),
-    "average_precision": ("higher", frozenset({"classification"})),
-    "accuracy": ("higher", frozenset({"classification"})),
-    "f1": ("higher", frozenset({"classification"})),
-    "log_loss": ("lower", frozenset({"classification"})),
-    "brier": ("lower", frozenset({"classification"})),
-    "rmse": ("lower", frozenset({"regression"})),
-    "mae": ("lower", frozenset({"regression"})),
-    "r2": ("higher", frozenset({"regression"})),
-}
-Metric = Literal[
-    "roc_auc", "average_precision", "accuracy", "f1", "log_loss", "brier", "rmse", "mae", "r2"
-]
-DEFAULT_METRICS: dict[str, tuple[Metric, ...]] = {
-    "classification": ("roc_auc", "log_loss", "brier"),
-    "regression": ("rmse", "mae", "r2"),
-}
 
 
 def _utc(value: Any) -> datetime:
@@ -59,12 +40,6 @@ Moment = Annotated[
     BeforeValidator(_utc),
     WithJsonSchema({"type": "string", "examples": ["2013-07-01", "2013-07-01T12:00:00Z"]}),
 ]
-
-
-class Section(BaseModel):
-    """A part of a declaration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Source(Section):
@@ -123,7 +98,7 @@ class Contract(Section):
 
     rows: Bounds = Bounds(min=1)
     """How many rows a snapshot must have."""
-    columns: dict[str, ColumnContract] = {}
+    columns: dict[str, ColumnContract] = Field(default={})
     """Rules by column."""
     quarantine: Share = 0.01
     """Largest acceptable share of rows that break a rule; they are set aside, with the reason."""
@@ -183,87 +158,6 @@ class Features(Section):
             message = f"both numeric and categorical: {', '.join(twice)}"
             raise ValueError(message)
         return self
-
-
-# Named here because the fields of Range, `int` and `float`, hide the types inside the class.
-_Scalar = str | int | float | bool | None
-_Whole = tuple[int, int]
-_Real = tuple[float, float]
-
-
-class Range(Section):
-    """The values that one parameter may take: exactly one of the keys int, float and choice."""
-
-    int: _Whole | None = None
-    """Whole numbers from the first to the second, both included."""
-    float: _Real | None = None
-    """Numbers from the first to the second."""
-    choice: tuple[_Scalar, ...] | None = Field(default=None, min_length=1)
-    """One of these."""
-    log: bool = False
-    """Search on a logarithmic scale; the values must be greater than 0."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        given = [key for key in ("int", "float", "choice") if getattr(self, key) is not None]
-        if len(given) != 1:
-            message = "expected exactly one of: int, float, choice"
-            raise ValueError(message)
-        bounds = self.int or self.float
-        if bounds is None:
-            if self.log:
-                message = "log needs int or float"
-                raise ValueError(message)
-        elif bounds[0] > bounds[1]:
-            message = f"low ({bounds[0]:g}) is greater than high ({bounds[1]:g})"
-            raise ValueError(message)
-        elif self.log and bounds[0] <= 0:
-            message = f"log needs values greater than 0, low is {bounds[0]:g}"
-            raise ValueError(message)
-        return self
-
-
-class Candidate(Section):
-    """One kind of model that may win."""
-
-    estimator: ImportPath
-    """Import path of a scikit-learn compatible estimator class."""
-    params: dict[str, Any] = {}
-    """Constant arguments of the estimator."""
-    space: dict[str, Range] = {}
-    """Arguments that are searched for."""
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> Self:
-        twice = sorted(set(self.params) & set(self.space))
-        if twice:
-            message = f"both in params and in space: {', '.join(twice)}"
-            raise ValueError(message)
-        return self
-
-
-class Model(Section):
-    """What is searched."""
-
-    candidates: tuple[Candidate, ...] = Field(min_length=1)
-    """The kinds of model that may win."""
-
-
-class Tune(Section):
-    """How it is searched."""
-
-    metric: Metric
-    """What is optimised, as the mean over the folds."""
-    trials: PositiveInt = 20
-    """How many settings are tried, over all candidates."""
-    timeout: Duration = timedelta(minutes=30)
-    """Start no new trial after this."""
-    folds: int = Field(default=3, ge=2, le=20)
-    """In how many parts the training rows are cut; in order of time where there is one."""
-    sample: Share = 1.0
-    """Share of the training rows that trials see; the final fit sees all."""
-    warm_start: bool = True
-    """Begin with the best settings of this system's earlier studies."""
 
 
 class Evaluate(Section):
@@ -393,6 +287,8 @@ class Ray(Section):
 
     address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+:\d+$")
     """Host and port of a running Ray cluster; one on this machine is started where left out."""
+    memory: Size | None = None
+    """Training rows that need more than this in one process are trained on in parts, by several."""
 
 
 class Track(Section):
@@ -400,6 +296,16 @@ class Track(Section):
 
     mlflow: str | None = Field(default=None, pattern=r"^(sqlite:///[^?]+|https?://\S+)$")
     """An MLflow that mirrors the registry: ``sqlite:///mlflow.db`` or the URL of a server."""
+
+
+# Parts of `model` that fit only one task.
+_ONLY_FOR = {
+    "calibrate": "classification",
+    "class_weight": "classification",
+    "costs": "classification",
+    "loss": "regression",
+    "interval": "regression",
+}
 
 
 class Declaration(Section):
@@ -415,8 +321,8 @@ class Declaration(Section):
     """What the model learns from."""
     features: Features = Features()
     """Which columns the model sees."""
-    model: Model
-    """What is searched."""
+    model: Annotated[Model, Or(("auto",))]
+    """What is searched. ``auto``: the built-in candidates with their spaces."""
     tune: Tune
     """How it is searched."""
     evaluate: Evaluate = Evaluate()
@@ -462,6 +368,12 @@ class Declaration(Section):
                 )
             elif self.data.window is not None and self.evaluate.test >= self.data.window:
                 problems.append("evaluate.test: must be shorter than data.window")
+        problems.extend(
+            f"model.{key}: needs task: {task}, not {self.task}"
+            for key, task in _ONLY_FOR.items()
+            if self.task != task and getattr(self.model, key)
+        )
+        problems += self._unfit_spaces()
         used = {*self.features.numeric, *self.features.categorical}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
@@ -470,6 +382,46 @@ class Declaration(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _unfit_spaces(self) -> list[str]:
+        """What is wrong with the spaces, by themselves and for the sampler."""
+        candidates, sampler = self.model.candidates, self.tune.sampler
+        problems = [
+            f"model.candidates[{i}].space.{name}.when: {text}"
+            for i, candidate in enumerate(candidates)
+            for name, text in unfit_conditions(candidate.space)
+        ]
+        if problems:
+            return problems
+        spans = [span for candidate in candidates for span in candidate.space.values()]
+        if sampler in {"cmaes", "gp"}:
+            reason = None
+            if len(candidates) > 1:
+                reason = f"a single candidate, there are {len(candidates)}"
+            elif any(span.choice is not None or span.when for span in spans):
+                reason = "numbers only: no choice, no when"
+            if reason is not None:
+                problems.append(f"tune.sampler: {sampler} needs {reason}; use tpe")
+        if sampler == "grid":
+            problems += self._unfit_grid()
+        return problems
+
+    def _unfit_grid(self) -> list[str]:
+        problems = [
+            f"model.candidates[{i}].space.{name}: sampler grid needs a step here, or a choice"
+            for i, candidate in enumerate(self.model.candidates)
+            for name, span in candidate.space.items()
+            if values_of(span) is None
+        ]
+        if problems:
+            return problems
+        every = itertools.chain.from_iterable(combinations(c.space) for c in self.model.candidates)
+        if sum(1 for _ in itertools.islice(every, self.tune.trials + 1)) > self.tune.trials:
+            problems.append(
+                f"tune.trials: sampler grid has more than {self.tune.trials} combinations; "
+                "raise it, take larger steps, or use random"
+            )
+        return problems
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

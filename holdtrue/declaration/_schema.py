@@ -27,6 +27,9 @@ class _Generator(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a declaration, every field with its description."""
     schema = Declaration.model_json_schema(schema_generator=_Generator)
+    # These are filled in while reading.
+    schema["required"].remove("tune")
+    del schema["$defs"]["Tune"]["required"]
     return {"$schema": _Generator.schema_dialect, **schema}
 
 

@@ -1,4 +1,4 @@
-"""Values with a unit: durations (``10m``), shares (``5%``) and rates (``1 per 30d``)."""
+"""Values with a unit: durations (``10m``), shares (``5%``), rates (``1 per 30d``), ``4GB``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from pydantic_core import core_schema
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _RATE = re.compile(r"(\d+)\s+per\s+(.+)")
+_UNITS_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)")
 _LONGEST = timedelta(days=36_525)
 
 DURATION_PATTERN = r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$"
 SHARE_PATTERN = r"^\s*\d+(\.\d+)?\s*%\s*$"
 RATE_PATTERN = r"^\s*\d+\s+per\s+(\d+(\.\d+)?\s*[smhdw]\s*)+$"
+SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*(KB|MB|GB|TB)\s*$"
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -80,6 +83,28 @@ def format_share(value: float) -> str:
     return f"{value * 100:g}%"
 
 
+def parse_size(value: Any) -> int:
+    """Read ``500MB`` or ``4GB`` as bytes; a thousand each.
+
+    Raises:
+        ValueError: It is not a size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    size = round(float(match[1]) * _UNITS_BYTES[match[2]]) if match else 0
+    if size < 1:
+        message = "expected a size such as 500MB or 4GB"
+        raise ValueError(message)
+    return size
+
+
+def format_size(value: int) -> str:
+    """Write bytes the way they are declared: 4,000,000,000 is ``4GB``."""
+    unit = next((u for u in ("TB", "GB", "MB") if value >= _UNITS_BYTES[u]), "KB")
+    return f"{value / _UNITS_BYTES[unit]:.15g}{unit}"
+
+
 @dataclass(frozen=True)
 class Rate:
     """How often something may happen: ``count`` times in every ``per``."""
@@ -137,4 +162,10 @@ Share = Annotated[
             "examples": ["5%"],
         }
     ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["4GB"]}),
 ]

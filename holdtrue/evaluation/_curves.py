@@ -31,18 +31,26 @@ def curves(target: Target, scores: Floats, classes: tuple[str, ...] | None, *, s
             generator = np.random.default_rng(seed)
             chosen = np.sort(generator.choice(len(target), _RESIDUALS, replace=False))
         return Curves(residuals=_pairs(scores[chosen], target[chosen]))
-    n = len(classes)
-    counts = np.bincount(target * n + scores.argmax(axis=1), minlength=n * n).reshape(n, n)
-    confusion = tuple(tuple(int(count) for count in row) for row in counts)
-    if n != 2 or not 0 < target.sum() < len(target):
-        return Curves(confusion=confusion)
+    taken = confusion(target, scores.argmax(axis=1), len(classes))
+    calibration = reliability(target, scores)
+    if len(classes) != 2 or not 0 < target.sum() < len(target):
+        return Curves(calibration=calibration, confusion=taken)
     roc, precision_recall = _rankings(target == 1, scores[:, 1])
     return Curves(
-        roc=roc,
-        precision_recall=precision_recall,
-        calibration=_calibration(target, scores[:, 1]),
-        confusion=confusion,
+        roc=roc, precision_recall=precision_recall, calibration=calibration, confusion=taken
     )
+
+
+def confusion(target: Target, decided: Target, n_classes: int) -> tuple[tuple[int, ...], ...]:
+    """Count rows by true class, then by decided class.
+
+    Args:
+        target: Shape (n_rows,), index of the true class.
+        decided: Shape (n_rows,), index of the decided class.
+        n_classes: How many there are.
+    """
+    counts = np.bincount(target * n_classes + decided, minlength=n_classes**2)
+    return tuple(tuple(int(count) for count in row) for row in counts.reshape(n_classes, n_classes))
 
 
 def _pairs(x: Floats, y: Floats) -> tuple[tuple[float, float], ...]:
@@ -63,9 +71,21 @@ def _rankings(
     return roc, _pairs(recall[shown], (hits / (last + 1))[shown])
 
 
-def _calibration(target: Target, scores: Floats) -> tuple[tuple[float, float, int], ...]:
-    order = np.argsort(scores, kind="stable")
+def reliability(target: Target, scores: Floats) -> tuple[tuple[float, float, int], ...]:
+    """Compare predicted probability and observed share, by tenths of the rows in their order.
+
+    Args:
+        target: Shape (n_rows,), index of the true class.
+        scores: Shape (n_rows, n_classes). Of two classes the second is looked at; of more all,
+            each against the rest, together.
+
+    Returns:
+        (mean predicted probability, observed share, rows) of each tenth.
+    """
+    if scores.shape[1] == 2:
+        given, hit = scores[:, 1], target == 1
+    else:
+        given, hit = scores.ravel(), (np.arange(scores.shape[1]) == target[:, None]).ravel()
+    order = np.argsort(given, kind="stable")
     parts = [part for part in np.array_split(order, _BINS) if len(part)]
-    return tuple(
-        (float(scores[part].mean()), float(target[part].mean()), len(part)) for part in parts
-    )
+    return tuple((float(given[part].mean()), float(hit[part].mean()), len(part)) for part in parts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from holdtrue.declaration._models import METRICS
+from holdtrue.declaration import METRICS
+from holdtrue.evaluation._answers import calibrated, coverage, decisions
 from holdtrue.evaluation._curves import curves
 from holdtrue.evaluation._intervals import difference, estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure_rows
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from holdtrue.evaluation._metrics import Floats, Target
+    from holdtrue.models import Answering
     from holdtrue.references import Difference, Estimate
 
 SLICE_ROWS = 50
@@ -40,10 +42,13 @@ def evaluate(
     train_target: npt.ArrayLike,
     champion: tuple[int, npt.ArrayLike] | None = None,
     importance: Mapping[str, float] | None = None,
+    answering: Answering | None = None,
+    raw: npt.ArrayLike | None = None,
 ) -> Evaluation:
     """Say how good a model is on rows that it has never seen.
 
-    A metric that is undefined for the rows (one class only, say) is left out.
+    A metric that is undefined for the rows (one class only, say) is left out. All metrics are of
+    the scores; accuracy and f1 are those of the most probable class, also where costs decide.
 
     Args:
         model_digest: Digest of the model's bundle.
@@ -58,6 +63,8 @@ def evaluate(
         train_target: Target of the training rows; from it comes the baseline.
         champion: Version that is served now and its scores on the same rows.
         importance: By feature.
+        answering: How the model's scores become answers.
+        raw: The scores before calibration; looked at where that is declared.
 
     Raises:
         ValueError: The arrays do not fit each other.
@@ -68,6 +75,7 @@ def evaluate(
     constant = rows._replace(scores=np.broadcast_to(share, rows.scores.shape))
     baseline = _estimates(metrics, constant, confidence)
     differences = {}
+    answers = {} if answering is None else _answers(rows, raw, answering, confidence)
     if champion is not None:
         served = rows._replace(scores=np.asarray(champion[1], dtype=np.float64))
         differences = _differences(metrics, rows, served, confidence)
@@ -86,6 +94,7 @@ def evaluate(
         differences=differences,
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
+        **answers,
     )
 
 
@@ -93,6 +102,18 @@ class _Rows(NamedTuple):
     target: Target
     scores: Floats
     classes: tuple[str, ...] | None
+
+
+def _answers(
+    rows: _Rows, raw: npt.ArrayLike | None, answering: Answering, confidence: float
+) -> dict[str, Any]:
+    if rows.classes is None:
+        return {"coverage": coverage(rows.target, rows.scores, answering, confidence)}
+    before = None if raw is None else np.asarray(raw, dtype=np.float64)
+    return {
+        "calibrated": calibrated(rows.target, before, rows.scores, rows.classes, answering),
+        "decisions": decisions(rows.target, rows.scores, answering, confidence),
+    }
 
 
 def _baseline(train_target: Target, classes: tuple[str, ...] | None) -> Floats:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdtrue.declaration._models import METRICS
+from holdtrue.declaration import METRICS
 from holdtrue.evaluation._metrics import UndefinedError, measure
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdtrue.evaluation._metrics import measure_rows
+from holdtrue.evaluation._metrics import Measured, measure_rows
 from holdtrue.references import Difference, Estimate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from holdtrue.evaluation._metrics import Floats, Measured
+    from holdtrue.evaluation._metrics import Floats
 
 # Metrics from 0 to 1 of which 1 is perfect.
 _SHARES = frozenset({"roc_auc", "average_precision", "accuracy", "f1"})
@@ -101,6 +101,39 @@ def difference(
         high=gain + reach,
         probability=probability,
     )
+
+
+def cost(costs: npt.NDArray[np.float64], confidence: float, *, signed: bool = False) -> Estimate:
+    """Mean cost of a row with its two-sided interval.
+
+    On the logarithmic scale as for losses; a normal one where some costs are negative.
+
+    Args:
+        costs: Shape (n_rows,).
+        confidence: Level of the interval, between 0 and 1.
+        signed: Whether it is a difference, which may be negative by nature.
+    """
+    value = float(costs.mean())
+    error, z = _standard_error(costs - value), _quantile(confidence)
+    if signed or costs.min() < 0:
+        return Estimate(value=value, low=value - z * error, high=value + z * error)
+    low, high = _on_log_scale(value, error, z)
+    return Estimate(value=value, low=low, high=high)
+
+
+def covered(inside: npt.NDArray[np.bool_], confidence: float) -> Estimate:
+    """Share of rows whose interval holds the truth, with Wilson's interval.
+
+    Args:
+        inside: Shape (n_rows,).
+        confidence: Level of the interval, between 0 and 1.
+    """
+    hits = inside.astype(np.float64)
+    value = float(hits.mean())
+    measured = Measured(value, hits - value, len(hits))
+    error = _standard_error(measured.influence)
+    low, high = _wilson(value, error, _quantile(confidence), measured)
+    return Estimate(value=value, low=low, high=high)
 
 
 def _quantile(confidence: float) -> float:

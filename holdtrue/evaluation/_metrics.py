@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.declaration._models import METRICS
+from holdtrue.declaration import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

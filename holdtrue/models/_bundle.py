@@ -14,6 +14,7 @@ import numpy as np
 
 from holdtrue import __version__
 from holdtrue.errors import ServingError, TrainingError
+from holdtrue.models._answering import Answering
 from holdtrue.models._estimator import construct
 from holdtrue.models._frame import from_rows
 from holdtrue.models._signature import Signature
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-FORMAT = 1
+FORMAT = 2
 SAMPLE_ROWS = 20
 MANIFEST = "manifest.json"
 FEATURES = "features.skops"
@@ -49,6 +50,7 @@ class Bundle:
     expected: np.ndarray
     """What the model answered for the sample when it was written."""
     pipeline: Pipeline
+    answering: Answering
 
     @classmethod
     def load(cls, path: Path, digest: str) -> Bundle:
@@ -77,6 +79,7 @@ class Bundle:
             sample=manifest["sample"],
             expected=np.array(manifest["expected"], dtype="float64"),
             pipeline=_load_pipeline(files, manifest),
+            answering=Answering.model_validate_json(json.dumps(manifest["answering"])),
         )
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -92,8 +95,12 @@ class Bundle:
 
         Returns:
             float64: shape (n_rows, n_classes), probabilities in the order of the signature's
-            classes; for regression shape (n_rows,).
+            classes, calibrated where that is declared; for regression shape (n_rows,).
         """
+        return self.answering.calibrated(self.raw(frame))
+
+    def raw(self, frame: pd.DataFrame) -> np.ndarray:
+        """Score a typed frame without calibration; shapes as for `predict`."""
         return scores(self.pipeline, self.signature, frame)
 
 
@@ -106,12 +113,25 @@ def read_signature(path: Path, digest: str) -> Signature:
     return Signature.model_validate(_read_manifest(path, digest)["signature"])
 
 
+def read_setting(path: Path, digest: str) -> tuple[str, dict[str, Any]]:
+    """Import path and arguments of a bundle's estimator, without loading the model.
+
+    Raises:
+        ServingError: The manifest is missing or is not what was written.
+    """
+    manifest = _read_manifest(path, digest)
+    return manifest["estimator"], manifest["params"]
+
+
 def _read_manifest(path: Path, digest: str) -> dict[str, Any]:
     content = _read(path / MANIFEST)
     if digest_of(content) != digest:
         message = f"{path / MANIFEST} is not the one that was registered"
         raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
     manifest: dict[str, Any] = json.loads(content)
+    if manifest["format"] != FORMAT:
+        message = f"{path / MANIFEST} has format {manifest['format']}, expected {FORMAT}"
+        raise ServingError(message, hint="train again with `holdtrue apply`")
     return manifest
 
 
@@ -130,6 +150,7 @@ def write_bundle(
     estimator: str,
     params: dict[str, Any],
     sample: list[dict[str, Any]],
+    answering: Answering | None = None,
 ) -> str:
     """Write a fitted pipeline; read it back and prove that it answers the same.
 
@@ -140,6 +161,7 @@ def write_bundle(
         estimator: Import path of the estimator's class.
         params: Its arguments.
         sample: Real rows as records.
+        answering: How its scores become answers; left out, they are the answers.
 
     Returns:
         Digest of the manifest.
@@ -147,7 +169,8 @@ def write_bundle(
     Raises:
         TrainingError: The estimator cannot be written without pickle, or does not come back equal.
     """
-    expected = scores(fitted, signature, from_rows(sample, signature))
+    answering = answering or Answering()
+    expected = answering.calibrated(scores(fitted, signature, from_rows(sample, signature)))
     files = {FEATURES: _dump_skops(fitted["features"])}
     model = fitted["model"]
     if _is_xgboost(estimator):
@@ -159,6 +182,7 @@ def write_bundle(
         "estimator": estimator,
         "params": params,
         "signature": signature.model_dump(mode="json"),
+        "answering": answering.model_dump(mode="json"),
         "sample": sample,
         "expected": expected.tolist(),
         "versions": {"holdtrue": __version__}

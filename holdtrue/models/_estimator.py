@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sklearn.pipeline import Pipeline
 
-    from holdtrue.declaration import Candidate
+    from holdtrue.declaration import Candidate, Model
     from holdtrue.models._signature import Signature
 
 # A category seen fewer times than this shares a column with the other rare ones.
@@ -41,8 +41,14 @@ def import_object(path: str, what: str) -> Any:
     return getattr(module, name)
 
 
-def check_candidate(candidate: Candidate, task: str) -> None:
+def check_candidate(candidate: Candidate, task: str, model: Model | None = None) -> None:
     """Refuse an estimator that is none, does not fit the task or does not have a parameter.
+
+    Args:
+        candidate: As declared.
+        task: ``classification`` or ``regression``.
+        model: What is declared of all candidates, to refuse weights or a loss that the estimator
+            does not take.
 
     Raises:
         ConfigError: With the estimator and what is wrong with it.
@@ -73,6 +79,19 @@ def check_candidate(candidate: Candidate, task: str) -> None:
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             message = f"estimator {candidate.estimator} has no parameter {name}"
             raise ConfigError(message, hint=hint)
+    if model is not None:
+        _check_training(candidate.estimator, estimator, model)
+
+
+def _check_training(path: str, estimator: Any, model: Model) -> None:
+    from sklearn.utils.validation import has_fit_parameter
+
+    from holdtrue.models._loss import loss_params
+
+    if model.class_weight is not None and not has_fit_parameter(estimator, "sample_weight"):
+        message = f"model.class_weight: estimator {path} takes no weights of rows"
+        raise ConfigError(message, hint="leave out model.class_weight, or that candidate")
+    loss_params(path, model.loss)
 
 
 def _parameters(estimator: Any) -> set[str] | None:

@@ -43,6 +43,16 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
+def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
+    """The target as class index (int64) or value (float64), shape (n_rows,)."""
+    column = frame[signature.target]
+    if signature.classes is None:
+        values: np.ndarray = column.to_numpy(dtype="float64")
+        return values
+    codes: np.ndarray = pd.Categorical(column, categories=list(signature.classes)).codes
+    return codes.astype("int64")
+
+
 def from_rows(rows: Sequence[Mapping[str, Any]], signature: Signature) -> pd.DataFrame:
     """Check records from outside and bring them into the form that pipelines are fitted on.
 

@@ -2,7 +2,7 @@
 
 from holdtrue.plan._context import Context
 from holdtrue.plan._journal import Journal
-from holdtrue.plan._model_steps import signature_of, target_of
+from holdtrue.plan._model_steps import signature_of
 from holdtrue.plan._plan import BY_NAME, STEPS, Done, Planned, Runner, make_plan, steps_until
 from holdtrue.plan._release_steps import not_served, serve_champion
 from holdtrue.plan._reports import report_markdown, write_front_page
@@ -23,6 +23,5 @@ __all__ = [
     "serve_champion",
     "signature_of",
     "steps_until",
-    "target_of",
     "write_front_page",
 ]

@@ -6,9 +6,12 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.models import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -29,9 +32,9 @@ def code_digest(rooms: tuple[str, ...]) -> str:
     return state.hexdigest()
 
 
-def digest(components: dict[str, Any]) -> str:
+def digest(components: Mapping[str, Any]) -> str:
     """Digest of everything that a step's result depends on, as JSON with sorted keys."""
-    return digest_of(json.dumps(components, sort_keys=True, default=str).encode())
+    return digest_of(json.dumps(dict(components), sort_keys=True, default=str).encode())
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

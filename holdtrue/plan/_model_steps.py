@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from holdtrue.evaluation import evaluate, importance, judge
-from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
+from holdtrue.models import (
+    Bundle,
+    Signature,
+    check_classes,
+    constant_params,
+    read_setting,
+    target_of,
+    typed,
+)
+from holdtrue.models._rows import read_sample
+from holdtrue.models._sharded import fit_on_ray, rows_within
 from holdtrue.plan._data_steps import _dump
-from holdtrue.plan._journal import Journal
+from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study, Verdict
-from holdtrue.tuning import labels, tune
+from holdtrue.tuning import labels, read_trials, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
 
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
     from holdtrue.references import Trial
 
-_SAMPLE_ROWS = 20
+# Limits of a search: where they change, it goes on.
+_LIMITS = {"trials", "timeout", "stop"}
+# Earlier studies that a search learns from, the latest.
+_STUDIES = 5
 
 
 def signature_of(declaration: Declaration, snapshot: Snapshot, check: DataCheck) -> Signature:
@@ -41,16 +51,6 @@ def signature_of(declaration: Declaration, snapshot: Snapshot, check: DataCheck)
     )
 
 
-def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
-    """The target as class index (int64) or value (float64), shape (n_rows,)."""
-    column = frame[signature.target]
-    if signature.classes is None:
-        values: np.ndarray = column.to_numpy(dtype="float64")
-        return values
-    codes: np.ndarray = pd.Categorical(column, categories=list(signature.classes)).codes
-    return codes.astype("int64")
-
-
 def _signature(work: Work) -> Signature:
     return signature_of(
         work.context.declaration, work.get("extract", Snapshot), work.get("check", DataCheck)
@@ -59,86 +59,90 @@ def _signature(work: Work) -> Signature:
 
 def _tune(work: Work) -> Study:
     context = work.context
+    declaration, split = context.declaration, work.get("split", Split)
     signature = _signature(work)
-    train = pd.read_parquet(context.store.path(work.get("split", Split).train))
-    return tune(
-        context.declaration,
-        train,
-        target_of(train, signature),
+    check_classes(declaration.model, signature.classes or ())
+    limit = declaration.ray.memory
+    wanted = max(2, round(declaration.tune.sample * split.train_rows))
+    most = wanted if limit is None else min(wanted, rows_within(len(signature.columns), limit))
+    path = context.store.path(split.train)
+    rows = read_sample(path, most, declaration.seed)
+    # A study goes on where only its limits have changed: another number of trials, say.
+    declared = dict(work.components["declared"])
+    declared["tune"] = {k: v for k, v in declared["tune"].items() if k not in _LIMITS}
+    key = digest({**work.components, "declared": declared})
+    log = context.store.path("studies", context.system, f"{key}.log")
+    study = tune(
+        declaration,
+        rows,
+        target_of(rows, signature),
         signature,
-        earlier=_earlier(context),
+        log=log,
+        place=context.store.relative(log),
+        name=f"{context.system}-{key[:12]}",
+        earlier=_earlier(context, log),
+        champion=_live_setting(context),
         progress=work.progress,
     )
+    if most < wanted:
+        note = f"trials saw {most:,} of {wanted:,} rows: as many as fit into ray.memory"
+        study = study.model_copy(update={"notes": (*study.notes, note)})
+    return study
 
 
-def _earlier(context: Context) -> list[Trial]:
-    """Trials of this system's last study, best first."""
-    record = Journal(context.store, context.system).last("tune")
-    if record is None or not context.declaration.tune.warm_start:
+def _earlier(context: Context, log: Path) -> list[Trial]:
+    """Finished trials of this system's latest studies by the same metric."""
+    declaration = context.declaration
+    if not declaration.tune.warm_start:
         return []
-    study = Study.model_validate(record.output)
-    if study.metric != context.declaration.tune.metric:
-        return []
-    complete = [trial for trial in study.trials if trial.value is not None]
-    return sorted(complete, key=lambda t: t.value or 0.0, reverse=study.direction == "higher")
+    folder = log.parent
+    logs = [path for path in folder.glob("*.log") if path != log]
+    newest = sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)[:_STUDIES]
+    return [trial for path in newest for trial in read_trials(path, declaration.tune.metric)]
+
+
+def _live_setting(context: Context) -> tuple[str, dict[str, Any]] | None:
+    """Estimator and arguments of the champion."""
+    champion = context.registry.champion(context.system)
+    if champion is None or not context.declaration.tune.warm_start:
+        return None
+    version = champion.version
+    return read_setting(context.store.path(version.bundle), version.digest)
 
 
 def _fit(work: Work) -> ModelRef:
-    import ray
-
     context = work.context
-    signature, study = _signature(work), work.get("tune", Study)
-    best = study.best_trial
-    names = labels(context.declaration.model.candidates)
-    candidate = context.declaration.model.candidates[names.index(best.candidate)]
-    params = candidate.params | best.params
-    work.progress(
-        0, 0, f"fitting {candidate.estimator} on {work.get('split', Split).train_rows:,} rows"
-    )
-    # A task runs on one node: as many threads as the largest has cores.
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    threads = max(int(node["Resources"].get("CPU", 1)) for node in nodes if node["Alive"])
-    folder = context.store.path("bundles", context.system, work.digest)
+    declaration, store = context.declaration, context.store
+    best = work.get("tune", Study).best_trial
+    split = work.get("split", Split)
+    names = labels(declaration.model.candidates)
+    candidate = declaration.model.candidates[names.index(best.candidate)]
+    params = constant_params(candidate, declaration.model) | best.params
+    doing = f"fitting {candidate.estimator} on {split.train_rows:,} rows"
+    work.progress(0, 0, doing)
+    folder = store.path("bundles", context.system, work.digest)
     started = time.monotonic()
-    digest = ray.get(
-        ray.remote(_fit_bundle)
-        .options(num_cpus=threads, max_retries=1)
-        .remote(
-            context.store.path(work.get("split", Split).train),
-            folder,
-            signature,
-            candidate.estimator,
-            params,
-            context.declaration.seed,
-            threads,
-        )
+    fitted = fit_on_ray(
+        store.path(split.train),
+        folder,
+        _signature(work),
+        candidate.estimator,
+        params,
+        seed=declaration.seed,
+        model=declaration.model,
+        folds=declaration.tune.folds,
+        ordered=declaration.data.time is not None,
+        limit_bytes=declaration.ray.memory,
+        say=lambda words: work.progress(0, 0, words),
     )
     return ModelRef(
-        bundle=context.store.relative(folder),
-        digest=digest,
+        bundle=store.relative(folder),
+        digest=fitted.digest,
         estimator=candidate.estimator,
         params=params,
+        rows=fitted.rows,
+        shards=fitted.shards,
         seconds=time.monotonic() - started,
-    )
-
-
-def _fit_bundle(
-    rows: Path,
-    folder: Path,
-    signature: Signature,
-    estimator: str,
-    params: dict[str, Any],
-    seed: int,
-    threads: int,
-) -> str:
-    """Fit on all training rows and write the bundle; runs in a Ray worker."""
-    train = pd.read_parquet(rows)
-    frame = typed(train, signature)
-    fitted = pipeline(estimator, params, signature, seed=seed, threads=threads)
-    fitted.fit(frame, target_of(train, signature))
-    sample = json.loads(train[list(signature.columns)].head(_SAMPLE_ROWS).to_json(orient="records"))
-    return write_bundle(
-        folder, fitted, signature, estimator=estimator, params=params, sample=sample
     )
 
 
@@ -166,7 +170,8 @@ def _evaluate(work: Work) -> Evaluation:
     target = target_of(test, signature)
     frame = typed(test, signature)
     work.progress(0, 4, f"scoring {len(test):,} test rows")
-    scores = bundle.predict(frame)
+    raw = bundle.raw(frame)
+    scores = bundle.answering.calibrated(raw)
     number = incumbent(context, model)
     champion = None
     if number is not None:
@@ -199,6 +204,8 @@ def _evaluate(work: Work) -> Evaluation:
         train_target=target_of(train, signature),
         champion=champion,
         importance=important,
+        answering=bundle.answering,
+        raw=raw,
     )
     # A champion of other classes or columns cannot be compared: a gate that asks for it must fail.
     return evaluation.model_copy(update={"champion": number})
@@ -231,8 +238,18 @@ def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
     return seen
 
 
-def _reads_model(declaration: Declaration) -> dict[str, Any]:
-    return _dump(declaration, task=True, data={"target", "time"}, model=True, tune=True, seed=True)
+def _reads_search(declaration: Declaration) -> dict[str, Any]:
+    parts = _dump(
+        declaration,
+        task=True,
+        data={"target", "time"},
+        model={"candidates", "class_weight", "loss"},
+        tune=True,
+        ray={"memory"},
+        seed=True,
+    )
+    del parts["tune"]["parallel"]  # how many at a time changes nothing but the time it takes
+    return parts
 
 
 def _reads_evaluation(declaration: Declaration) -> dict[str, Any]:
@@ -246,7 +263,7 @@ MODEL_STEPS = (
         says="search the best setting",
         output=Study,
         run=_tune,
-        reads=_reads_model,
+        reads=_reads_search,
         rooms=("tuning", "models", "evaluation/_metrics.py"),
         inputs=("extract", "check", "split"),
         outside=_libraries,
@@ -257,8 +274,16 @@ MODEL_STEPS = (
         says="fit it on all training rows",
         output=ModelRef,
         run=_fit,
-        reads=lambda d: _dump(d, task=True, data={"target"}, model=True, seed=True),
-        rooms=("models",),
+        reads=lambda d: _dump(
+            d,
+            task=True,
+            data={"target", "time"},
+            model=True,
+            tune={"folds"},
+            ray={"memory"},
+            seed=True,
+        ),
+        rooms=("models", "tuning/_folds.py"),
         inputs=("extract", "check", "split", "tune"),
         paths=lambda r: (r.bundle,) if isinstance(r, ModelRef) else (),
         uses_ray=True,

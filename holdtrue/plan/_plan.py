@@ -133,7 +133,7 @@ class Runner:
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
         with self.context.reporter.step(name) as progress:
-            output = step.run(Work(self.context, given, key, progress))
+            output = step.run(Work(self.context, given, components, progress))
         if step is STEPS[0]:
             self._journal.began_training(self.context.as_of)
         seconds = time.monotonic() - started

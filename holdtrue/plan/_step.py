@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from holdtrue.plan._digest import digest
 from holdtrue.references import Reference
 
 if TYPE_CHECKING:
@@ -23,9 +24,14 @@ class Work:
 
     context: Context
     inputs: Inputs
-    digest: str
-    """Of this step; names the folder of what it writes."""
+    components: Mapping[str, Any]
+    """Everything that the step's result depends on."""
     progress: Progress
+
+    @property
+    def digest(self) -> str:
+        """Of this step; names the folder of what it writes."""
+        return digest(self.components)
 
     def get(self, step: str, kind: type[Kind]) -> Kind:
         """The result of an earlier step.

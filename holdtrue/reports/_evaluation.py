@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.declaration._models import METRICS
+from holdtrue.declaration import METRICS
 from holdtrue.reports._evaluation_figures import (
     difference_figures,
     importance_figure,
     quality_figures,
     slice_figure,
 )
-from holdtrue.reports._format import number, share, table
+from holdtrue.reports._format import cell, number, share, table
 from holdtrue.reports._page import write_page
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from holdtrue.references import Evaluation, ModelRef, Verdict
 
 _CONFUSION = 12
+LOSSES = {
+    "log_loss": "log_loss",
+    "brier": "brier",
+    "calibration_error": "mean distance of predicted and observed share",
+}
 
 
 def write_evaluation_report(
@@ -53,6 +58,10 @@ def write_evaluation_report(
         champion_figures=difference_figures(evaluation),
         figures=quality_figures(evaluation),
         confusion=_confusion(evaluation),
+        loss_names=LOSSES,
+        threshold=threshold_text(evaluation),
+        coverage=coverage_text(evaluation),
+        costs=_costs(evaluation),
         slices=slices if metric else {},
         slice_figures={
             column: slice_figure(column, metric, evaluation) for column in slices if metric
@@ -87,6 +96,7 @@ def evaluation_markdown(
     ]
     if gates:
         parts += ["## Gates", table(["Gate", "Verdict", "Why"], gates)]
+    parts += _answers(evaluation)
     if evaluation.differences:
         rows = [
             [metric, number(found.gain), f"{number(found.low)} to {number(found.high)}"]
@@ -99,6 +109,68 @@ def evaluation_markdown(
     return "\n\n".join(parts)
 
 
+def _answers(evaluation: Evaluation) -> list[str]:
+    """What calibration, costs and intervals are worth, where declared."""
+    parts = []
+    if evaluation.calibrated is not None:
+        found = evaluation.calibrated
+        rows: list[list[Any]] = [
+            [said, number(found.before[name]), number(found.after[name])]
+            for name, said in LOSSES.items()
+        ]
+        parts += [f"## Calibration, {found.method}", table(["", "Before", "After"], rows)]
+    if evaluation.decisions is not None:
+        decided = evaluation.decisions
+        rows = [
+            [said, number(cost.value), f"{number(cost.low)} to {number(cost.high)}"]
+            for said, cost in (
+                ("of the answered class", decided.cost),
+                ("of the most probable class", decided.most_probable),
+            )
+        ]
+        interval = f"{share(evaluation.confidence)} interval"
+        parts += ["## Decisions by cost", table(["Mean cost of a row", "Value", interval], rows)]
+        if decided.threshold is not None:
+            parts.append(f"{cell(threshold_text(evaluation))}.")
+    if evaluation.coverage is not None:
+        parts += ["## Intervals", f"{coverage_text(evaluation)}."]
+    return parts
+
+
+def threshold_text(evaluation: Evaluation) -> str:
+    """Say from which probability on the dearer of two classes is answered; else nothing."""
+    decided = evaluation.decisions
+    if decided is None or decided.threshold is None or evaluation.classes is None:
+        return ""
+    first, second = evaluation.classes
+    name, limit = second, decided.threshold
+    if limit > 0.5:
+        name, limit = first, 1 - limit
+    return f"“{name}” is answered from a probability of {number(round(limit, 3))} on"
+
+
+def coverage_text(evaluation: Evaluation) -> str:
+    """Say how often the truth is in its interval; nothing where none is declared."""
+    found = evaluation.coverage
+    if found is None:
+        return ""
+    inside = found.covered
+    return (
+        f"The truth is inside for {share(inside.value)} of the rows ({share(inside.low)} to "
+        f"{share(inside.high)}), {share(found.share)} is declared; below it for "
+        f"{share(found.below)}, above it for {share(found.above)}. An interval is "
+        f"{number(found.width)} wide"
+    )
+
+
+def _costs(evaluation: Evaluation) -> list[tuple[str, tuple[float, ...]]]:
+    """Rows of the table of costs; none where it would be too wide."""
+    classes = evaluation.classes or ()
+    if evaluation.decisions is None or len(classes) > _CONFUSION:
+        return []
+    return list(zip(classes, evaluation.decisions.costs, strict=True))
+
+
 def _short(estimator: str) -> str:
     return estimator.rsplit(".", 1)[-1]
 
@@ -108,7 +180,9 @@ def _confusion(evaluation: Evaluation) -> list[tuple[str, list[tuple[int, float]
     classes = evaluation.classes or ()
     if len(classes) > _CONFUSION:
         return []
+    decided = evaluation.decisions
+    counts = evaluation.curves.confusion if decided is None else decided.confusion
     return [
         (name, [(count, count / max(sum(row), 1)) for count in row])
-        for name, row in zip(classes, evaluation.curves.confusion, strict=False)
+        for name, row in zip(classes, counts, strict=False)
     ]

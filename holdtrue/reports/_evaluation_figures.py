@@ -66,10 +66,17 @@ def _precision_recall(evaluation: Evaluation) -> Markup:
 
 def _calibration(evaluation: Evaluation) -> Markup:
     title = "Calibration: predicted against observed, by tenths of the rows"
-    x_label = f"mean predicted probability of “{_positive(evaluation)}”"
-    with draw(title, x_label, "observed share") as drawing:
+    two = len(evaluation.classes or ()) == 2
+    whose = f"of “{_positive(evaluation)}”" if two else "of each class"
+    with draw(title, f"mean predicted probability {whose}", "observed share") as drawing:
         x, y, _ = zip(*evaluation.curves.calibration, strict=True)
         top = max(*x, *y) * 1.05
+        if evaluation.calibrated is not None:
+            before_x, before_y, _ = zip(*evaluation.calibrated.curve, strict=True)
+            top = max(top, *before_x, *before_y)
+            drawing.axes.plot(
+                before_x, before_y, color=ORANGE, marker="o", markersize=3, label="before"
+            )
         drawing.axes.plot(
             [0, top], [0, top], color=MUTED, linestyle=":", linewidth=1, label="perfect"
         )

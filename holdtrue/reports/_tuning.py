@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from holdtrue.reports._figures import BLUE, INK, MUTED, ORANGE, SERIES, draw, plain_log
-from holdtrue.reports._format import number, span, table
+from holdtrue.reports._format import number, share, span, table
 from holdtrue.reports._page import write_page
+from holdtrue.reports._tuning_figures import (
+    curve_figures,
+    history_figure,
+    importance_figure,
+    parallel_figure,
+    short,
+    slice_figures,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from markupsafe import Markup
 
     from holdtrue.declaration import Declaration
-    from holdtrue.declaration._models import Range
     from holdtrue.references import Study, Trial
+    from holdtrue.tuning._space import Space
 
 _RANKED = 15
 _RANKED_SHORT = 5
+# Complete trials of a candidate from which on the importance of its parameters is more than chance.
+_ENOUGH = 8
+# CPU time that is worth saying that it was saved, in seconds.
+_WORTH_SAYING_S = 0.1
+_ORIGINS = {
+    "champion": "the live model's setting",
+    "earlier": "from an earlier study",
+    "default": "the middle of the space",
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A candidate in the table of candidates."""
+
+    name: str
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    cpu_share: float
+    """Of the CPU time of all trials, 0..1."""
+    best: Trial | None
+    chosen: bool
 
 
 def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> None:
@@ -31,45 +62,74 @@ def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> N
         declaration: Of the system; its search spaces say which axes are logarithmic.
         study: The search.
     """
-    ranked = _ranked(study)
+    from holdtrue.tuning._space import Space
+
+    space = Space(declaration.model.candidates)
+    best = study.best_trial
     write_page(
         path,
         declaration,
         "tuning",
         title="Tuning",
         study=study,
-        best=study.best_trial,
+        best=best,
         headline=_headline(study),
-        ranked=ranked[:_RANKED],
+        tally=_tally(study),
+        cpu=_cpu_seconds(study),
+        saved=study.saved_cpu_seconds >= _WORTH_SAYING_S,
+        rows=_rows(study, space.labels),
+        ranked=_ranked(study)[:_RANKED],
         failed=_failed(study),
-        warm=sum(trial.warm for trial in study.trials),
-        work=sum(trial.seconds for trial in study.trials),
-        history=_history(study),
-        parameters=_parameters(declaration, study, ranked),
+        origins=_ORIGINS,
+        history=history_figure(study, space.labels),
+        curves=curve_figures(study),
+        parallel=parallel_figure(study, space, best.candidate),
+        candidates=_candidates(study, space),
     )
 
 
 def tuning_markdown(declaration: Declaration, study: Study) -> str:
     """Write the short form of the tuning report; arguments as for `write_tuning_report`."""
     rows = [
-        [trial.number, number(trial.value), _short(trial.candidate), _setting(trial)]
+        [trial.number, number(trial.value), short(trial.candidate), _setting(trial)]
         for trial in _ranked(study)[:_RANKED_SHORT]
     ]
     parts = [
         f"# Tuning of {declaration.name}",
         f"**{study.metric} {number(study.best_trial.value)}** {_headline(study)}",
+        f"{_work(study)} Ended: {study.stopped}.",
+        *(f"- {note}" for note in study.notes),
         table(["Trial", study.metric, "Estimator", "Setting"], rows),
     ]
-    failed = [[trial.number, _short(trial.candidate), trial.reason] for trial in _failed(study)]
+    failed = [[trial.number, short(trial.candidate), trial.reason] for trial in _failed(study)]
     if failed:
         parts += ["## Failed trials", table(["Trial", "Estimator", "Reason"], failed)]
     return "\n\n".join(parts)
 
 
+def tuning_text(study: Study) -> str:
+    """Say how a search went, for a terminal: the best few trials and what the search took."""
+    shown = _ranked(study)[:_RANKED_SHORT]
+    cells = [("trial", study.metric, "estimator", "setting")]
+    cells += [(str(t.number), number(t.value), short(t.candidate), _setting(t)) for t in shown]
+    widths = [max(len(row[column]) for row in cells) for column in range(3)]
+    lines = [f"{study.metric} {number(study.best_trial.value)} {_headline(study)}"]
+    lines += [
+        f"  {row[0]:>{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip()
+        for row in cells
+    ]
+    lines += [_work(study), f"Ended: {study.stopped}."]
+    return "\n".join([*lines, *(f"Note: {note}" for note in study.notes)])
+
+
 def _ranked(study: Study) -> list[Trial]:
-    """The trials with a value, best first; the one that was chosen wins a draw."""
+    """The complete trials, best first; the one that was chosen wins a draw."""
     sign = -1.0 if study.direction == "higher" else 1.0
-    found = [(trial.value, trial) for trial in study.trials if trial.value is not None]
+    found = [
+        (trial.value, trial)
+        for trial in study.trials
+        if trial.state == "complete" and trial.value is not None
+    ]
     found.sort(key=lambda pair: (sign * pair[0], pair[1].number != study.best, pair[1].number))
     return [trial for _, trial in found]
 
@@ -84,86 +144,116 @@ def _headline(study: Study) -> str:
     for trial in _ranked(study):
         others.setdefault(trial.candidate, trial)
     others.pop(best.candidate, None)
-    said = f"by {_short(best.candidate)} in trial {best.number} of {len(study.trials):,}"
+    said = f"by {short(best.candidate)} in trial {best.number} of {len(study.trials):,}"
     for candidate, trial in others.items():
-        said += f"; the best {_short(candidate)} reached {number(trial.value)}"
-    return f"{said}. {study.workers:,} at a time, {span(study.seconds)} in all."
+        said += f"; the best {short(candidate)} reached {number(trial.value)}"
+    return f"{said}."
 
 
-def _short(candidate: str) -> str:
-    return candidate.rsplit(".", 1)[-1]
+def _tally(study: Study) -> str:
+    """Such as ``47 complete, 12 ended early, 1 failed``."""
+    counts = [
+        (sum(trial.state == state for trial in study.trials), words)
+        for state, words in (
+            ("complete", "complete"),
+            ("pruned", "ended early"),
+            ("failed", "failed"),
+        )
+    ]
+    return ", ".join(f"{count:,} {words}" for count, words in counts if count)
+
+
+def _cpu_seconds(study: Study) -> float:
+    return sum(trial.cpu_seconds for trial in study.trials)
+
+
+def _work(study: Study) -> str:
+    saved = study.saved_cpu_seconds
+    cpu = _cpu_seconds(study)
+    said = f"{_tally(study)}; {span(cpu)} of CPU time in {span(study.seconds)}"
+    said += f", {study.workers:,} at a time."
+    if saved >= _WORTH_SAYING_S:
+        part = share(saved / (saved + cpu))
+        said += f" Ending trials early saved about {span(saved)} of CPU time ({part})."
+    return said
 
 
 def _setting(trial: Trial) -> str:
     return ", ".join(f"{name}={number(value)}" for name, value in trial.params.items())
 
 
-def _colours(trials: Sequence[Trial]) -> dict[str, str]:
-    names = sorted({trial.candidate for trial in trials})
-    return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
+def _rows(study: Study, labels: tuple[str, ...]) -> list[_Row]:
+    ranked, total = _ranked(study), _cpu_seconds(study) or 1.0
+    rows = []
+    for label in labels:
+        trials = [trial for trial in study.trials if trial.candidate == label]
+        count = [trial.state for trial in trials].count
+        rows.append(
+            _Row(
+                name=short(label),
+                trials=len(trials),
+                complete=count("complete"),
+                pruned=count("pruned"),
+                failed=count("failed"),
+                cpu_share=sum(trial.cpu_seconds for trial in trials) / total,
+                best=next((trial for trial in ranked if trial.candidate == label), None),
+                chosen=study.best_trial.candidate == label,
+            )
+        )
+    return rows
 
 
-def _history(study: Study) -> Markup:
-    from matplotlib.ticker import MaxNLocator
-
-    done = [(t.number, t.value, t) for t in study.trials if t.value is not None]
-    done.sort(key=lambda item: item[0])
-    colours = _colours(study.trials)
-    better = max if study.direction == "higher" else min
-    label = f"{study.metric} ({study.direction} is better)"
-    with draw("Every trial, and the best so far", "trial", label, width=11) as drawing:
-        axes = drawing.axes
-        for candidate, colour in colours.items():
-            points = [(n, value) for n, value, trial in done if trial.candidate == candidate]
-            if points:
-                x, y = zip(*points, strict=True)
-                axes.scatter(x, y, s=26, color=colour, label=_short(candidate))
-        so_far: list[float] = []
-        for _, value, _ in done:
-            so_far.append(better(so_far[-1], value) if so_far else value)
-        axes.step([n for n, *_ in done], so_far, where="post", color=INK, label="best so far")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        drawing.figure.legend(loc="outside lower center", ncols=6)
-    return drawing.svg
-
-
-def _parameters(
-    declaration: Declaration, study: Study, ranked: Sequence[Trial]
-) -> dict[str, list[Markup]]:
+def _candidates(study: Study, space: Space) -> dict[str, list[Markup]]:
+    """Figures by candidate: the one that won first."""
+    best = study.best_trial.candidate
     figures: dict[str, list[Markup]] = {}
-    for candidate in declaration.model.candidates:
-        trials = [trial for trial in ranked if trial.candidate == candidate.estimator]
-        shown = figures.setdefault(candidate.estimator, [])
-        for name, space in candidate.space.items():
-            known = [trial for trial in trials if name in trial.params]
-            if known:
-                shown.append(_parameter(name, space, known, study))
+    for label in sorted(space.labels, key=lambda label: label != best):
+        found = parameter_importance(study, space, label)
+        shown = [importance_figure(label, study.metric, found)] if found else []
+        figures[label] = shown + slice_figures(study, space, label)
     return figures
 
 
-def _parameter(name: str, space: Range, trials: Sequence[Trial], study: Study) -> Markup:
-    from matplotlib.ticker import LogLocator
+def parameter_importance(study: Study, space: Space, label: str) -> dict[str, float]:
+    """How much each parameter of a candidate explains of the differences between its trials.
 
-    values: list[Any] = [trial.params[name] for trial in trials]
-    heights = [math.nan if trial.value is None else trial.value for trial in trials]
-    scale = " (logarithmic)" if space.log else ""
-    with draw(f"{study.metric} by {name}", f"{name}{scale}", study.metric, height=2.8) as drawing:
-        axes = drawing.axes
-        if space.choice is not None:
-            names = [number(value) for value in space.choice]
-            places = [
-                names.index(number(value)) if number(value) in names else -1 for value in values
-            ]
-            axes.set_xticks(range(len(names)), names)
-            axes.set_xlim(-0.5, len(names) - 0.5)
-            values = places
-        elif space.log:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            plain_log(axes.xaxis)
-        axes.scatter(values, heights, s=26, color=BLUE, alpha=0.75)
-        chosen = [i for i, trial in enumerate(trials) if trial.number == study.best]
-        for i in chosen:
-            axes.scatter([values[i]], [heights[i]], s=110, facecolor="none", edgecolor=ORANGE)
-            axes.axvline(values[i], color=MUTED, linewidth=0.7, linestyle=":")
-    return drawing.svg
+    Optuna's default evaluator: how often good trials (the best tenth) lie where others do not.
+
+    Args:
+        study: The search.
+        space: What was searched.
+        label: The candidate.
+
+    Returns:
+        By parameter, most important first; shares that add up to 1. Empty where fewer than 8
+        trials are complete, or fewer than two parameters differ among them.
+
+    References:
+        S. Watanabe, A. Bansal, F. Hutter: PED-ANOVA: Efficiently quantifying hyperparameter
+        importance in arbitrary subspaces. IJCAI 2023.
+    """
+    import optuna
+
+    from holdtrue.tuning._types import Setting
+
+    trials = [trial for trial in _ranked(study) if trial.candidate == label]
+    names = {space.optuna_name(label, name): name for name in space.spans(label)}
+    if len(trials) < _ENOUGH or len(names) < 2:
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = optuna.create_study(direction="maximize" if study.direction == "higher" else "minimize")
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        params, kinds = space.to_optuna(Setting(label, trial.params))
+        known.add_trial(
+            optuna.trial.create_trial(
+                params={key: params[key] for key in params if key in names},
+                distributions={key: kinds[key] for key in kinds if key in names},
+                value=trial.value,
+            )
+        )
+    with warnings.catch_warnings():
+        # Of parameters that never differ; they come out as 0.
+        warnings.simplefilter("ignore")
+        found = optuna.importance.get_param_importances(known, normalize=False)
+    total = sum(found.values())
+    return {names[key]: value / total for key, value in found.items()} if total > 0 else {}

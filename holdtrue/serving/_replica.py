@@ -20,6 +20,8 @@ from holdtrue.serving._requests import Problem, Rows, answer, parse, read_body
 from holdtrue.serving._slate import Slate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from starlette.requests import Request
 
@@ -119,7 +121,8 @@ class Replica:
             raise Problem(422, detail) from err
         _check_finite(scores)
         ids = new_ids(len(rows.features))
-        content = orjson.dumps(answer(live.slate, live.bundle.signature, scores, ids))
+        signature, answering = live.bundle.signature, live.bundle.answering
+        content = orjson.dumps(answer(live.slate, signature, answering, scores, ids))
         self._capture(live.slate, rows, scores, ids, received)
         return content
 
@@ -208,7 +211,7 @@ def verify(bundle: Bundle) -> None:
 
 def describe(live: Live) -> dict[str, Any]:
     """What a caller needs to know."""
-    signature = live.bundle.signature
+    signature, answering = live.bundle.signature, live.bundle.answering
     example = live.bundle.sample[0] if live.bundle.sample else None
     return {
         "model": live.slate.system,
@@ -216,12 +219,23 @@ def describe(live: Live) -> dict[str, Any]:
         "task": signature.task,
         "target": signature.target,
         "classes": signature.classes,
+        "calibration": None if answering.calibration is None else answering.calibration.method,
+        "costs": None if answering.costs is None else _named(answering.costs, signature.classes),
+        "interval": None if answering.interval is None else answering.interval.share,
         "columns": signature.columns,
         "also_accepted": [*live.slate.key, *([live.slate.time] if live.slate.time else [])],
         "example": example,
         "call": f"POST /{live.slate.system}/predict with one record, a list of records "
         'or {"rows": [...]} as JSON',
     }
+
+
+def _named(
+    costs: Sequence[Sequence[float]], classes: Sequence[str] | None
+) -> dict[str, dict[str, float]]:
+    names = classes or ()
+    rows = (dict(zip(names, row, strict=True)) for row in costs)
+    return dict(zip(names, rows, strict=True))
 
 
 def is_sampled(name: str, share: float) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from starlette.requests import Request
 
-    from holdtrue.models import Signature
+    from holdtrue.models import Answering, Signature
     from holdtrue.serving._slate import Slate
 
 MAX_ROWS = 10_000
@@ -112,27 +112,37 @@ def parse(body: bytes, slate: Slate, columns: Sequence[str]) -> Rows:
 
 
 def answer(
-    slate: Slate, signature: Signature, scores: np.ndarray, ids: Sequence[str]
+    slate: Slate,
+    signature: Signature,
+    answering: Answering,
+    scores: np.ndarray,
+    ids: Sequence[str],
 ) -> dict[str, Any]:
     """The content of an answer.
 
     Args:
         slate: What answered.
         signature: Of its model.
+        answering: How scores become answers.
         scores: shape (n_rows, n_classes), or (n_rows,) for regression.
         ids: Of the predictions, one a row.
     """
+    classes = signature.classes
     predictions: list[dict[str, Any]]
-    if signature.classes is None:
+    if classes is None:
         predictions = [{"value": value} for value in scores.tolist()]
+        ends = answering.intervals(scores)
+        if ends is not None:
+            for prediction, interval in zip(predictions, ends.tolist(), strict=True):
+                prediction["interval"] = interval
     else:
-        best = scores.argmax(axis=1).tolist()
+        decided = answering.decide(scores).tolist()
         predictions = [
             {
-                "class": signature.classes[index],
-                "probabilities": dict(zip(signature.classes, row, strict=True)),
+                "class": classes[index],
+                "probabilities": dict(zip(classes, row, strict=True)),
             }
-            for index, row in zip(best, scores.tolist(), strict=True)
+            for index, row in zip(decided, scores.tolist(), strict=True)
         ]
     return {
         "model": slate.system,

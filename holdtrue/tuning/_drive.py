@@ -1,247 +1,442 @@
-"""The driver: one Optuna study in memory, asked and told; trials are plain Ray tasks."""
+"""The driver: hands settings to workers, collects what comes of them, keeps the limits."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-import warnings
-from collections import Counter
+import uuid
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from holdtrue.declaration import METRICS
-from holdtrue.errors import TrainingError
-from holdtrue.models import construct, encoding, typed
-from holdtrue.references import Study, Trial
-from holdtrue.tuning._folds import cut, encode_folds, sample_rows
-from holdtrue.tuning._space import fixed, labels, middle, suggest
-from holdtrue.tuning._trial import Outcome, run_trial
+from holdtrue.errors import ConfigError, TrainingError
+from holdtrue.references import Trial
+from holdtrue.tuning._asker import LAG, Asker
+from holdtrue.tuning._batch import Work, batch_size, run_batch
+from holdtrue.tuning._limits import Tally
+from holdtrue.tuning._log import StudyLog
+from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    import optuna
-    import pandas as pd
+    from holdtrue.tuning._asker import Planned, Ready
+    from holdtrue.tuning._space import Space
+    from holdtrue.tuning._types import First, Objective, Search
 
-    from holdtrue.declaration import Declaration
-    from holdtrue.models import Signature
-
-# Settings of earlier studies that are tried first.
-_WARM_SETTINGS = 3
-# A dead worker's trial is run again this often, by Ray.
+# A dead worker's trials are run again this often, by Ray.
 _RETRIES = 2
+# How often the limits are looked at while nothing finishes.
+_TICK_S = 0.2
+# The same while a worker could be given something that is not chosen yet.
+_HUNGRY_S = 0.005
+_SHOW_EVERY_S = 0.3
+# Nodes come and go.
+_COUNT_EVERY_S = 5.0
+# Trials that the mean time is taken from.
+_RECENT = 50
+_REASON_LENGTH = 500
 
 
 @dataclass(frozen=True)
-class _Running:
-    trial: optuna.Trial
-    index: int
-    params: dict[str, Any]
-    warm: bool
+class Driven:
+    """What came of a search."""
+
+    trials: tuple[Trial, ...]
+    """Finished ones, by number."""
+    seconds: float
+    """Wall time, over all runs that it took."""
+    workers: int
+    """Trials at a time, at most."""
+    stopped: str
+    """What ended it, in words."""
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+    """Whether Ctrl-C ended it; run again on the same log, it goes on."""
 
 
-def tune(
-    declaration: Declaration,
-    train: pd.DataFrame,
-    target: np.ndarray,
-    signature: Signature,
+def drive(
+    objective: Objective,
+    space: Space,
+    search: Search,
     *,
-    earlier: Sequence[Trial] = (),
-    progress: Callable[[int, int, str], None],
-) -> Study:
-    """Search the declared spaces. Ray must be connected.
+    log: Path,
+    study_name: str,
+    first: Sequence[First] = (),
+    progress: Callable[[Live], None],
+) -> Driven:
+    """Search a space. Ray must be connected.
+
+    What the log holds already is not done again: the search goes on until ``search.trials`` trials
+    are finished over all runs, beginning with those that were running when it was left. A limit on
+    CPU time holds for all runs together, a timeout for each; a limit on CPU time lets at least one
+    trial of each run finish.
+
+    With ``search.deterministic`` the finished trials are the same whatever the number of workers
+    and their speed, except where the clock ends the search: a timeout, a limit on CPU time, Ctrl-C.
 
     Args:
-        declaration: With candidates and ``tune``.
-        train: shape (n_rows, any): training rows, in order of time where there is a time column.
-        target: shape (n_rows,): class index or value.
-        signature: The feature columns.
-        earlier: Good trials of earlier studies, best first; tried first where still in the space.
-        progress: Called with trials done, trials wanted and a few words.
+        objective: Judges a setting in a worker.
+        space: Where the settings are from.
+        search: The limits and the rules.
+        log: An Optuna journal file; made where it is missing.
+        study_name: Name of the study in it.
+        first: Settings to try before the sampler is asked.
+        progress: Told how it goes, a few times a second and at the end.
 
     Raises:
-        TrainingError: No trial succeeded; gives the commonest reason.
+        StackError: Another process has the log, or it cannot be written.
+        TrainingError: The log is of another search, or the objective cannot be pickled.
+        ConfigError: No node of the cluster has room for a trial.
+        KeyboardInterrupt: Ctrl-C before any trial was complete.
     """
-    import optuna
-    import ray
+    from optuna.distributions import distribution_to_json
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    started = time.monotonic()
-    plan, candidates = declaration.tune, declaration.model.candidates
-    direction = METRICS[plan.metric][0]
-    rows = sample_rows(len(train), plan.sample, declaration.seed)
-    shared = _share_folds(declaration, train.iloc[rows], target[rows], signature)
-    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
-    study = optuna.create_study(
-        direction="maximize" if direction == "higher" else "minimize",
-        sampler=_sampler(declaration.seed),
-    )
-    warm = _enqueue(study, declaration, earlier)
-    remote = ray.remote(run_trial).options(num_cpus=1, max_retries=_RETRIES)
-    deadline = started + plan.timeout.total_seconds()
-    running: dict[Any, _Running] = {}
-    trials: list[Trial] = []
-    asked = 0
-    progress(0, plan.trials, "first trials")
-    try:
-        while True:
-            # One more than there are workers, so that none waits for the driver.
-            while asked < plan.trials and len(running) <= workers and time.monotonic() < deadline:
-                trial = study.ask()
-                index, params = suggest(trial, candidates)
-                candidate = candidates[index]
-                future = remote.remote(
-                    shared[index],
-                    candidate.estimator,
-                    candidate.params | params,
-                    plan.metric,
-                    signature.classes,
-                    declaration.seed,
-                )
-                running[future] = _Running(trial, index, params, asked < warm)
-                asked += 1
-            if not running:
-                break
-            done, _ = ray.wait(list(running), num_returns=1)
-            trials += [_tell(study, declaration, running.pop(future), future) for future in done]
-            progress(len(trials), plan.trials, _best_words(study, plan.metric))
-    finally:
-        for future in running:  # Ctrl-C or an error: nothing keeps computing
-            ray.cancel(future, force=True)
-    return _study(declaration, trials, direction, len(rows), time.monotonic() - started, workers)
+    facts = {
+        "metric": search.metric,
+        "direction": search.direction,
+        "sampler": search.sampler,
+        "seed": search.seed,
+        "deterministic": search.deterministic,
+        "pruner": None if search.pruner is None else search.pruner.model_dump(mode="json"),
+        "space": {name: distribution_to_json(d) for name, d in space.distributions.items()},
+    }
+    planned, wanted = _planned(space, search, first)
+    with StudyLog(log, study_name, search.direction, facts) as kept:
+        return _Driver(space, search, kept, planned, wanted).run(objective, progress)
 
 
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    import optuna
+def room(search: Search) -> tuple[int, int]:
+    """How many trials run at a time, and how many tasks to have with Ray.
 
-    with warnings.catch_warnings():
-        # `group` models each candidate's parameters together; Optuna still calls it experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constant_liar=True
-        )
+    One task more than run, so that no worker waits for the driver; not where ``search.parallel``
+    is less than what the cluster has room for, for Ray would then run it.
 
-
-def _share_folds(
-    declaration: Declaration, sample: pd.DataFrame, target: np.ndarray, signature: Signature
-) -> list[Any]:
-    """Encode the folds once for each kind of encoding and put them into the object store once.
-
-    Returns:
-        By candidate: a reference to its folds.
+    Raises:
+        ConfigError: Not even one.
     """
     import ray
 
-    frame = typed(sample, signature)
-    parts = list(
-        cut(
-            target,
-            declaration.tune.folds,
-            ordered=declaration.data.time is not None,
-            classification=declaration.task == "classification",
-            seed=declaration.seed,
-        )
-    )
-    if declaration.task == "classification":
-        for number, (fit, judge) in enumerate(parts, start=1):
-            wanted = len(signature.classes or ())
-            if len(np.unique(target[fit])) < wanted or len(np.unique(target[judge])) < 2:
-                message = f"fold {number} of {len(parts)} lacks a class: too few rows of it"
-                raise TrainingError(
-                    message,
-                    hint="use fewer tune.folds, a larger tune.sample or a longer data.window",
-                )
-    by_kind: dict[str, Any] = {}
-    shared = []
-    for candidate in declaration.model.candidates:
-        kind = encoding(construct(candidate.estimator, candidate.params, seed=0, threads=1))
-        if kind not in by_kind:
-            by_kind[kind] = ray.put(
-                encode_folds(frame, target, parts, kind, signature, declaration.seed)
-            )
-        shared.append(by_kind[kind])
-    return shared
-
-
-def _enqueue(study: optuna.Study, declaration: Declaration, earlier: Sequence[Trial]) -> int:
-    """Queue the settings to begin with; returns how many of them come from earlier studies."""
-    candidates = declaration.model.candidates
-    known = (fixed(candidates, trial.candidate, trial.params) for trial in earlier)
-    warm = [setting for setting in known if setting is not None][:_WARM_SETTINGS]
-    first = [
-        fixed(candidates, name, middle(candidate))
-        for name, candidate in zip(labels(candidates), candidates, strict=True)
-    ]
-    queue = warm + [setting for setting in first if setting is not None]
-    for setting in queue:
-        study.enqueue_trial(setting, skip_if_exists=True)
-    return len(warm)
-
-
-def _tell(study: optuna.Study, declaration: Declaration, running: _Running, future: Any) -> Trial:
-    import optuna
-    import ray
-
-    try:
-        outcome: Outcome = ray.get(future)
-    except ray.exceptions.RayError as err:
-        reason = f"its worker died {_RETRIES + 1} times: {str(err).splitlines()[0]}"[:500]
-        outcome = Outcome((), 0.0, reason)
-    failed = outcome.reason is not None
-    value = None if failed else float(np.mean(outcome.values))
-    state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-    study.tell(running.trial, value, state=state)
-    status: Literal["complete", "failed"] = "failed" if failed else "complete"
-    return Trial(
-        number=running.trial.number,
-        candidate=labels(declaration.model.candidates)[running.index],
-        params=running.params,
-        state=status,
-        value=value,
-        fold_values=outcome.values,
-        seconds=outcome.seconds,
-        reason=outcome.reason,
-        warm=running.warm,
-    )
-
-
-def _best_words(study: optuna.Study, metric: str) -> str:
-    try:
-        return f"best {metric} {study.best_value:.4f}"
-    except ValueError:
-        return "none finished yet"
-
-
-def _study(
-    declaration: Declaration,
-    trials: list[Trial],
-    direction: str,
-    rows: int,
-    seconds: float,
-    workers: int,
-) -> Study:
-    complete = [trial for trial in trials if trial.value is not None]
-    if not complete:
-        reasons = Counter(trial.reason for trial in trials)
-        why, count = (
-            reasons.most_common(1)[0]
-            if reasons
-            else ("no trial was started before tune.timeout", 0)
-        )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    slots = 0
+    for node in nodes:
+        fits = node.get("CPU", 0.0) // search.cpus
+        if search.gpus:
+            fits = min(fits, node.get("GPU", 0.0) // search.gpus)
+        slots += int(fits)
+    if not slots:
+        largest = {
+            key: max((node.get(key, 0.0) for node in nodes), default=0) for key in ("CPU", "GPU")
+        }
+        asks = f"{search.cpus} CPUs" + (f" and {search.gpus:g} GPUs" if search.gpus else "")
         message = (
-            f"none of {len(trials)} trials succeeded; the commonest reason ({count} times): {why}"
+            f"a trial asks for {asks}, which no node of the cluster has: "
+            f"at most {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs"
         )
-        raise TrainingError(message, hint="look at model.candidates: params and space")
-    sign = -1.0 if direction == "higher" else 1.0
-    best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-    return Study(
-        metric=declaration.tune.metric,
-        direction="higher" if direction == "higher" else "lower",
-        trials=tuple(sorted(trials, key=lambda trial: trial.number)),
-        best=best.number,
-        folds=declaration.tune.folds,
-        sample_rows=rows,
-        seconds=seconds,
-        workers=workers,
+        raise ConfigError(message, hint="ask for less in tune.cpus and tune.gpus")
+    most = min(search.parallel or slots, LAG if search.deterministic else slots)
+    return (most, most) if most < slots else (slots, slots + 1)
+
+
+def _planned(space: Space, search: Search, first: Sequence[First]) -> tuple[list[Planned], int]:
+    """The settings that need no sampler, and how many trials there are at most."""
+    planned: list[Planned] = [(one.setting, one.origin) for one in first]
+    if search.sampler != "grid":
+        return planned, search.trials
+    known = [setting for setting, _ in planned]
+    planned += [(setting, "sampler") for setting in space.grid() if setting not in known]
+    return planned, min(search.trials, len(planned))
+
+
+@dataclass
+class _Task:
+    """Trials that were sent to a worker together."""
+
+    batch: list[Ready]
+    began: float | None = None
+    """When it came so far to the front that a worker has it."""
+
+
+class _Driver:
+    """One run of a search."""
+
+    def __init__(
+        self, space: Space, search: Search, log: StudyLog, planned: list[Planned], wanted: int
+    ) -> None:
+        self.search, self.log, self.wanted = search, log, wanted
+        self.started = self.counted = time.monotonic()
+        self.shown = 0.0
+        self.tally = Tally(search)
+        # With deterministic the rules look at trials by number, whichever finished first.
+        self.judged = Tally(search) if search.deterministic else self.tally
+        self.cut: int | None = None  # with deterministic: trials from here on do not count
+        self.finished: dict[int, Outcome] = {}
+        self.known: dict[int, Planned] = {}
+        self.tasks: dict[Any, _Task] = {}
+        self.alone: deque[Ready] = deque()  # of batches that died: one of them may be why
+        self.recent: deque[float] = deque(maxlen=_RECENT)
+        self.notes: list[str] = []
+        self.hub: Any = None
+        self._recall(space)
+        self.before = (self.tally.done, self.tally.cpu_seconds, self.tally.seconds)
+        self.slots, self.in_flight = room(search)
+        self.most = self.slots
+        if search.deterministic and self.in_flight == LAG:
+            self.notes.append(f"deterministic: at most {LAG} trials at a time")
+        self.asker = Asker(space, search, log, planned, wanted)
+
+    def run(self, objective: Objective, progress: Callable[[Live], None]) -> Driven:
+        """Search until something ends it."""
+        stopped = self._over()
+        interrupted = False
+        if stopped is None:
+            try:
+                self._begin(objective)
+                while (stopped := self._over()) is None:
+                    self._send()
+                    self._show(progress)
+                    self._collect()
+            except KeyboardInterrupt:
+                stopped, interrupted = "interrupted by Ctrl-C", True
+            finally:
+                self._end()
+        seconds = self.log.seconds + self._elapsed()
+        self.log.note(stopped=stopped, seconds=round(seconds, 3))
+        progress(self._live())
+        if interrupted and self.tally.best is None:
+            raise KeyboardInterrupt
+        return Driven(
+            self._trials(), seconds, self.most, stopped, tuple(self.notes), interrupted=interrupted
+        )
+
+    def _recall(self, space: Space) -> None:
+        """Take in what earlier runs did."""
+        told = [known for known in self.log.trials if known.outcome is not None]
+        if self.log.trials:
+            self.notes.append(f"resumed: {len(told)} trials were finished before")
+        for known in self.log.trials:
+            asked = known.asked
+            self.known[asked.number] = (space.from_optuna(asked.params), asked.origin)
+        for known in sorted(told, key=lambda one: (one.finished, one.asked.number)):
+            if known.outcome is not None:
+                self._count(known.asked.number, known.outcome)
+
+    def _begin(self, objective: Objective) -> None:
+        import ray
+
+        from holdtrue.tuning._hub import start_hub
+
+        search = self.search
+        if search.pruner is not None and not search.deterministic:
+            history = sorted(self.finished.items())
+            self.hub = start_hub(search.pruner, search.direction, history)
+        work = Work(objective, search.metric, search.direction, search.pruner, self.hub)
+        self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
+        self.remote = ray.remote(run_batch).options(
+            num_cpus=search.cpus, num_gpus=search.gpus or None, max_retries=_RETRIES
+        )
+        self.asker.start()
+
+    def _end(self) -> None:
+        """Leave nothing running."""
+        import ray
+
+        self.asker.close()
+        for future in self.tasks:
+            ray.cancel(future, force=True)
+        if self.hub is not None:
+            ray.kill(self.hub)
+
+    def _over(self) -> str | None:
+        """What ends the search, in words; None where it goes on."""
+        limit_s = self.search.timeout_s
+        if (reason := self.judged.reached()) is not None:
+            return reason
+        if len(self.finished) >= self.wanted:
+            if self.wanted < self.search.trials:
+                return "every combination was tried"
+            return f"all {self.wanted} trials are done"
+        if (reason := self.tally.spent(self._running_s())) is not None:
+            return reason
+        return f"the time of {limit_s:g} s is over" if self._elapsed() >= limit_s else None
+
+    def _send(self) -> None:
+        """Give the workers what they have room for."""
+        self._recount()
+        while len(self.tasks) < self.in_flight:
+            batch = [self.alone.popleft()] if self.alone else self._take()
+            if not batch:
+                break
+            self.known |= {ready.number: (ready.setting, ready.origin) for ready in batch}
+            self.tasks[self.remote.remote(self.key, self.boxed, batch)] = _Task(batch)
+        now = time.monotonic()
+        for task in itertools.islice(self.tasks.values(), self.slots):
+            task.began = task.began or now
+
+    def _take(self) -> list[Ready]:
+        left = self._left()
+        mean = sum(self.recent) / len(self.recent) if self.recent else None
+        size = batch_size(mean, left, self.slots)
+        if self.search.deterministic:  # so few are chosen ahead that each worker gets its share
+            size = min(size, max(1, LAG // self.in_flight))
+        self.asker.expect(size, size * (1 + self.slots // 4))
+        return self.asker.take(min(size, left))
+
+    def _left(self) -> int:
+        """Trials that must still be sent."""
+        sent = sum(len(task.batch) for task in self.tasks.values()) + len(self.alone)
+        return self.wanted - len(self.finished) - sent
+
+    def _collect(self) -> None:
+        """Wait for workers a little, and take in what they have finished."""
+        import ray
+
+        hungry = len(self.tasks) < self.in_flight and self._left() > 0 and self.asker.is_busy()
+        if hungry:
+            self.asker.wait(_HUNGRY_S if self.tasks else _TICK_S)
+        if not self.tasks:
+            return
+        left_s = max(0.0, self.search.timeout_s - self._elapsed())
+        futures = list(self.tasks)
+        done, _ = ray.wait(futures, timeout=0 if hungry else min(_TICK_S, left_s))
+        if not done:
+            return
+        done, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
+        told = [pair for future in done for pair in self._fetch(future, self.tasks.pop(future))]
+        if told:
+            self._tell(told)
+
+    def _fetch(self, future: Any, task: _Task) -> list[tuple[int, Outcome]]:
+        """What came of a task; nothing where its trials must be run again, one by one."""
+        import ray
+
+        try:
+            outcomes: list[Outcome] = ray.get(future)
+        except ray.exceptions.RayError as err:
+            if len(task.batch) > 1:
+                self.alone += task.batch
+                return []
+            seconds = time.monotonic() - (task.began or time.monotonic())
+            outcomes = [Outcome("failed", None, seconds, 0.0, reason=_why(err))]
+        return [(ready.number, out) for ready, out in zip(task.batch, outcomes, strict=True)]
+
+    def _tell(self, told: list[tuple[int, Outcome]]) -> None:
+        # First the log: what is not in it would be done again.
+        self.log.tell(told, self.log.seconds + self._elapsed())
+        for number, outcome in told:
+            self._count(number, outcome)
+            self.recent.append(outcome.seconds)
+        self.asker.tell(told)
+        if self.hub is not None:
+            for number, outcome in told:
+                self.hub.finish.remote(number, outcome)
+
+    def _count(self, number: int, outcome: Outcome) -> None:
+        self.finished[number] = outcome
+        self.tally.add(outcome)
+        if not self.search.deterministic:
+            return
+        while self.cut is None and self.judged.done in self.finished:
+            self.judged.add(self.finished[self.judged.done])
+            if self.judged.reached() is not None:
+                self.cut = self.judged.done
+
+    def _recount(self) -> None:
+        """See how many nodes there are now."""
+        now = time.monotonic()
+        if now - self.counted < _COUNT_EVERY_S:
+            return
+        self.counted = now
+        # Where all are gone, their return is waited for.
+        with contextlib.suppress(ConfigError):
+            self.slots, self.in_flight = room(self.search)
+            self.most = max(self.most, self.slots)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _running_s(self) -> float:
+        """Estimate of the CPU time that the running trials took so far, seconds.
+
+        By their wall time and what finished trials needed for theirs. Before the first one has
+        finished there is nothing to go by: a worker may still be starting, or be kept waiting.
+        """
+        _, cpu_before, wall_before = self.before
+        known_s = self.tally.seconds - wall_before
+        if not known_s:
+            return 0.0
+        now = time.monotonic()
+        wall = sum(now - task.began for task in self.tasks.values() if task.began is not None)
+        return wall * (self.tally.cpu_seconds - cpu_before) / known_s
+
+    def _show(self, progress: Callable[[Live], None]) -> None:
+        now = time.monotonic()
+        if now - self.shown >= _SHOW_EVERY_S:
+            self.shown = now
+            progress(self._live())
+
+    def _live(self) -> Live:
+        elapsed = self._elapsed()
+        done = self.tally.done - self.before[0]
+        cpu_s = self.tally.cpu_seconds - self.before[1]
+        left = self.wanted - len(self.finished)
+        left_s = None
+        if done:
+            left_s = min(left * elapsed / done, max(0.0, self.search.timeout_s - elapsed))
+        return Live(
+            wanted=self.wanted,
+            **self.tally.counts,
+            running=min(len(self.tasks), self.slots),
+            best=self.tally.best,
+            elapsed_s=elapsed,
+            left_s=left_s,
+            cpu_share=cpu_s / (self.most * self.search.cpus * elapsed) if done else None,
+            notes=tuple(self.notes),
+        )
+
+    def _trials(self) -> tuple[Trial, ...]:
+        numbers = sorted(n for n in self.finished if self.cut is None or n < self.cut)
+        return tuple(_trial(n, self.known[n], self.finished[n]) for n in numbers)
+
+
+def _put(work: Work) -> Any:
+    import ray
+
+    try:
+        return ray.put(work)
+    except Exception as err:  # what cannot be pickled raises anything
+        reason = str(err).strip().splitlines() or [type(err).__name__]
+        message = f"the objective cannot be sent to the workers: {reason[0]}"
+        raise TrainingError(message, hint="it must be possible to pickle it") from err
+
+
+def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:
+    setting, origin = known
+    return Trial(
+        number=number,
+        candidate=setting.candidate,
+        params=setting.params,
+        state=outcome.state,
+        value=outcome.value,
+        fold_values=outcome.fold_values,
+        reports=tuple((report.step, report.value) for report in outcome.reports),
+        ladder=outcome.reports[-1].ladder if outcome.reports else None,
+        share=outcome.share,
+        seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        reason=outcome.reason,
+        origin=origin,
     )
+
+
+def _why(err: Exception) -> str:
+    """Why a task came to nothing, in a line."""
+    from ray.exceptions import RayTaskError
+
+    if isinstance(err, RayTaskError):
+        cause = err.cause if isinstance(err.cause, Exception) else err
+        return f"{type(cause).__name__}: {cause}"[:_REASON_LENGTH]
+    lines = str(err).strip().splitlines() or [type(err).__name__]
+    return f"its worker died {_RETRIES + 1} times: {lines[0]}"[:_REASON_LENGTH]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from holdtrue.models import encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     import pandas as pd
 
@@ -22,13 +23,15 @@ class Fold:
     """Encoded rows to fit on and to judge on.
 
     ``fit_x`` and ``judge_x``: float32, shape (n_rows, n_encoded); ``fit_y`` and ``judge_y``:
-    class index or value, shape (n_rows,).
+    class index or value, shape (n_rows,). ``fit_weight``: how much each row counts in the fit,
+    shape (n_rows,), greater than 0; None: all the same. The rows to judge on all count the same.
     """
 
     fit_x: np.ndarray
     fit_y: np.ndarray
     judge_x: np.ndarray
     judge_y: np.ndarray
+    fit_weight: np.ndarray | None = None
 
 
 def sample_rows(n_rows: int, share: float, seed: int) -> np.ndarray:
@@ -75,8 +78,19 @@ def encode_folds(
     kind: str,
     signature: Signature,
     seed: int,
+    weight: np.ndarray | None = None,
 ) -> list[Fold]:
-    """Fit the encoder on each fold's own rows, so that no fold sees what it is judged on."""
+    """Fit the encoder on each fold's own rows, so that no fold sees what it is judged on.
+
+    Args:
+        frame: shape (n_rows, n_features): typed rows.
+        target: shape (n_rows,): class index or value.
+        parts: By fold: numbers of the rows to fit on and to judge on.
+        kind: Of the encoding, see `holdtrue.models.encoding`.
+        signature: The columns.
+        seed: Of the encoder's cross-fitting.
+        weight: shape (n_rows,): how much each row counts in a fit; None: all the same.
+    """
     folds = []
     for fit, judge in parts:
         features = encoder(kind, signature, seed=seed)
@@ -88,6 +102,47 @@ def encode_folds(
                 target[fit],
                 np.ascontiguousarray(judge_x, dtype="float32"),
                 target[judge],
+                None if weight is None else np.ascontiguousarray(weight[fit], dtype="float32"),
             )
         )
     return folds
+
+
+class Kept:
+    """What a worker process keeps from trial to trial of one study, up to a number of bytes.
+
+    What was not used for longest goes first; what belongs to another study goes at once.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._study = ""
+        self._things: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def get(self, study: str, key: Hashable, n_bytes: int, make: Callable[[], Any]) -> Any:
+        """Find something, or make it and keep it.
+
+        Args:
+            study: Names the study; empty: keep nothing.
+            key: Names the thing within the study.
+            n_bytes: Its size, roughly.
+            make: Called where it is not there.
+        """
+        if not study:
+            return make()
+        if study != self._study:
+            self._things.clear()
+            self._study = study
+        if key in self._things:
+            self._things.move_to_end(key)
+            return self._things[key][0]
+        thing = make()
+        self._things[key] = thing, n_bytes
+        while self.n_bytes > self._limit_bytes:
+            self._things.popitem(last=False)
+        return thing
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of what is kept."""
+        return sum(size for _, size in self._things.values())

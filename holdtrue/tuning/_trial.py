@@ -1,61 +1,238 @@
-"""One trial: what a Ray worker does with a setting."""
+"""One trial: a setting is judged on every fold, in a worker."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdtrue.evaluation import measure
 from holdtrue.models import construct
+from holdtrue.tuning._boost import Boosting, binned, boosts_in_rounds
+from holdtrue.tuning._folds import Kept
+from holdtrue.tuning._prune import report_rounds
+from holdtrue.tuning._types import Outcome, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import numpy as np
+
+    from holdtrue.declaration import Pruner
     from holdtrue.tuning._folds import Fold
+    from holdtrue.tuning._types import Setting, Watch
+
+# Between two folds a trial waits for the answer to its report, at most this share of the time that
+# the last fold took: an estimator that is being fitted cannot be stopped.
+_WAIT_SHARE = 0.01
+_LONGEST_WAIT_S = 0.05
+# Views of arrays in the object store: the store holds the bytes, not the process.
+_FOLDS = Kept(0)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a trial."""
+class Contender:
+    """A candidate and the rows that it is judged on."""
 
-    values: tuple[float, ...]
-    """The metric on each fold; as many as were finished."""
-    seconds: float
-    reason: str | None
-    """Why it failed; None where it did not."""
+    estimator: str
+    """Import path."""
+    params: dict[str, Any]
+    """Its constant arguments."""
+    kind: str
+    """Names the encoding; candidates with the same one have the same folds."""
+    folds: Any
+    """Sequence of `Fold`, or a reference to one in Ray's object store."""
 
 
-def run_trial(
-    folds: Sequence[Fold],
-    estimator: str,
-    params: dict[str, Any],
-    metric: str,
-    classes: tuple[str, ...] | None,
-    seed: int,
-) -> Outcome:
-    """Fit and judge a setting on each fold. Whatever the estimator raises fails this trial only."""
-    started = time.perf_counter()
-    values: list[float] = []
-    reason = None
-    try:
-        for fold in folds:
-            model = construct(estimator, params, seed=seed, threads=1)
+@dataclass(frozen=True)
+class FoldsObjective:
+    """Judges a setting by the mean of a metric over folds. An `Objective`."""
+
+    contenders: Mapping[str, Contender]
+    """By label of the candidate."""
+    metric: str
+    classes: tuple[str, ...] | None
+    """Names of the classes; None for regression."""
+    seed: int
+    """Of the estimators."""
+    threads: int = 1
+    """That an estimator may use."""
+    rule: Pruner | None = None
+    """Which will judge the reports: it decides when a trial reports."""
+    study: str = ""
+    """Names the study: binned rows are kept in the worker for its next trials. Empty: they are
+    not."""
+
+    def __call__(self, setting: Setting, watch: Watch) -> Outcome:
+        """Judge a setting. Whatever the estimator raises fails this trial only."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        course = _Course()
+        reason = None
+        state: Literal["complete", "pruned", "failed"] = "failed"
+        try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a setting that converges badly shows in its score
-                model.fit(fold.fit_x, fold.fit_y)
-                answer = (
-                    model.predict(fold.judge_x)
-                    if classes is None
-                    else model.predict_proba(fold.judge_x)
+                state = self._judge(setting, watch, course)
+        except _NotFiniteError as err:
+            reason = str(err)
+        except Exception as err:  # noqa: BLE001 - an estimator may raise anything
+            reason = f"{type(err).__name__}: {err}"[:500]
+        return Outcome(
+            state,
+            course.value(state),
+            time.perf_counter() - wall,
+            time.process_time() - cpu,
+            tuple(course.fold_values),
+            tuple(course.reports),
+            course.share,
+            reason,
+        )
+
+    def _judge(
+        self, setting: Setting, watch: Watch, course: _Course
+    ) -> Literal["complete", "pruned"]:
+        contender = self.contenders[setting.candidate]
+        folds = self._folds(contender)
+        model = self._construct(contender, setting)
+        # XGBoost takes no more threads than OpenMP has been set to, whatever its n_jobs says, and
+        # Ray sets that by the first task of a worker; other estimators take all that OpenMP gives.
+        with _controller(contender.estimator).limit(limits=self.threads):
+            if not boosts_in_rounds(model):
+                return self._fold_by_fold(setting, folds, watch, course)
+            if self.rule is None or not watch.wanted:
+                return self._boost_by_fold(model, contender, folds, course)
+            return self._side_by_side(model, contender, folds, watch, course, self.rule)
+
+    def _folds(self, contender: Contender) -> Sequence[Fold]:
+        if isinstance(contender.folds, (list, tuple)):
+            return contender.folds
+        import ray
+
+        found: Sequence[Fold] = _FOLDS.get(
+            self.study, contender.kind, 0, lambda: ray.get(contender.folds)
+        )
+        return found
+
+    def _construct(self, contender: Contender, setting: Setting) -> Any:
+        params = contender.params | setting.params
+        return construct(contender.estimator, params, seed=self.seed, threads=self.threads)
+
+    def _fold_by_fold(
+        self, setting: Setting, folds: Sequence[Fold], watch: Watch, course: _Course
+    ) -> Literal["complete", "pruned"]:
+        contender = self.contenders[setting.candidate]
+        for number, fold in enumerate(folds, start=1):
+            started = time.perf_counter()
+            model = self._construct(contender, setting)
+            weighted = {} if fold.fit_weight is None else {"sample_weight": fold.fit_weight}
+            model.fit(fold.fit_x, fold.fit_y, **weighted)
+            answer = (
+                model.predict(fold.judge_x)
+                if self.classes is None
+                else model.predict_proba(fold.judge_x)
+            )
+            course.fold_values.append(self._measure(fold, answer, number))
+            course.share = number / len(folds)
+            if watch.wanted:
+                course.report(watch, Report("folds", number, *course.so_far()))
+            wait_s = min(_WAIT_SHARE * (time.perf_counter() - started), _LONGEST_WAIT_S)
+            if number < len(folds) and watch.ended(wait_s):
+                return "pruned"
+        return "complete"
+
+    def _boost_by_fold(
+        self, model: Any, contender: Contender, folds: Sequence[Fold], course: _Course
+    ) -> Literal["complete"]:
+        """Nobody listens: one fold after the other takes less memory."""
+        n_rounds = model.get_num_boosting_rounds()
+        for number, fold in enumerate(folds, start=1):
+            boosting = self._boosting(model, contender, fold, number)
+            boosting.advance(n_rounds)
+            course.fold_values.append(self._measure(fold, boosting.answer(), number))
+            course.share = number / len(folds)
+        return "complete"
+
+    def _side_by_side(
+        self,
+        model: Any,
+        contender: Contender,
+        folds: Sequence[Fold],
+        watch: Watch,
+        course: _Course,
+        rule: Pruner,
+    ) -> Literal["complete", "pruned"]:
+        """Each fold gets the same number of rounds before a report, so that none decides alone."""
+        n_rounds = model.get_num_boosting_rounds()
+        steps = set(report_rounds(rule, n_rounds))
+        course.share = 0.0
+        every = [
+            self._boosting(model, contender, fold, number)
+            for number, fold in enumerate(folds, start=1)
+        ]
+        for n_done in range(1, n_rounds + 1):
+            for boosting in every:
+                boosting.advance(n_done)
+            course.share = n_done / n_rounds
+            if n_done in steps:
+                values = tuple(
+                    self._measure(fold, boosting.answer(), number)
+                    for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1)
                 )
-            value = measure(metric, fold.judge_y, answer, classes)
-            if not math.isfinite(value):
-                reason = f"{metric} is {value} on fold {len(values) + 1}"
-                break
-            values.append(float(value))
-    except Exception as err:  # noqa: BLE001 - an estimator may raise anything
-        reason = f"{type(err).__name__}: {err}"[:500]
-    return Outcome(tuple(values), time.perf_counter() - started, reason)
+                course.report(watch, Report("rounds", n_done, _mean(values), values))
+            if n_done < n_rounds and watch.ended():
+                return "pruned"
+        for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1):
+            course.fold_values.append(self._measure(fold, boosting.answer(), number))
+        return "complete"
+
+    def _boosting(self, model: Any, contender: Contender, fold: Fold, number: int) -> Boosting:
+        data = binned(fold, model, study=self.study, key=(contender.kind, number))
+        return Boosting(model, data, None if self.classes is None else len(self.classes))
+
+    def _measure(self, fold: Fold, answer: np.ndarray, number: int) -> float:
+        value = measure(self.metric, fold.judge_y, answer, self.classes)
+        if not math.isfinite(value):
+            message = f"{self.metric} is {value} on fold {number}"
+            raise _NotFiniteError(message)
+        return float(value)
+
+
+class _NotFiniteError(Exception):
+    """The message is the reason why the trial failed."""
+
+
+@dataclass
+class _Course:
+    """How far a trial has come."""
+
+    fold_values: list[float] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    share: float = 0.0
+
+    def report(self, watch: Watch, report: Report) -> None:
+        self.reports.append(report)
+        watch.report(report)
+
+    def so_far(self) -> tuple[float, tuple[float, ...]]:
+        values = tuple(self.fold_values)
+        return _mean(values), values
+
+    def value(self, state: str) -> float | None:
+        if state == "complete":
+            return _mean(tuple(self.fold_values))
+        return self.reports[-1].value if state == "pruned" else None
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@cache
+def _controller(estimator: str) -> Any:
+    """Find the thread pools in this process; made once the estimator is imported."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()

@@ -82,6 +82,7 @@ def model(number: int) -> ModelRef:
         digest=f"{number:032x}",
         estimator="sklearn.linear_model.LogisticRegression",
         params={"C": 0.5 * number},
+        rows=100,
         seconds=1.0,
     )
 
@@ -128,7 +129,7 @@ def register(system: System, number: int, *, passed: bool = True) -> Version:
         ),
         "gate": Verdict(passed=passed, judgements=(), reason="all gates held"),
     }
-    output = BY_NAME["register"].run(Work(context, given, "r", lambda *_: None))
+    output = BY_NAME["register"].run(Work(context, given, {}, lambda *_: None))
     assert isinstance(output, Version)
     return output
 

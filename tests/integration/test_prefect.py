@@ -234,6 +234,15 @@ def test_every_report_is_an_artifact(watched):
         assert artifact["data"].startswith("# ")
 
 
+def test_the_search_shows_how_far_it_is(trained):
+    found = [a for a in trained.ask("artifacts") if a["key"] == "fruit-tune-progress"]
+    assert found, "the search has no progress artifact"
+    for artifact in found:
+        assert (artifact["type"], artifact["data"]) == ("progress", 100.0)
+        assert artifact["task_run_id"] is not None
+        assert artifact["description"].startswith("2/2 trials"), artifact["description"]
+
+
 def test_the_drift_event_starts_a_retraining(watched):
     watched.run("-c", ASK, FILE)
     (run,) = wait_for(lambda: watched.flow_runs("retrain"), 60)

@@ -16,7 +16,8 @@ from holdtrue.store import HOME_VARIABLE
 
 Run = Callable[..., tuple[int, str]]
 COMMANDS = (
-    *("init", "check", "plan", "apply", "status", "monitor", "predict", "rollback", "up", "down"),
+    *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
+    *("rollback", "up", "down"),
 )
 
 

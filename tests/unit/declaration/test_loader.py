@@ -42,7 +42,8 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "trials: 40",
             "trails: 40",
             "f.yaml:23:26: tune.trails: unknown key\n  did you mean `trials`? "
-            "allowed: metric, trials, timeout, folds, sample, warm_start",
+            "allowed: metric, trials, timeout, stop, sampler, pruner, folds, sample, warm_start, "
+            "deterministic, parallel, cpus, gpus",
         ),
         (
             "task: classification",
@@ -63,7 +64,8 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
         (
             "log: true",
             "log: yes",
-            "f.yaml:21:44: model.candidates[0].space.rate.log: expected true or false\n"
+            "f.yaml:21:44: model.candidates[0].space.rate.log: expected true or false, "
+            "or reverse\n"
             '  got: "yes"; write true',
         ),
         (
@@ -144,7 +146,8 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "tune: {metric: log_loss, trials: 40, timeout: 10m, sample: 25%}",
             "tune:",
             "f.yaml:23:6: tune: expected a mapping\n"
-            "  got: nothing; allowed keys: metric, trials, timeout, folds, sample, warm_start",
+            "  got: nothing; allowed keys: metric, trials, timeout, stop, sampler, pruner, folds, "
+            "sample, warm_start, deterministic, parallel, cpus, gpus",
         ),
         (
             "[distance]",

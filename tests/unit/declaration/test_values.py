@@ -4,7 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from holdtrue.declaration import Rate, format_duration, format_share, parse_duration, parse_share
+from holdtrue.declaration import (
+    Rate,
+    format_duration,
+    format_share,
+    format_size,
+    parse_duration,
+    parse_share,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +65,25 @@ def test_rates() -> None:
 def test_what_is_no_rate(value: object) -> None:
     with pytest.raises(ValueError, match="expected a"):
         Rate.parse(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "n_bytes", "written"),
+    [
+        ("4GB", 4_000_000_000, "4GB"),
+        ("0.5 TB", 500_000_000_000, "500GB"),
+        ("1500MB", 1_500_000_000, "1.5GB"),
+        (" 1KB ", 1_000, "1KB"),
+        (12, 12, "0.012KB"),
+    ],
+)
+def test_sizes(value: object, n_bytes: int, written: str) -> None:
+    assert parse_size(value) == n_bytes
+    assert format_size(n_bytes) == written
+    assert parse_size(written) == n_bytes
+
+
+@pytest.mark.parametrize("value", ["", "0GB", "4", "GB", "-1GB", "4gb", "4GiB", 0, True, None, 1.5])
+def test_what_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a size"):
+        parse_size(value)

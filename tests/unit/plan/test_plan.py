@@ -82,8 +82,12 @@ STUDY = Study(
     sample_rows=480,
     seconds=1.0,
     workers=1,
+    log="studies/plain/1.log",
+    stopped="all 1 trials are done",
 )
-MODEL = ModelRef(bundle="bundles/1", digest="1" * 32, estimator="x.Y", params={}, seconds=1.0)
+MODEL = ModelRef(
+    bundle="bundles/1", digest="1" * 32, estimator="x.Y", params={}, rows=120, seconds=1.0
+)
 LATER: dict[str, Reference] = {
     "tune": STUDY,
     "fit": MODEL,

@@ -182,8 +182,9 @@ def make_study(declaration: Declaration) -> Study:
                 value=None if failed else value,
                 fold_values=() if failed else (value - 0.004, value, value + 0.004),
                 seconds=4.2,
+                cpu_seconds=3.9,
                 reason=f"worker died: {HOSTILE}" if failed else None,
-                warm=number == 0,
+                origin="earlier" if number == 0 else "sampler",
             )
         )
     values = {trial.number: trial.value for trial in trials if trial.value is not None}
@@ -196,6 +197,8 @@ def make_study(declaration: Declaration) -> Study:
         sample_rows=33_565,
         seconds=63.5,
         workers=2,
+        log="studies/flights/a.log",
+        stopped="all 24 trials are done",
     )
 
 
@@ -234,6 +237,7 @@ def make_evaluation(kind: str, declaration: Declaration) -> tuple[ModelRef, Eval
         digest=DIGEST,
         estimator="xgboost.XGBClassifier",
         params={"max_depth": 7, "learning_rate": 0.0812345, "n_estimators": 412},
+        rows=134_262,
         seconds=38.4,
     )
     return model, evaluation, judge(evaluation, declaration.promote)

@@ -5,12 +5,17 @@ import json
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from starlette.requests import Request
 
+from holdtrue.declaration import Model
 from holdtrue.errors import ServingError
+from holdtrue.models import Bundle, fit_bundle
 from holdtrue.serving import fold_in, read_captured
 from holdtrue.serving._replica import Replica, is_sampled
+
+LINEAR = "sklearn.linear_model.LogisticRegression"
 
 
 @pytest.fixture
@@ -70,6 +75,29 @@ def test_says_what_it_is(written, config):
     assert live.json() == {"live": True}
     said = ready.json()
     assert (said["ready"], said["version"], said["digest"]) == (True, 1, written.digest)
+
+
+def test_says_and_does_what_is_declared_of_answers(written, config, tmp_path):
+    rows = pd.DataFrame(written.rows * 20).assign(late=["yes", *["no"] * 4] * 160)
+    signature = Bundle.load(written.path, written.digest).signature
+    costs = {"no": {"yes": 1}, "yes": {"no": 9}}
+    model = {"candidates": [{"estimator": LINEAR}], "calibrate": "sigmoid", "costs": costs}
+    digest = fit_bundle(
+        *(rows, tmp_path / "model", signature, LINEAR, {}),
+        seed=0,
+        threads=1,
+        model=Model.model_validate(model),
+        folds=2,
+        ordered=False,
+    )
+    config |= {"bundle": str(tmp_path / "model"), "digest": digest}
+    about, answer = serve(Replica(), config, get("/flights"), predict(written.rows[1:2]))
+    about = about.json()
+    assert (about["calibration"], about["interval"]) == ("sigmoid", None)
+    assert about["costs"] == {"no": {"no": 0, "yes": 1}, "yes": {"no": 9, "yes": 0}}
+    (given,) = answer.json()["predictions"]
+    assert 0.1 < given["probabilities"]["yes"] < 0.5
+    assert given["class"] == "yes"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from holdtrue.models import Signature
+from holdtrue.models import Answering, Signature
+from holdtrue.models._conformal import Interval
 from holdtrue.serving._requests import MAX_ROWS, Problem, answer, parse
 from holdtrue.serving._slate import Slate
 
@@ -80,7 +81,8 @@ def test_answers_for_classes():
     signature = Signature(
         target="y", task="classification", classes=("a", "b"), columns={}, categorical=()
     )
-    content = answer(SLATE, signature, np.array([[0.25, 0.75], [1.0, 0.0]]), ["i", "j"])
+    scores = np.array([[0.25, 0.75], [1.0, 0.0]])
+    content = answer(SLATE, signature, Answering(), scores, ["i", "j"])
     assert content == {
         "model": "flights",
         "version": 2,
@@ -94,5 +96,26 @@ def test_answers_for_classes():
 
 def test_answers_for_values():
     signature = Signature(target="y", task="regression", classes=None, columns={}, categorical=())
-    content = answer(SLATE, signature, np.array([1.5, -2.0]), ["i", "j"])
+    content = answer(SLATE, signature, Answering(), np.array([1.5, -2.0]), ["i", "j"])
     assert content["predictions"] == [{"value": 1.5}, {"value": -2.0}]
+
+
+def test_answers_by_costs():
+    signature = Signature(
+        target="y", task="classification", classes=("a", "b"), columns={}, categorical=()
+    )
+    dear_miss = Answering(costs=((0.0, 1.0), (5.0, 0.0)))  # b is answered above 1 / 6
+    scores = np.array([[0.8, 0.2], [0.9, 0.1]])
+    content = answer(SLATE, signature, dear_miss, scores, ["i", "j"])
+    assert [prediction["class"] for prediction in content["predictions"]] == ["b", "a"]
+    assert content["predictions"][0]["probabilities"] == {"a": 0.8, "b": 0.2}
+
+
+def test_answers_with_an_interval():
+    signature = Signature(target="y", task="regression", classes=None, columns={}, categorical=())
+    wide = Answering(interval=Interval(share=0.8, low=-1.0, high=2.0, rows=100))
+    content = answer(SLATE, signature, wide, np.array([1.5, -2.0]), ["i", "j"])
+    assert content["predictions"] == [
+        {"value": 1.5, "interval": [0.5, 3.5]},
+        {"value": -2.0, "interval": [-3.0, 0.0]},
+    ]

@@ -6,7 +6,7 @@ import pytest
 
 from holdtrue.models import Signature
 from holdtrue.tuning import _folds
-from holdtrue.tuning._folds import cut, encode_folds, sample_rows
+from holdtrue.tuning._folds import Kept, cut, encode_folds, sample_rows
 
 
 def test_a_sample_is_seeded_and_in_order() -> None:
@@ -103,3 +103,49 @@ def test_what_a_fold_is_judged_on_does_not_change_what_it_is_fitted_on(kind: str
     np.testing.assert_array_equal(folds[0].fit_y, again[0].fit_y)
     assert folds[0].fit_x.dtype == np.float32
     assert folds[0].judge_x.shape[1] == folds[0].fit_x.shape[1]
+
+
+def test_weights_go_with_the_rows_to_fit_on() -> None:
+    frame, target = frame_and_target()
+    parts = list(cut(target, 3, ordered=True, classification=True, seed=0))
+    weight = np.arange(90) + 1.0
+    folds = encode_folds(frame, target, parts, "plain", SIGNATURE, 0, weight)
+    for fold, (fit, _) in zip(folds, parts, strict=True):
+        assert fold.fit_weight is not None
+        np.testing.assert_array_equal(fold.fit_weight, weight[fit])
+    assert encode_folds(frame, target, parts, "plain", SIGNATURE, 0)[0].fit_weight is None
+
+
+def test_what_is_kept_is_made_once() -> None:
+    kept = Kept(100)
+    made = [kept.get("study", "a", 10, object) for _ in range(3)]
+    assert made[0] is made[1] is made[2]
+    assert kept.get("study", "b", 10, object) is not made[0]
+    assert kept.get("", "a", 10, object) is not made[0]
+    assert kept.n_bytes == 20
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    kept = Kept(30)
+    first, second = (kept.get("study", name, 10, object) for name in "ab")
+    kept.get("study", "c", 10, object)
+    assert kept.get("study", "a", 10, object) is first
+    kept.get("study", "d", 10, object)
+    assert kept.n_bytes == 30
+    assert kept.get("study", "a", 10, object) is first
+    assert kept.get("study", "b", 10, object) is not second
+
+
+def test_what_is_too_large_is_not_kept() -> None:
+    kept = Kept(30)
+    large = kept.get("study", "large", 31, object)
+    assert kept.n_bytes == 0
+    assert kept.get("study", "large", 31, object) is not large
+
+
+def test_another_study_takes_the_place_of_all() -> None:
+    kept = Kept(100)
+    first = kept.get("one", "a", 10, object)
+    kept.get("other", "b", 20, object)
+    assert kept.n_bytes == 20
+    assert kept.get("one", "a", 10, object) is not first

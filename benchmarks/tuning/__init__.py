@@ -1,0 +1,1 @@
+"""Searches measured beside those of others: the parts of `benchmarks.tune`."""

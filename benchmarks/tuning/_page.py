@@ -1,0 +1,227 @@
+"""The measurements of the searches as a page of Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._page import table
+from benchmarks.tuning._parts import OURS
+from benchmarks.tuning._targets import left_s, medians, targets, worse_by_pruning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NOISY = 0.1
+_MB = 1e6
+_HEAD = (
+    *("", "wall, s", "trials/s", "efficiency", "of what others left", "overhead, CPU ms a trial"),
+    *("others took", "peak memory, MB", "best"),
+)
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page.
+
+    Args:
+        found: What `benchmarks.tune` has measured, with the parts there are.
+    """
+    parts = found["parts"]
+    written = {
+        "real": _real,
+        "tiny": _tiny,
+        "prune": _prune,
+        "long": _long,
+        "warm": _warm,
+        "scale": _scale,
+    }
+    sections = [write(parts[part]) for part, write in written.items() if part in parts]
+    return "\n".join(
+        ["# Searches: how fast, and how good\n", _about(found), _targets(parts), *sections]
+    )
+
+
+def _about(found: dict[str, Any]) -> str:
+    size, parts = found["size"], found["parts"]
+    machine = next(iter(parts.values()))["machine"]
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    minutes = sum(part["minutes"] for part in parts.values())
+    missing = [
+        name for name in ("real", "tiny", "prune", "long", "warm", "scale") if name not in parts
+    ]
+    lacks = f" Not measured: {', '.join(missing)}." if missing else ""
+    return (
+        f"Measured on {found['date']} by `make bench-tune` in {minutes:.0f} minutes, on "
+        f"{machine['cores']} cores and {machine['memory_bytes'] / 1e9:.0f} GB of memory, with "
+        f"Python {machine['python']}, {libraries}.{lacks}\n\n"
+        f"A real trial trains XGBoost, {size['rounds']} rounds on one thread, on four fifths of "
+        f"{size['rows']:,} flights with 30 columns, and is judged by the logarithmic loss on the "
+        f"others; ten parameters are searched. A tiny trial computes for {size['tiny_s'] * 1000:g} "
+        "ms without giving the interpreter away. Everybody runs the same function, two trials at a "
+        "time, on processes that have started, loaded their libraries and binned the rows before "
+        "the time begins.\n\n"
+        "Efficiency: the CPU time of the trials alone, divided by wall time on both cores. Others "
+        "took: the share of the machine that processes outside the search had meanwhile; **bold** "
+        "above 10 %, where wall times say little. Comparisons are by wall time times the share "
+        "that others left. Overhead: CPU time of all processes of the search that is not the "
+        "trials'. Memory: of all processes, each page divided by the number that share it, looked "
+        "at every 2 s. Numbers are medians of the repeats, which take turns.\n"
+    )
+
+
+def _targets(parts: dict[str, Any]) -> str:
+    rows = [
+        (one.what, one.wanted, one.measured, "met" if one.met else "**missed**")
+        for one in targets(parts)
+    ]
+    return "## Targets\n\n" + table(("what", "target", "measured", ""), rows)
+
+
+def _real(part: dict[str, Any]) -> str:
+    fixed, own = part["fixed"], part["own"]
+    trials = int(fixed[0]["trials"])
+    spread = table(
+        ("", "best log loss, median", "lowest", "highest", "seeds"),
+        [
+            (
+                name,
+                f"{statistics.median(best):.4f}",
+                f"{min(best):.4f}",
+                f"{max(best):.4f}",
+                str(len(best)),
+            )
+            for name, best in _bests(own).items()
+        ],
+    )
+    free, ordered = (medians(own)[name]["left_s"] for name in (OURS, "holdtrue, deterministic"))
+    return (
+        f"## {trials} real trials\n\nThe same settings for all:\n\n{_table(medians(fixed))}\n"
+        f"Each with TPE of its own, a seed each time:\n\n{_table(medians(own))}\n{spread}\n"
+        "HalvingRandomSearchCV has a schedule of its own: it draws as many settings, gives each a "
+        "ninth of the rounds, and trains the best third again with three times as many, twice; it "
+        "does not know which trial took how much CPU time. Its trials/s count every training.\n\n"
+        f"`deterministic` takes {ordered / free:.2f} times the time of the free search.\n"
+    )
+
+
+def _bests(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    names = dict.fromkeys(run["name"] for run in runs)
+    return {name: [run["best"] for run in runs if run["name"] == name] for name in names}
+
+
+def _tiny(part: dict[str, Any]) -> str:
+    trials, few = (int(part[key][0]["trials"]) for key in ("many", "few"))
+    tables = [
+        f"{words}:\n\n{_table(medians(part['many'], sampler))}"
+        for sampler, words in {
+            "fixed": "The same settings for all",
+            "random": "Random ones",
+            "tpe": "By TPE",
+        }.items()
+    ]
+    return (
+        f"## {trials} tiny trials\n\n" + "\n".join(tables) + f"\nThe first {few}, with Ray Tune "
+        f"(all {trials} would take it minutes):\n\n{_table(medians(part['few']))}"
+    )
+
+
+def _prune(part: dict[str, Any]) -> str:
+    runs = medians(part["runs"])
+    rows = [
+        (
+            name,
+            f"{one['wall_s']:.1f}",
+            _share(one["foreign"]),
+            f"{one['trials_cpu_s']:.1f}",
+            f"{one['pruned']:.0f} of {one['finished']:.0f}",
+            f"{one['best']:.4f}",
+            "" if name == "none" else f"{worse_by_pruning(part['runs'], name):+.4f}",
+        )
+        for name, one in runs.items()
+    ]
+    head = (
+        *("rule", "wall, s", "others took", "CPU of the trials, s", "ended early"),
+        *("best log loss", "worse by (median of pairs)"),
+    )
+    return (
+        f"## Ending trials early\n\nOur search by TPE, {int(next(iter(runs.values()))['runs'])} "
+        f"seeds, trained as a declaration has it.\n\n{table(head, rows)}"
+    )
+
+
+def _long(part: dict[str, Any]) -> str:
+    pasts = list(dict.fromkeys(ask["past"] for ask in part["asks"]))
+    names = dict.fromkeys(ask["name"] for ask in part["asks"])
+    cost = {(ask["name"], ask["past"]): ask["median_ms"] for ask in part["asks"]}
+    rows = [(name, *(f"{cost[name, past]:.1f}" for past in pasts)) for name in names]
+    whole = part["whole"]
+    head = ("CPU ms to ask after", *(f"{past:,} trials" for past in pasts))
+    return (
+        f"## Long searches\n\nTen parameters, TPE, each ask after another trial was told.\n\n"
+        f"{table(head, rows)}\nA whole search of {whole['trials']:,} tiny trials by TPE took "
+        f"{whole['wall_s']:.0f} s (others took {_share(whole['foreign'])}), with an efficiency of "
+        f"{whole['efficiency_of_left']:.2f} of what others left.\n"
+    )
+
+
+def _warm(part: dict[str, Any]) -> str:
+    rows = []
+    for name, pairs in part["sets"].items():
+        gains = [pair["cold"] - pair["warm"] for pair in pairs]
+        early = [pair["cold"] - pair["cold_early"] for pair in pairs]
+        rows.append(
+            (
+                name,
+                f"{sum(gain >= 0 for gain in gains)} of {len(gains)}",
+                f"{sum(gain >= 0 for gain in early)} of {len(gains)}",
+                f"{statistics.median(pair['cold'] for pair in pairs):.4f}",
+                f"{statistics.median(gains):+.4f}",
+                f"{statistics.median(early):+.4f}",
+            )
+        )
+    head = (
+        *("rows", "warm as good or better", "cold as good after as few", "best of all cold trials"),
+        *("warm better by, median", "cold after as few better by"),
+    )
+    return (
+        f"## Warm start\n\nThe best of the first 30 % of the trials of a search that knows an "
+        f"earlier one, beside the best of all {part['trials']} trials of a search that knows none. "
+        "The earlier one had as many trials and other rows: flights of January to March before "
+        "those of April to June, or the other half of the set. XGBoost, three folds, logarithmic "
+        f"loss (diabetes: root mean squared error); smaller is better.\n\n{table(head, rows)}"
+    )
+
+
+def _scale(part: dict[str, Any]) -> str:
+    rows = [
+        (f"{run['rows']:,}", run["name"], f"{run['peak_bytes'] / _MB:.0f}", f"{left_s(run):.1f}")
+        for run in part["runs"]
+    ]
+    return (
+        "## Memory of several trials at a time\n\nOur search of real trials on a Ray with room "
+        "for eight, whatever the cores: all its processes, Ray's own included.\n\n"
+        + table(("rows", "trials", "peak memory, MB", "wall of what others left, s"), rows)
+    )
+
+
+def _table(runs: dict[str, Any]) -> str:
+    return table(_HEAD, [_line(name, one) for name, one in runs.items()])
+
+
+def _line(name: str, one: dict[str, Any]) -> tuple[str, ...]:
+    known = "efficiency" in one
+    return (
+        name,
+        f"{one['wall_s']:.1f}",
+        f"{one['finished'] / one['wall_s']:.2f}",
+        f"{one['efficiency']:.2f}" if known else "",
+        f"{one['efficiency_of_left']:.2f}" if known else "",
+        f"{one['overhead_ms']:.1f}" if known else "",
+        _share(one["foreign"]),
+        f"{one['peak_bytes'] / _MB:.0f}",
+        f"{one['best']:.4f}",
+    )
+
+
+def _share(value: float) -> str:
+    return f"**{value:.0%}**" if value > _NOISY else f"{value:.0%}"

@@ -1,0 +1,198 @@
+"""The final fit, and what is learnt beside it from rows that a model has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from holdtrue.errors import TrainingError
+from holdtrue.models._answering import Answering
+from holdtrue.models._bundle import SAMPLE_ROWS, scores, write_bundle
+from holdtrue.models._calibration import fit_calibration
+from holdtrue.models._classes import cost_matrix, sample_weights
+from holdtrue.models._conformal import fit_interval
+from holdtrue.models._estimator import pipeline
+from holdtrue.models._frame import target_of, typed
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from holdtrue.declaration import Model
+    from holdtrue.models._signature import Signature
+
+
+def fit_bundle(
+    rows: pd.DataFrame | Path,
+    folder: Path,
+    signature: Signature,
+    estimator: str,
+    params: dict[str, Any],
+    *,
+    seed: int,
+    threads: int,
+    model: Model,
+    folds: int,
+    ordered: bool,
+) -> str:
+    """Fit on all training rows and write the bundle; runs in a Ray worker.
+
+    Args:
+        rows: Training rows, shape (n_rows, any), or their Parquet file; in order of time where
+            `ordered`.
+        folder: Of the bundle.
+        signature: The columns.
+        estimator: Import path of its class.
+        params: All its arguments, those of the loss included (see `constant_params`).
+        seed: Seed of everything random.
+        threads: Threads that the estimator may use.
+        model: Declares weights, calibration, costs and interval.
+        folds: In how many parts the rows are cut where some must be set aside.
+        ordered: Whether a part is judged by a model of earlier rows only.
+
+    Returns:
+        Digest of the bundle's manifest.
+
+    Raises:
+        TrainingError: The estimator cannot be written, a class is missing from a part, or there
+            are too few rows for the interval.
+    """
+    train = pd.read_parquet(rows) if isinstance(rows, Path) else rows
+    frame, target = typed(train, signature), target_of(train, signature)
+    fitted = fit_pipeline(
+        frame, target, signature, estimator, params, seed=seed, threads=threads, model=model
+    )
+    answering = learn_answering(
+        *(frame, target, signature, estimator, params),
+        seed=seed,
+        threads=threads,
+        model=model,
+        folds=folds,
+        ordered=ordered,
+    )
+    return write_bundle(
+        folder,
+        fitted,
+        signature,
+        estimator=estimator,
+        params=params,
+        sample=sample_of(train, signature),
+        answering=answering,
+    )
+
+
+def sample_of(train: pd.DataFrame, signature: Signature) -> list[dict[str, Any]]:
+    """The first rows as records, by which a bundle proves that it answers as it did."""
+    first = train[list(signature.columns)].head(SAMPLE_ROWS)
+    records: list[dict[str, Any]] = json.loads(first.to_json(orient="records"))
+    return records
+
+
+def fit_pipeline(
+    frame: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    estimator: str,
+    params: dict[str, Any],
+    *,
+    seed: int,
+    threads: int,
+    model: Model,
+) -> Pipeline:
+    """Fit a pipeline, each row with the weight of its class.
+
+    Args:
+        frame: A typed frame, shape (n_rows, n_features).
+        target: Class index or value, shape (n_rows,).
+        signature: The columns.
+        estimator: Import path of its class.
+        params: Its arguments.
+        seed: Seed of its randomness.
+        threads: Threads that it may use.
+        model: Declares the weights.
+    """
+    fitted = pipeline(estimator, params, signature, seed=seed, threads=threads)
+    weights = None
+    if signature.classes is not None:
+        weights = sample_weights(target, signature.classes, model.class_weight)
+    if weights is None:
+        return fitted.fit(frame, target)
+    return fitted.fit(frame, target, model__sample_weight=weights)
+
+
+def learn_answering(
+    frame: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    estimator: str,
+    params: dict[str, Any],
+    *,
+    seed: int,
+    threads: int,
+    model: Model,
+    folds: int,
+    ordered: bool,
+) -> Answering:
+    """Learn the declared calibration or interval from out-of-fold scores; fits `folds` models.
+
+    Weights of classes shift the probabilities; calibration, which counts every row once, brings
+    them back.
+
+    Args:
+        frame: A typed frame, shape (n_rows, n_features), in order of time where `ordered`.
+        target: Class index or value, shape (n_rows,).
+        signature: The columns.
+        estimator: Import path of its class.
+        params: Its arguments.
+        seed: Seed of everything random.
+        threads: Threads that the estimator may use.
+        model: Says what is declared.
+        folds: In how many parts the rows are cut.
+        ordered: Whether a part is judged by a model of earlier rows only; the earliest rows are
+            then not judged.
+
+    Raises:
+        TrainingError: A class is missing from a part, or there are too few rows for the interval.
+    """
+    calibration = interval = costs = None
+    if signature.classes is not None and model.costs:
+        costs = cost_matrix(signature.classes, model.costs)
+    if model.calibrate is not None or model.interval is not None:
+        from holdtrue.tuning._folds import cut
+
+        parts = cut(
+            target, folds, ordered=ordered, classification=model.calibrate is not None, seed=seed
+        )
+        answers, truths = [], []
+        for number, (fit, judge) in enumerate(parts, 1):
+            _has_every_class(target[fit], signature, number, folds)
+            fitted = fit_pipeline(
+                *(frame.iloc[fit], target[fit], signature, estimator, params),
+                seed=seed,
+                threads=threads,
+                model=model,
+            )
+            answers.append(scores(fitted, signature, frame.iloc[judge]))
+            truths.append(target[judge])
+        answered, truth = np.concatenate(answers), np.concatenate(truths)
+        if model.calibrate is not None:
+            calibration = fit_calibration(model.calibrate, answered, truth)
+        if model.interval is not None:
+            interval = fit_interval(truth - answered, model.interval)
+    return Answering(calibration=calibration, costs=costs, interval=interval)
+
+
+def _has_every_class(target: np.ndarray, signature: Signature, number: int, folds: int) -> None:
+    if signature.classes is None:
+        return
+    counts = np.bincount(target, minlength=len(signature.classes))
+    if not counts.all():
+        name = signature.classes[int(counts.argmin())]
+        message = (
+            f"model.calibrate: class {name} has no rows to fit on in part {number} of {folds}: "
+            "probabilities cannot be corrected"
+        )
+        raise TrainingError(message, hint="lower tune.folds, or leave out model.calibrate")

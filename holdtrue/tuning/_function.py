@@ -1,0 +1,156 @@
+"""Search for the best arguments of any Python function, with the driver of declared searches."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from holdtrue.declaration import Pruner, Range, Stop
+from holdtrue.errors import ConfigError
+from holdtrue.store import Store
+from holdtrue.tuning._drive import drive
+from holdtrue.tuning._space import Space
+from holdtrue.tuning._types import Outcome, Report, Search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from holdtrue.tuning._drive import Driven
+    from holdtrue.tuning._types import Live, Setting, Watch
+
+_TIMEOUT = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class FunctionObjective:
+    """Judges a setting by what a function returns. An `Objective`."""
+
+    function: Callable[..., float]
+    reports: bool
+    """Whether the function takes a second argument: what it reports to."""
+
+    def __call__(self, setting: Setting, watch: Watch) -> Outcome:
+        """Call the function; whatever it raises fails this trial only."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        made: list[Report] = []
+        ended = False
+
+        def report(step: int, value: float) -> bool:
+            nonlocal ended
+            made.append(Report("steps", step, float(value)))
+            ended = watch.report(made[-1])
+            return ended
+
+        value = self.function(setting.params, *([report] if self.reports else []))
+        return Outcome(
+            state="pruned" if ended else "complete",
+            value=made[-1].value if ended else value,
+            seconds=time.perf_counter() - wall,
+            cpu_seconds=time.process_time() - cpu,
+            reports=tuple(made),
+        )
+
+
+def search(
+    function: Callable[..., float],
+    space: Mapping[str, Range | Mapping[str, Any]],
+    *,
+    log: str | Path,
+    trials: int,
+    direction: Literal["lower", "higher"] = "lower",
+    metric: str = "value",
+    timeout: timedelta = _TIMEOUT,
+    stop: Stop | None = None,
+    sampler: str = "tpe",
+    pruner: Pruner | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    parallel: int | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    address: str | None = None,
+    progress: Callable[[Live], None] | None = None,
+) -> Driven:
+    """Search for the arguments with which a function returns the best value, on Ray.
+
+    Run again with the same log, it goes on where it stopped.
+
+    Args:
+        function: ``function(params)`` or ``function(params, report)``. ``params`` has a value for
+            each name of the space (for those whose ``when`` holds). ``report(step, value)``, with
+            whole steps that rise, says how good it is on its way, and returns whether the
+            function should return at once because it is worse than others.
+        space: By name, as in a declaration: ``{"x": {"float": [0, 1]}}``.
+        log: An Optuna journal file; made where it is missing.
+        trials: Finished trials wanted in all.
+        direction: Which values are better.
+        metric: What the value is called.
+        timeout: The search ends after this.
+        stop: What ends it earlier.
+        sampler: As ``tune.sampler``.
+        pruner: Which trials should end early.
+        seed: Of the sampler.
+        deterministic: The same trials whatever the number of workers and their speed.
+        parallel: Most trials at a time.
+        cpus: CPUs that Ray sets aside for each.
+        gpus: GPUs that Ray sets aside for each.
+        address: Host and port of a Ray cluster. Left out, the connection that there is, that of
+            the project in this folder, or one for this time only.
+        progress: Told how it goes.
+
+    Raises:
+        ConfigError: The space cannot be searched, or no node has room for a trial.
+        StackError: Another process has the log, or Ray does not start.
+
+    Example:
+        >>> def parabola(params):
+        ...     return (params["x"] - 2) ** 2
+        >>> found = search(  # doctest: +SKIP
+        ...     parabola, {"x": {"float": [-10, 10]}}, trials=50, log="parabola.log"
+        ... )
+    """
+    from holdtrue.stack import Stack, ray_session
+
+    spans = {name: _span(name, span) for name, span in space.items()}
+    declared = Search(
+        metric=metric,
+        direction=direction,
+        trials=trials,
+        timeout_s=timeout.total_seconds(),
+        stop=stop or Stop(),
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        deterministic=deterministic,
+        parallel=parallel,
+        cpus=cpus,
+        gpus=gpus,
+    )
+    path = Path(log)
+    objective = FunctionObjective(function, len(inspect.signature(function).parameters) > 1)
+    with ray_session(Stack(Store.of(Path.cwd() / "function")), address):
+        return drive(
+            objective,
+            Space.of(spans),
+            declared,
+            log=path,
+            study_name=path.stem,
+            progress=progress or (lambda _: None),
+        )
+
+
+def _span(name: str, span: Range | Mapping[str, Any]) -> Range:
+    if isinstance(span, Range):
+        return span
+    try:
+        return Range.model_validate(dict(span))
+    except ValidationError as err:
+        said = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in err.errors())
+        message = f"the space of {name} cannot be searched: {said}"
+        raise ConfigError(message) from err

@@ -1,0 +1,202 @@
+"""The search that a declaration asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdtrue.declaration import METRICS
+from holdtrue.errors import TrainingError
+from holdtrue.models import (
+    constant_params,
+    construct,
+    digest_of,
+    encoding,
+    sample_weights,
+    typed,
+)
+from holdtrue.progress import search_words
+from holdtrue.references import Study
+from holdtrue.tuning._drive import drive
+from holdtrue.tuning._folds import cut, encode_folds
+from holdtrue.tuning._space import Space
+from holdtrue.tuning._trial import Contender, FoldsObjective
+from holdtrue.tuning._types import Search
+from holdtrue.tuning._warm import choose, recall
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from holdtrue.declaration import Declaration
+    from holdtrue.models import Signature
+    from holdtrue.progress import Progress
+    from holdtrue.references import Trial
+    from holdtrue.tuning._drive import Driven
+    from holdtrue.tuning._types import Live
+
+
+def tune(
+    declaration: Declaration,
+    rows: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    *,
+    log: Path,
+    place: str,
+    name: str,
+    earlier: Sequence[Trial] = (),
+    champion: tuple[str, Mapping[str, Any]] | None = None,
+    progress: Progress,
+) -> Study:
+    """Search the declared spaces, or go on with a search that was left. Ray must be connected.
+
+    Args:
+        declaration: With candidates and ``tune``.
+        rows: shape (n_rows, any): the training rows that trials see, in order of time where there
+            is a time column.
+        target: shape (n_rows,): class index or value.
+        signature: The feature columns.
+        log: File of the search.
+        place: The same, relative to the store.
+        name: Of the study in it.
+        earlier: Trials of earlier studies.
+        champion: Import path and arguments of the live model; tried first.
+        progress: Shows how far it is.
+
+    Raises:
+        TrainingError: No trial succeeded (gives the commonest reason), or a fold lacks a class.
+        StackError: Another process has the log.
+        KeyboardInterrupt: Ctrl-C; the log has what was finished, and the next call goes on.
+    """
+    plan = declaration.tune
+    direction = METRICS[plan.metric][0]
+    space = Space(declaration.model.candidates)
+    search = Search(
+        metric=plan.metric,
+        direction=direction,
+        trials=plan.trials,
+        timeout_s=plan.timeout.total_seconds(),
+        stop=plan.stop,
+        sampler=plan.sampler,
+        pruner=plan.pruner,
+        seed=_seed(declaration.seed, name),
+        deterministic=plan.deterministic,
+        parallel=plan.parallel,
+        cpus=plan.cpus,
+        gpus=plan.gpus,
+        past=recall(earlier, space, direction=direction),
+    )
+    first, notes = choose(earlier, champion, space, plan.trials, direction=direction)
+    objective = _objective(declaration, space, rows, target, signature, name)
+
+    def show(live: Live) -> None:
+        progress(live.done, live.wanted, search_words(live, plan.metric))
+
+    driven = drive(objective, space, search, log=log, study_name=name, first=first, progress=show)
+    study = _study(declaration, driven, tuple(notes), place, len(rows))
+    if driven.interrupted:
+        best = f"{plan.metric} {study.best_trial.value:.4g}"
+        words = f"stopped after {len(study.trials)} of {plan.trials} trials, best {best}"
+        progress(len(study.trials), plan.trials, f"{words}; the same command goes on")
+        raise KeyboardInterrupt
+    return study
+
+
+def _seed(seed: int, name: str) -> int:
+    """Another seed for each study: a retraining would draw the settings again that it knows."""
+    return int(digest_of(f"{seed} {name}".encode())[:8], 16)
+
+
+def _objective(
+    declaration: Declaration,
+    space: Space,
+    rows: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    name: str,
+) -> FoldsObjective:
+    """Encode the folds once for each kind of encoding and put them into the object store once."""
+    import ray
+
+    frame = typed(rows, signature)
+    parts = list(
+        cut(
+            target,
+            declaration.tune.folds,
+            ordered=declaration.data.time is not None,
+            classification=declaration.task == "classification",
+            seed=declaration.seed,
+        )
+    )
+    weight = None
+    if signature.classes is not None:
+        _check_folds(parts, target, signature.classes)
+        weight = sample_weights(target, signature.classes, declaration.model.class_weight)
+    by_kind: dict[str, Any] = {}
+    contenders = {}
+    for label, candidate in zip(space.labels, declaration.model.candidates, strict=True):
+        params = constant_params(candidate, declaration.model)
+        kind = encoding(construct(candidate.estimator, params, seed=0, threads=1))
+        if kind not in by_kind:
+            folds = encode_folds(frame, target, parts, kind, signature, declaration.seed, weight)
+            by_kind[kind] = ray.put(folds)
+        contenders[label] = Contender(candidate.estimator, params, kind, by_kind[kind])
+    return FoldsObjective(
+        contenders=contenders,
+        metric=declaration.tune.metric,
+        classes=signature.classes,
+        seed=declaration.seed,
+        threads=declaration.tune.cpus,
+        rule=declaration.tune.pruner,
+        study=name,
+    )
+
+
+def _check_folds(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], target: np.ndarray, classes: Sequence[str]
+) -> None:
+    for number, (fit, judge) in enumerate(parts, start=1):
+        if len(np.unique(target[fit])) < len(classes) or len(np.unique(target[judge])) < 2:
+            message = f"fold {number} of {len(parts)} lacks a class: too few rows of it"
+            raise TrainingError(
+                message, hint="use fewer tune.folds, a larger tune.sample or a longer data.window"
+            )
+
+
+def _study(
+    declaration: Declaration, driven: Driven, notes: tuple[str, ...], place: str, rows: int
+) -> Study:
+    plan, direction = declaration.tune, METRICS[declaration.tune.metric][0]
+    complete = [trial for trial in driven.trials if trial.state == "complete"]
+    if not complete:
+        reasons = Counter(trial.reason for trial in driven.trials if trial.reason)
+        why, count = reasons.most_common(1)[0] if reasons else (driven.stopped, 0)
+        message = (
+            f"none of {len(driven.trials)} trials succeeded; "
+            f"the commonest reason ({count} times): {why}"
+        )
+        raise TrainingError(message, hint="look at model.candidates: params and space")
+    sign = -1.0 if direction == "higher" else 1.0
+    best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    return Study(
+        metric=plan.metric,
+        direction=direction,
+        trials=driven.trials,
+        best=best.number,
+        folds=plan.folds,
+        sample_rows=rows,
+        seconds=driven.seconds,
+        workers=driven.workers,
+        log=place,
+        stopped=driven.stopped,
+        sampler=plan.sampler,
+        pruner=plan.pruner.rule if plan.pruner else None,
+        seed=declaration.seed,
+        deterministic=plan.deterministic,
+        notes=(*notes, *driven.notes),
+    )

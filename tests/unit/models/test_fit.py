@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.batch import score
+from holdtrue.declaration import Model
+from holdtrue.errors import ServingError, TrainingError
+from holdtrue.models import Bundle, Signature, digest_of, fit_bundle, target_of, typed
+
+LINEAR = "sklearn.linear_model.LogisticRegression"
+BOOSTED = "xgboost.XGBRegressor"
+CLASSES = ("early", "late", "on time")
+
+
+def signature_of(classes: tuple[str, ...] | None) -> Signature:
+    return Signature(
+        target="y",
+        task="regression" if classes is None else "classification",
+        classes=classes,
+        columns={"a": "number", "b": "string"},
+        categorical=("b",),
+    )
+
+
+def make(classes: tuple[str, ...] | None, n_rows: int = 600) -> pd.DataFrame:
+    chance = np.random.default_rng(4)
+    frame = pd.DataFrame({"a": chance.normal(size=n_rows), "b": chance.choice(["x", "y"], n_rows)})
+    value = frame["a"] + (frame["b"] == "x") + chance.normal(size=n_rows)
+    if classes is None:
+        return frame.assign(y=value)
+    cuts = pd.cut(value, [-np.inf, *np.linspace(0, 1, len(classes) - 1), np.inf], labels=classes)
+    return frame.assign(y=cuts.astype(str))
+
+
+def fit(
+    rows: pd.DataFrame | Path, folder: Path, classes: tuple[str, ...] | None, **given: Any
+) -> str:
+    estimator = BOOSTED if classes is None else LINEAR
+    settings: dict[str, Any] = {"folds": 3, "ordered": False}
+    settings |= {name: given.pop(name) for name in ("folds", "ordered") if name in given}
+    return fit_bundle(
+        rows,
+        folder,
+        signature_of(classes),
+        estimator,
+        {"n_estimators": 20} if classes is None else {},
+        seed=0,
+        threads=1,
+        model=Model.model_validate({"candidates": [{"estimator": estimator}], **given}),
+        **settings,
+    )
+
+
+def test_a_plain_model_answers_its_own_scores(tmp_path: Path) -> None:
+    rows = make(CLASSES)
+    bundle = Bundle.load(tmp_path / "one", fit(rows, tmp_path / "one", CLASSES))
+    frame = typed(rows, bundle.signature)
+    np.testing.assert_array_equal(bundle.predict(frame), bundle.raw(frame))
+    assert bundle.answering.model_dump() == {"calibration": None, "costs": None, "interval": None}
+    accuracy = (bundle.predict(frame).argmax(axis=1) == target_of(rows, bundle.signature)).mean()
+    assert accuracy > 0.5
+
+
+@pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
+def test_calibration_and_costs_come_back_from_disk(tmp_path: Path, method: str) -> None:
+    rows = make(CLASSES)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    costs = {"late": {"on time": 9, "early": 9}, "on time": {"late": 1}, "early": {"late": 1}}
+    given: dict[str, Any] = {"calibrate": method, "costs": costs}
+    digest = fit(tmp_path / "rows.parquet", tmp_path / "one", CLASSES, **given)
+    bundle = Bundle.load(tmp_path / "one", digest)
+    frame = typed(rows, bundle.signature)
+    raw, calibrated = bundle.raw(frame), bundle.predict(frame)
+    assert np.abs(raw - calibrated).max() > 0.01
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+    np.testing.assert_allclose(bundle.expected, calibrated[:20])
+    assert bundle.answering.costs == ((0, 1, 0), (9, 0, 9), (0, 1, 0))
+    decided = bundle.answering.decide(calibrated)
+    # A missed late one is dear: it is answered far more often than it is the most probable.
+    assert (decided == 1).sum() > 2 * (calibrated.argmax(axis=1) == 1).sum()
+    scored = score(tmp_path / "one", digest, rows.drop(columns="y"))
+    assert scored["prediction"].tolist() == [CLASSES[index] for index in decided]
+    assert fit(rows, tmp_path / "again", CLASSES, **given) == digest
+
+
+def test_an_interval_comes_back_from_disk_and_into_files(tmp_path: Path) -> None:
+    rows = make(None)
+    digest = fit(rows, tmp_path / "one", None, interval="80%")
+    bundle = Bundle.load(tmp_path / "one", digest)
+    scored = score(tmp_path / "one", digest, rows.drop(columns="y"))
+    ends = bundle.answering.intervals(scored["prediction"].to_numpy())
+    assert ends is not None
+    np.testing.assert_array_equal(scored[["interval_low", "interval_high"]], ends)
+    assert (scored["interval_low"] < scored["prediction"]).all()
+    assert (scored["prediction"] < scored["interval_high"]).all()
+
+
+def test_weights_reach_the_estimator(tmp_path: Path) -> None:
+    rows = make(CLASSES)
+    shares = []
+    for number, given in enumerate([{}, {"class_weight": {"late": 30}}]):
+        folder = tmp_path / str(number)
+        bundle = Bundle.load(folder, fit(rows, folder, CLASSES, **given))
+        shares.append(bundle.predict(typed(rows, bundle.signature))[:, 1].mean())
+    assert shares[1] > 2 * shares[0]
+
+
+def test_in_order_of_time_only_later_rows_are_judged(tmp_path: Path) -> None:
+    bundle = Bundle.load(
+        tmp_path / "one",
+        fit(make(None), tmp_path / "one", None, interval=0.8, ordered=True, folds=3),
+    )
+    assert bundle.answering.interval is not None
+    assert bundle.answering.interval.rows == 450  # not the first of four quarters
+
+
+def test_a_class_that_a_part_lacks_is_refused(tmp_path: Path) -> None:
+    rows = make(CLASSES)
+    rows = pd.concat([rows[rows["y"] != "late"], rows[rows["y"] == "late"]])
+    with pytest.raises(TrainingError, match="class late has no rows to fit on in part 1 of 3"):
+        fit(rows, tmp_path / "one", CLASSES, calibrate="sigmoid", ordered=True)
+    assert not (tmp_path / "one").exists()
+
+
+def test_too_few_rows_for_the_interval_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"99\.9% of the time needs at least 1,999 rows"):
+        fit(make(None), tmp_path / "one", None, interval="99.9%")
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    fit(make(None), tmp_path / "one", None)
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_bytes())
+    content = json.dumps(manifest | {"format": 1}).encode()
+    (tmp_path / "one" / "manifest.json").write_bytes(content)
+    with pytest.raises(ServingError, match="has format 1, expected 2"):
+        Bundle.load(tmp_path / "one", digest_of(content))

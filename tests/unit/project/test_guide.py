@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from holdtrue.declaration import Tune, parse
+from holdtrue.declaration._search import PrunerRule
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guide"
+# What an example leaves out.
+REST = {
+    "name": "flights",
+    "task": "classification",
+    "data": "{source: {files: flights.csv}, target: late}",
+    "model": "auto",
+}
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```", (GUIDE / name).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GUIDE.glob("*.md")))
+def test_every_example_can_be_declared(name: str) -> None:
+    found = examples(name)
+    assert found
+    for example in found:
+        given = set(re.findall(r"^(\w+):", example, re.MULTILINE))
+        missing = [f"{key}: {value}\n" for key, value in REST.items() if key not in given]
+        parse("".join(missing) + example, name)
+
+
+def test_the_guide_names_every_rule() -> None:
+    text = (GUIDE / "tuning.md").read_text()
+    samplers = get_args(Tune.model_fields["sampler"].annotation)
+    assert [word for word in (*samplers, *get_args(PrunerRule)) if f"`{word}`" not in text] == []

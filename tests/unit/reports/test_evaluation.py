@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdtrue.references import Calibrated, Coverage, Decisions, Estimate
+from holdtrue.reports import evaluation_markdown, write_evaluation_report
+from holdtrue.reports._evaluation import threshold_text
+
+LOSSES = {"log_loss": 0.7, "brier": 0.25, "calibration_error": 0.1234}
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value=value, low=value - 0.1, high=value + 0.1)
+
+
+@pytest.fixture(scope="module")
+def written(sample, tmp_path_factory) -> tuple[str, str]:
+    """The page and the short form of an evaluation with everything that can be declared."""
+    classes = sample.evaluation.classes
+    if classes is None:
+        found: dict[str, Any] = {
+            "coverage": Coverage(
+                share=0.8, covered=estimate(0.7654), below=0.11, above=0.1246, width=37.25
+            )
+        }
+    else:
+        n = len(classes)
+        found = {
+            "calibrated": Calibrated(
+                method="isotonic",
+                rows=12_345,
+                before=LOSSES,
+                after={name: value / 2 for name, value in LOSSES.items()},
+                curve=tuple((i / 9, i / 20, 250) for i in range(10)),
+            ),
+            "decisions": Decisions(
+                costs=tuple(tuple(float(73 * (i != j)) for j in range(n)) for i in range(n)),
+                threshold=1 / 6 if n == 2 else None,
+                cost=estimate(0.4321),
+                most_probable=estimate(0.8765),
+                gain=estimate(0.4444),
+                confusion=tuple(tuple(1_111 * (i + j) for j in range(n)) for i in range(n)),
+            ),
+        }
+    evaluation = sample.evaluation.model_copy(update=found)
+    path: Path = tmp_path_factory.mktemp("page") / "evaluation.html"
+    given = (sample.declaration, sample.model, evaluation, sample.verdict)
+    write_evaluation_report(path, *given)
+    return path.read_text(), evaluation_markdown(*given)
+
+
+def test_calibration_is_shown_before_and_after(written, sample):
+    page, text = written
+    declared = sample.evaluation.classes is not None
+    assert ("<h2>Calibration</h2>" in page) == declared
+    assert ("## Calibration, isotonic" in text) == declared
+    if declared:
+        assert "learnt on 12,345 training rows" in page
+        for said in (page, text):
+            assert "0.1234" in said
+            assert "0.0617" in said
+
+
+def test_decisions_are_shown_with_their_costs(written, sample):
+    page, text = written
+    classes = sample.evaluation.classes or ()
+    assert ("Decisions by cost" in page) == ("Decisions by cost" in text) == bool(classes)
+    two = len(classes) == 2
+    said = "“yes” is answered from a probability of 0.167 on"
+    assert (said in page) == (said in text) == two
+    if classes:
+        for number in ("0.4321", "0.8765", "0.3321 to 0.5321"):
+            assert number in page
+            assert number in text
+        assert page.count('<td class="n">73</td>') == len(classes) * (len(classes) - 1)
+        assert "the class that is answered" in page
+        assert "1,111" in page
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [
+        (0.2, "“yes” is answered from a probability of 0.2 on"),
+        (0.9, "“no” is answered from a probability of 0.1 on"),
+    ],
+)
+def test_the_class_that_is_dear_to_miss_is_named(binary, threshold, said):
+    cost = estimate(1.0)
+    decisions = Decisions(
+        costs=((0, 1), (1, 0)),
+        threshold=threshold,
+        cost=cost,
+        most_probable=cost,
+        gain=cost,
+        confusion=((1, 1), (1, 1)),
+    )
+    evaluation = binary.evaluation.model_copy(update={"decisions": decisions})
+    assert threshold_text(evaluation) == said
+    assert threshold_text(binary.evaluation) == ""
+
+
+def test_coverage_is_shown(written, sample):
+    page, text = written
+    declared = sample.evaluation.classes is None
+    for said in (page, text):
+        assert ("The truth is inside for 76.5" in said) == declared
+        assert ("is 37.25 wide" in said) == declared
+
+
+def test_nothing_is_shown_that_is_not_declared(sample, tmp_path):
+    given = (sample.declaration, sample.model, sample.evaluation, sample.verdict)
+    write_evaluation_report(tmp_path / "e.html", *given)
+    for said in ((tmp_path / "e.html").read_text(), evaluation_markdown(*given)):
+        for part in ("Decisions by cost", "<h2>Calibration", "## Calibration", "The truth is"):
+            assert part not in said

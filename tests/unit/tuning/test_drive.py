@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdtrue.declaration import Pruner, Range, Stop
+from holdtrue.errors import ConfigError
+from holdtrue.tuning._asker import LAG, Asker, Ready
+from holdtrue.tuning._batch import Work, batch_size, run_one
+from holdtrue.tuning._limits import Tally
+from holdtrue.tuning._log import StudyLog
+from holdtrue.tuning._space import Space
+from holdtrue.tuning._types import Outcome, Report, Search, Setting
+
+SPACE = Space.of({"x": Range(float=(0.0, 1.0)), "k": Range(choice=("a", "b"))})
+
+
+def search(**other: Any) -> Search:
+    known = {"metric": "loss", "direction": "lower", "trials": 20, "timeout_s": 60.0}
+    return Search(**(known | {"stop": Stop()} | other))
+
+
+def done(value: float | None, state: Any = "complete", **other: Any) -> Outcome:
+    return Outcome(state, value, 1.0, 2.0, **other)
+
+
+def judge(ready: Ready) -> Outcome:
+    value = ready.setting.params["x"]
+    reports = tuple(Report("steps", step, value / step) for step in (1, 2))
+    if ready.number % 5 == 4:
+        return done(None, "failed", reason="no luck")
+    return done(value, "pruned" if ready.number % 3 == 2 else "complete", reports=reports)
+
+
+# --- batches ---
+
+
+@given(
+    trial_s=st.none() | st.floats(0, 1e6), left=st.integers(1, 10**6), workers=st.integers(1, 512)
+)
+def test_a_batch_is_never_more_than_a_fair_part_of_what_is_left(
+    trial_s: float | None, left: int, workers: int
+) -> None:
+    size = batch_size(trial_s, left, workers)
+    assert 1 <= size <= left
+    assert size == 1 or size * (workers + 1) <= left
+    assert size == 1 or (trial_s is not None and size * trial_s <= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("trial_s", "left", "size"), [(0.02, 500, 17), (0.02, 12, 2), (0.02, 1, 1), (0.6, 500, 1)]
+)
+def test_small_trials_go_together(trial_s: float, left: int, size: int) -> None:
+    assert batch_size(trial_s, left, workers=2) == size
+
+
+def tried(objective: Any) -> Outcome:
+    work = Work(objective, "log_loss", "lower", None, None)
+    return run_one(work, Ready(0, Setting("function", {"x": 0.5})))
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (done(None), "log_loss was never reported"),
+        (done(float("nan")), "log_loss is nan"),
+        (done(float("inf")), "log_loss is inf"),
+        (0.5, "TypeError: the objective returned float, expected Outcome"),
+    ],
+)
+def test_a_trial_without_a_number_is_failed(returned: Any, reason: str) -> None:
+    outcome = tried(lambda setting, watch: returned)
+    assert (outcome.state, outcome.value, outcome.reason) == ("failed", None, reason)
+
+
+def test_what_an_objective_raises_is_the_reason() -> None:
+    def raises(setting: Setting, watch: Any) -> Outcome:
+        raise ValueError("no" * 1000)
+
+    outcome = tried(raises)
+    assert outcome.state == "failed"
+    assert outcome.reason == f"ValueError: {'no' * 1000}"[:500]
+
+
+def test_a_trial_hears_that_nobody_listens_where_there_is_no_pruner() -> None:
+    outcome = tried(lambda setting, watch: done(0.5, reason=str(watch.wanted)))
+    assert outcome.reason == "False"
+
+
+# --- rules ---
+
+values = st.lists(st.none() | st.integers(-3, 3).map(float), max_size=30)
+
+
+@given(values=values, direction=st.sampled_from(["higher", "lower"]))
+def test_the_tally_knows_the_best_and_how_long_ago_it_was(
+    values: list[float | None], direction: Any
+) -> None:
+    tally = Tally(search(direction=direction, stop=Stop(no_gain_for=5)))
+    for value in values:
+        tally.add(done(value, "failed" if value is None else "complete"))
+    good = [value for value in values if value is not None]
+    best = (max if direction == "higher" else min)(good, default=None)
+    assert tally.best == best
+    assert tally.counts == {"complete": len(good), "pruned": 0, "failed": len(values) - len(good)}
+    no_gain = best is not None and len(values) - 1 - values.index(best) >= 5
+    assert (tally.reached() == "no gain in 5 trials") == no_gain
+
+
+@pytest.mark.parametrize(
+    ("direction", "value", "ends"),
+    [("higher", 0.91, True), ("higher", 0.89, False), ("lower", 0.91, False), ("lower", 0.9, True)],
+)
+def test_the_goal_is_reached_in_its_direction(direction: Any, value: float, ends: bool) -> None:
+    tally = Tally(search(direction=direction, stop=Stop(goal=0.9)))
+    tally.add(done(value))
+    assert (tally.reached() is not None) == ends
+
+
+def test_a_value_on_the_way_is_no_gain() -> None:
+    tally = Tally(search(stop=Stop(goal=0.5)))
+    tally.add(done(0.1, "pruned"))
+    assert (tally.best, tally.reached()) == (None, None)
+
+
+def test_failures_and_cpu_time_end_a_search() -> None:
+    tally = Tally(search(stop=Stop(failed=2, cpu=timedelta(seconds=6))))
+    tally.add(done(None, "failed"))
+    assert tally.reached() is None
+    tally.add(done(None, "failed"))
+    assert tally.reached() == "2 trials failed"
+    assert tally.spent(running_s=1.9) is None
+    assert tally.spent(running_s=2.0) == "the CPU time of 6 s is used up"
+
+
+# --- asking ---
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    # In memory where that is possible, for many fsyncs take long on a disk.
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder) / "study.log"
+
+
+def driven(
+    path: Path, rules: Search, order: random.Random, stop_after: int = 10**6, planned: Any = ()
+) -> tuple[list[Ready], int]:
+    """Do what the driver does, in one thread: finish a random running trial at a time.
+
+    Returns:
+        What was taken, and how many trials ran at a time at most.
+    """
+    taken: list[Ready] = []
+    running: list[Ready] = []
+    most = finished = 0
+    with StudyLog(path, "s", "lower", {}) as log:
+        finished = sum(known.outcome is not None for known in log.trials)
+        asker = Asker(SPACE, rules, log, planned, rules.trials)
+        asker.expect(LAG, LAG)
+        asker.start()
+        while finished < min(rules.trials, stop_after):
+            while asker.is_busy():
+                asker.wait(10)
+                running += (new := asker.take(100))
+                taken += new
+                if len(running) >= LAG:
+                    break
+            most = max(most, len(running))
+            ready = running.pop(order.randrange(len(running)))
+            log.tell([(ready.number, judge(ready))], seconds=0.0)
+            asker.tell([(ready.number, judge(ready))])
+            finished += 1
+        asker.close()
+    return taken, most
+
+
+def seen(taken: list[Ready]) -> list[tuple[int, Setting, Any]]:
+    """What was taken, by number, with the table that each trial is compared with."""
+    tables = [(one.frozen._at, one.frozen._complete) if one.frozen else None for one in taken]
+    return sorted(
+        ((one.number, one.setting, table) for one, table in zip(taken, tables, strict=True)),
+        key=lambda row: row[0],
+    )
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), sampler=st.sampled_from(["tpe", "random", "qmc", "nsga2"]))
+def test_deterministic_asks_the_same_in_any_order_of_finishing(
+    path: Path, seed: int, sampler: str
+) -> None:
+    rules = search(deterministic=True, sampler=sampler, pruner=Pruner(rule="median"))
+    path.unlink(missing_ok=True)
+    taken, most = driven(path, rules, random.Random(0))  # noqa: S311
+    assert most <= LAG
+    path.unlink()
+    other, _ = driven(path, rules, random.Random(seed))  # noqa: S311
+    assert seen(other) == seen(taken)
+    assert [one.number for one in taken] == list(range(20))
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), stops=st.lists(st.integers(0, 19), max_size=3))
+def test_deterministic_resumed_asks_the_same(path: Path, seed: int, stops: list[int]) -> None:
+    rules = search(deterministic=True, pruner=Pruner(rule="median"))
+    path.unlink(missing_ok=True)
+    whole, _ = driven(path, rules, random.Random(0))  # noqa: S311
+    path.unlink()
+    parts: dict[int, Ready] = {}
+    for stop in [*sorted(stops), 20]:
+        taken, _ = driven(path, rules, random.Random(seed), stop)  # noqa: S311
+        for one in taken:
+            known = parts.setdefault(one.number, one)
+            assert (known.setting, known.origin) == (one.setting, one.origin)
+            assert seen([known]) == seen([one])
+    assert seen(list(parts.values())) == seen(whole)
+
+
+def test_a_trial_knows_exactly_those_that_are_lag_before_it(path: Path) -> None:
+    rules = search(deterministic=True, pruner=Pruner(rule="median"))
+    taken, _ = driven(path, rules, random.Random(1))  # noqa: S311
+    for number, _, table in seen(taken):
+        told = range(max(0, number - LAG + 1))
+        complete = {n for n in told if n % 5 != 4 and n % 3 != 2}
+        assert set(table[1]) == complete
+
+
+def test_planned_settings_come_first_and_keep_their_origin(path: Path) -> None:
+    planned = [
+        (Setting("function", {"x": 0.25, "k": "b"}), "champion"),
+        (Setting("function", {"x": 0.5, "k": "a"}), "earlier"),
+    ]
+    taken, _ = driven(path, search(trials=4), random.Random(0), planned=planned)  # noqa: S311
+    assert [(one.setting, one.origin) for one in taken[:2]] == planned
+    assert [one.origin for one in taken[2:]] == ["sampler", "sampler"]
+    with StudyLog(path, "s", "lower", {}) as log:
+        origins = [known.asked.origin for known in log.trials]
+        assert origins == ["champion", "earlier", "sampler", "sampler"]
+
+
+def test_no_more_is_asked_ahead_than_wanted(path: Path) -> None:
+    with StudyLog(path, "s", "lower", {}) as log:
+        asker = Asker(SPACE, search(trials=5), log, [], 5)
+        asker.start()
+        asker.wait(10)
+        assert len(asker.take(10)) == 1
+        asker.expect(2, 100)
+        taken = []
+        while asker.is_busy():
+            asker.wait(10)
+            taken += asker.take(10)
+        asker.close()
+        assert [one.number for one in taken] == [1, 2, 3, 4]
+
+
+def test_what_asking_raises_is_raised_where_settings_are_taken(path: Path) -> None:
+    class Broken(Space):
+        def suggest(self, trial: Any) -> Setting:
+            message = "no such setting"
+            raise ConfigError(message)
+
+    with StudyLog(path, "s", "lower", {}) as log:
+        asker = Asker(Broken(SPACE.candidates), search(), log, [], 20)
+        asker.start()
+        asker.wait(10)
+        with pytest.raises(ConfigError, match="no such setting"):
+            asker.take(1)
+        asker.close()
