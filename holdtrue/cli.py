@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue import __version__
-from holdtrue.errors import ConfigError, HoldtrueError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -277,7 +277,12 @@ def tune(
     ):
         _run_flow(system, "train", as_of=as_of, until="tune")
     reporter = Silent() if as_json else Terminal()
-    study = system.tune(trials=trials, timeout=limit, as_of=as_of, reporter=reporter)
+    try:
+        study = system.tune(trials=trials, timeout=limit, as_of=as_of, reporter=reporter)
+    except SearchStoppedError as err:
+        _say(tuning_text(err.study))
+        _say("The same command goes on.")
+        raise
     if as_json:
         _json(study.model_dump(mode="json"))
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdtrue.references import Study
 
 
 class HoldtrueError(Exception):
@@ -68,3 +71,15 @@ class ServingError(Terminal, HoldtrueError):
 
 class MonitoringError(Terminal, HoldtrueError):
     """A check could not be made."""
+
+
+class SearchStoppedError(KeyboardInterrupt):
+    """Ctrl-C ended a search. What was finished is in its log, and the next run goes on.
+
+    Args:
+        study: What was found until then.
+    """
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study

@@ -97,6 +97,8 @@ def _real(part: dict[str, Any]) -> str:
     return (
         f"## {trials} real trials\n\nThe same settings for all:\n\n{_table(medians(fixed))}\n"
         f"Each with TPE of its own, a seed each time:\n\n{_table(medians(own))}\n{spread}\n"
+        "Ray Tune starts its actors with each search, which is in its time; as `running` it is "
+        "measured from when they have run two trials each.\n\n"
         "HalvingRandomSearchCV has a schedule of its own: it draws as many settings, gives each a "
         "ninth of the rounds, and trains the best third again with three times as many, twice; it "
         "does not know which trial took how much CPU time. Its trials/s count every training.\n\n"
@@ -197,10 +199,14 @@ def _scale(part: dict[str, Any]) -> str:
         (f"{run['rows']:,}", run["name"], f"{run['peak_bytes'] / _MB:.0f}", f"{left_s(run):.1f}")
         for run in part["runs"]
     ]
+    peaks = [run["peak_bytes"] for run in part["runs"]]
+    more = [(many - one) / 7 / _MB for one, many in zip(peaks[::2], peaks[1::2], strict=True)]
     return (
         "## Memory of several trials at a time\n\nOur search of real trials on a Ray with room "
         "for eight, whatever the cores: all its processes, Ray's own included.\n\n"
         + table(("rows", "trials", "peak memory, MB", "wall of what others left, s"), rows)
+        + f"\nA trial more at a time takes {' or '.join(f'{one:.0f}' for one in more)} MB, nearly "
+        "all of it the libraries of a process: the rows lie in memory once.\n"
     )
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OURS = "holdtrue"
+# From the start of a search, and from when its actors run.
+RAY_TUNE = ("Ray Tune", "Ray Tune, running")
 # In the tables, the driver that chooses the same settings for any number of workers.
 DETERMINISTIC = "holdtrue, deterministic"
 _MANY = 8
@@ -93,7 +95,7 @@ class Place:
 def real(place: Place) -> dict[str, Any]:
     """The same 64 settings for everybody, then each with its own way of choosing them."""
     size = place.size
-    names = ("process pool", OURS, "Optuna n_jobs", "Optuna processes", "Ray Tune")
+    names = ("process pool", OURS, "Optuna n_jobs", "Optuna processes", *RAY_TUNE)
     fixed = [
         place.measure(place.job(name, "real", size.real, "fixed"))
         for _ in range(size.repeats)
@@ -103,7 +105,7 @@ def real(place: Place) -> dict[str, Any]:
     for seed in range(size.seeds):
         jobs = {
             name: place.job(name, "real", size.real, "tpe", seed=seed)
-            for name in (*names[1:], "scikit-learn halving")
+            for name in (*names[1:-1], "scikit-learn halving")
         }
         jobs[DETERMINISTIC] = replace(jobs[OURS], deterministic=True)
         own += [place.measure(job, name) for name, job in jobs.items()]
@@ -122,7 +124,7 @@ def tiny(place: Place) -> dict[str, Any]:
         many += [place.measure(place.job(name, "tiny", size.tiny, how)) for name, how in asked]
         few += [
             place.measure(place.job(name, "tiny", size.tiny_few, "fixed"))
-            for name in (OURS, "Ray Tune")
+            for name in (OURS, *RAY_TUNE)
         ]
     return {"many": many, "few": few}
 

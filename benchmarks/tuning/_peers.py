@@ -9,7 +9,8 @@ import tempfile
 import time
 import traceback
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from benchmarks.tuning._work import SPACES, WARM_SEED, Done, prepare, run_trial,
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     import optuna
@@ -171,13 +172,18 @@ def _enqueue(study: optuna.Study, job: Job) -> None:
 def ray_tune(job: Job, timed: AbstractContextManager[Any]) -> list[Done]:
     """Ray Tune with its OptunaSearch; actors are used again, and nothing is logged that need not.
 
-    Its actors begin with each search, which takes them seconds: the measured time begins once they
-    have run two trials each, which are not counted.
+    Ray runs, and a search was run before; the actors begin with each search all the same.
     """
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    with ray_of(job.workers) as folder, ExitStack() as measured:
-        import ray
+    with _ray_for_tune(job) as (folder, rows):
+        _tuner(replace(job, trials=0), rows, folder).fit()
+        with timed:
+            results = _tuner(job, rows, folder, warm=0).fit()
+    return _done(job, results)
+
+
+def ray_tune_running(job: Job, timed: AbstractContextManager[Any]) -> list[Done]:
+    """The same from when its actors have run two trials each, which do not count."""
+    with _ray_for_tune(job) as (folder, rows), ExitStack() as measured:
         from ray import tune
 
         class Begin(tune.Callback):
@@ -190,26 +196,36 @@ def ray_tune(job: Job, timed: AbstractContextManager[Any]) -> list[Done]:
                 if self.left == 0:
                     measured.enter_context(timed)
 
-        rows = ray.put(read(job.data) if job.kind == "real" else {})
         results = _tuner(job, rows, folder, Begin()).fit()
-    if results.errors:
-        raise RuntimeError(str(results.errors[0]))
-    found = [results[number].metrics or {} for number in range(2 * job.workers, len(results))]
-    return [Done(metrics["value"], metrics["cpu_s"]) for metrics in found]
+    return _done(job, results)
 
 
-def _tuner(job: Job, rows: Any, folder: Path, begin: tune.Callback) -> tune.Tuner:
+@contextmanager
+def _ray_for_tune(job: Job) -> Iterator[tuple[Path, Any]]:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    with ray_of(job.workers) as folder:
+        import ray
+
+        yield folder, ray.put(read(job.data) if job.kind == "real" else {})
+
+
+def _tuner(
+    job: Job, rows: Any, folder: Path, *callbacks: tune.Callback, warm: int | None = None
+) -> tune.Tuner:
+    """Ray Tune's search, with trials before the job's own: so many, or two for each worker."""
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    known = settings(job.kind, 2 * job.workers, WARM_SEED)
+    known = settings(job.kind, 2 * job.workers if warm is None else warm, WARM_SEED)
+    trials = len(known) + job.trials
     if job.sampler == "fixed":
         known += settings(job.kind, job.trials, job.seed)
     search = OptunaSearch(
         space={name: span.distribution() for name, span in SPACES[job.kind].items()},
         metric="value",
         mode="min",
-        points_to_evaluate=known,
+        points_to_evaluate=known or None,
         sampler=_sampler(job),
     )
     trainable = tune.with_parameters(_trainable, job=job, rows=rows)
@@ -217,12 +233,21 @@ def _tuner(job: Job, rows: Any, folder: Path, begin: tune.Callback) -> tune.Tune
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            num_samples=2 * job.workers + job.trials,
+            num_samples=trials,
             max_concurrent_trials=job.workers,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0, callbacks=[begin]),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "tune"), verbose=0, callbacks=list(callbacks)
+        ),
     )
+
+
+def _done(job: Job, results: tune.ResultGrid) -> list[Done]:
+    if results.errors:
+        raise RuntimeError(str(results.errors[0]))
+    found = [results[number].metrics or {} for number in range(len(results))]
+    return [Done(metrics["value"], metrics["cpu_s"]) for metrics in found[-job.trials :]]
 
 
 def _trainable(params: dict[str, float], job: Job, rows: Any) -> None:

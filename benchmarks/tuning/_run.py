@@ -27,6 +27,7 @@ CONTENDERS = {
     "process pool": ("_peers", "pool"),
     "holdtrue": ("_ours", "holdtrue"),
     "Ray Tune": ("_peers", "ray_tune"),
+    "Ray Tune, running": ("_peers", "ray_tune_running"),
     "Optuna n_jobs": ("_peers", "optuna_threads"),
     "Optuna processes": ("_peers", "optuna_processes"),
     "scikit-learn halving": ("_peers", "halving"),

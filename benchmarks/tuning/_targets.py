@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.tuning._parts import OURS
+from benchmarks.tuning._parts import OURS, RAY_TUNE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +82,8 @@ def _real(part: dict[str, Any]) -> Iterator[Target]:
     trials = int(fixed[OURS]["finished"])
     yield _efficiency(f"efficiency, {trials} real trials", fixed, EFFICIENCY["fixed"])
     what = f"{trials} real trials"
-    yield _times(what, fixed, "Ray Tune", TIMES_RAY_TUNE["fixed"])
+    for name in RAY_TUNE:
+        yield _times(what, fixed, name, TIMES_RAY_TUNE["fixed"])
     yield from _optuna(what, fixed)
     yield from _optuna(f"{what} by TPE", own)
 
@@ -100,7 +101,8 @@ def _tiny(part: dict[str, Any]) -> Iterator[Target]:
     )
     yield from _optuna(what, many)
     few_trials = f"{int(few[OURS]['finished'])} tiny trials"
-    yield _times(few_trials, few, "Ray Tune", TIMES_RAY_TUNE["few"])
+    for name in RAY_TUNE:
+        yield _times(few_trials, few, name, TIMES_RAY_TUNE["few"])
 
 
 def _prune(part: dict[str, Any]) -> Iterator[Target]:

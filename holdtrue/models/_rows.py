@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH_ROWS = 65_536
-# Of a column, so much of the file is read at a time.
-_BUFFER_BYTES = 1_000_000
+# Of a column, so much of the file is read at a time: without it, all of a row group.
+_BUFFER_BYTES = 65_536
 
 
 def count_rows(path: Path) -> int:
@@ -50,21 +50,21 @@ def read_range(
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        ends = np.cumsum(sizes)
-        begins = ends - sizes
-        groups = np.flatnonzero((begins < stop) & (ends > start))
-        if not len(groups) or start >= stop:
-            return
-        at = int(begins[groups[0]])
         names = None if columns is None else list(columns)
-        for batch in file.iter_batches(batch_rows, row_groups=groups.tolist(), columns=names):
-            first, last = max(start, at), min(stop, at + len(batch))
-            if first < last:
-                yield first, batch.slice(first - at, last - first).to_pandas()
-            at += len(batch)
-            if at >= stop:
-                return
+        at = 0
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if at < stop and at + rows > start:
+                # One group after the other: for all of them pyarrow takes buffers at once.
+                for batch in file.iter_batches(batch_rows, row_groups=[group], columns=names):
+                    first, last = max(start, at), min(stop, at + len(batch))
+                    if first < last:
+                        yield first, batch.slice(first - at, last - first).to_pandas()
+                    at += len(batch)
+                    if at >= stop:
+                        return
+            else:
+                at += rows
 
 
 def read_sample(

@@ -41,7 +41,9 @@ _WHOLE_BYTES = {"plain": 56, "scaled": 160}
 _SHARD_VALUE_BYTES = 4
 _SHARD_ROW_BYTES = 66
 _SHARD_CLASS_BYTES = 12
-# Share of the limit that one batch on its way to the bins may take.
+# What it takes to read a column, whatever the rows: pages and dictionaries of 1 MB each.
+_SHARD_COLUMN_BYTES = 3_000_000
+# Share of what is left that one batch on its way to the bins may take.
 _BATCH_SHARE = 0.25
 _LEAST_BATCH = 1_024
 _TRIES = 3
@@ -86,8 +88,13 @@ def rows_within(columns: int, limit_bytes: int, kind: str = "plain") -> int:
 
 def batch_rows_within(columns: int, limit_bytes: int) -> int:
     """Rows that a process of several encodes at a time."""
-    fit = int(limit_bytes * _BATCH_SHARE) // (_WHOLE_BYTES["plain"] * (columns + 1))
+    fit = int(_left(columns, limit_bytes) * _BATCH_SHARE) // (_WHOLE_BYTES["plain"] * (columns + 1))
     return min(BATCH_ROWS, max(_LEAST_BATCH, fit))
+
+
+def _left(columns: int, limit_bytes: int) -> int:
+    """What a process of several may take for batches and bins."""
+    return limit_bytes - columns * _SHARD_COLUMN_BYTES
 
 
 def columns_of(signature: Signature) -> int:
@@ -116,7 +123,8 @@ def plan_fit(
         nodes: The cluster.
 
     Raises:
-        TrainingError: It takes more processes than the cluster has CPUs.
+        TrainingError: It takes more processes than the cluster has CPUs, or more memory whatever
+            their number.
     """
     model = construct(estimator, params, seed=0, threads=1)
     columns, kind = columns_of(signature), encoding(model)
@@ -127,20 +135,23 @@ def plan_fit(
     classes = len(signature.classes or ())
     outputs = classes if classes > 2 else 1
     row_bytes = columns * _SHARD_VALUE_BYTES + _SHARD_ROW_BYTES + outputs * _SHARD_CLASS_BYTES
-    need = rows * row_bytes
-    shards = max(2, math.ceil(need / (limit_bytes * (1 - _BATCH_SHARE))))
-    cpus = sum(node.cpus for node in nodes)
-    if shards > cpus:
-        enough = math.ceil(need / max(cpus, 1) / (1 - _BATCH_SHARE) / 1e6)
-        message = (
-            f"ray.memory: to train on {rows:,} rows within {limit_bytes / 1e6:,.0f} MB takes "
-            f"{shards} processes, and the cluster has {cpus} CPU{'s' if cpus != 1 else ''}"
-        )
-        hint = f"declare {enough}MB or more, or a cluster with {shards} CPUs in ray.address"
-        if cpus < 2:
-            hint = f"give a cluster with {shards} CPUs in ray.address, or leave out ray.memory"
-        raise TrainingError(message, hint=hint)
-    return FitPlan(rows, shards)
+    need = math.ceil(rows * row_bytes / (1 - _BATCH_SHARE))
+    left, cpus = _left(columns, limit_bytes), sum(node.cpus for node in nodes)
+    shards = max(2, math.ceil(need / left)) if left > 0 else 0
+    if 0 < shards <= cpus:
+        return FitPlan(rows, shards)
+    takes = f"takes {shards} processes" if shards else "takes more for each of its columns"
+    message = (
+        f"ray.memory: to train on {rows:,} rows within {limit_bytes / 1e6:,.0f} MB {takes}, "
+        f"and the cluster has {cpus} CPU{'s' if cpus != 1 else ''}"
+    )
+    enough = math.ceil((need / max(cpus, 2) + limit_bytes - left) / 1e6)
+    hint = f"declare {enough}MB or more"
+    if shards:
+        hint += f", or a cluster with {shards} CPUs in ray.address"
+    if cpus < 2:
+        hint = "give a cluster with 2 CPUs or more in ray.address, or leave out ray.memory"
+    raise TrainingError(message, hint=hint)
 
 
 def shardable(model: Any) -> bool:

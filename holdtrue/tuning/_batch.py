@@ -112,4 +112,4 @@ def batch_size(trial_s: float | None, left: int, workers: int) -> int:
         return 1
     # Ever smaller towards the end, so that no worker idles while another has many to do.
     fair = math.ceil(left / (2 * (workers + 1)))
-    return max(1, min(int(_TASK_S / trial_s), fair))
+    return max(1, int(min(_TASK_S / trial_s, fair)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.declaration import METRICS
-from holdtrue.errors import TrainingError
+from holdtrue.errors import SearchStoppedError, TrainingError
 from holdtrue.models import (
     constant_params,
     construct,
@@ -71,7 +71,7 @@ def tune(
     Raises:
         TrainingError: No trial succeeded (gives the commonest reason), or a fold lacks a class.
         StackError: Another process has the log.
-        KeyboardInterrupt: Ctrl-C; the log has what was finished, and the next call goes on.
+        SearchStoppedError: Ctrl-C; the log has what was finished, and the next call goes on.
     """
     plan = declaration.tune
     direction = METRICS[plan.metric][0]
@@ -100,10 +100,7 @@ def tune(
     driven = drive(objective, space, search, log=log, study_name=name, first=first, progress=show)
     study = _study(declaration, driven, tuple(notes), place, len(rows))
     if driven.interrupted:
-        best = f"{plan.metric} {study.best_trial.value:.4g}"
-        words = f"stopped after {len(study.trials)} of {plan.trials} trials, best {best}"
-        progress(len(study.trials), plan.trials, f"{words}; the same command goes on")
-        raise KeyboardInterrupt
+        raise SearchStoppedError(study)
     return study
 
 

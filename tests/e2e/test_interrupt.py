@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ def test_ctrl_c_during_the_search_leaves_nothing_but_what_is_finished(new_projec
 
         def searching():
             assert command.poll() is None, command.stderr.read()
-            return any("run_trial" in name(process) for process in project.family())
+            return any("run_batch" in name(process) for process in project.family())
 
         wait_for(searching, 120)
         split = list((project.home / "steps" / "split").iterdir())
@@ -53,6 +54,50 @@ def test_ctrl_c_during_the_search_leaves_nothing_but_what_is_finished(new_projec
     assert [step["step"] for step in again["steps"]] == TRAINING
     assert again["champion"] == 1
     assert project.family() == []
+
+
+def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
+    project = new_project()
+    search = ("tune", project.file, "--trials", "60")
+    with subprocess.Popen(  # noqa: S603
+        project.command(*search),
+        cwd=project.folder,
+        env=os.environ | project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as command:
+
+        def log():
+            assert command.poll() is None, command.stderr.read()
+            logs = list(project.home.glob("studies/flights-small/*.log"))
+            return logs[0] if logs and finished(logs[0]) >= 5 else None
+
+        path = wait_for(log, 180)
+        os.killpg(command.pid, signal.SIGINT)
+        said, error = command.communicate(timeout=60)
+    assert command.returncode == 130, error
+    assert "Ended: interrupted by Ctrl-C." in said
+    assert "The same command goes on." in said
+    assert "Traceback" not in error
+    before = finished(path)
+    assert 5 <= before < 60
+
+    study = project.ask(*search)
+    assert [trial["number"] for trial in study["trials"]] == list(range(60))
+    assert project.home / study["log"] == path
+    assert finished(path) == 60
+    assert f"resumed: {before} trials were finished before" in study["notes"]
+    more = project.ask("tune", project.file, "--trials", "+3")
+    assert len(more["trials"]) == 63
+    assert more["trials"][:60] == study["trials"]
+
+
+def finished(log: Path) -> int:
+    """How many trials of a log are finished."""
+    return log.read_text().count('"op_code":6,')
 
 
 def name(process: psutil.Process) -> str:

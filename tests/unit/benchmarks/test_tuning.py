@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.tuning._load import Load, Meter
 from benchmarks.tuning._page import page
-from benchmarks.tuning._parts import DETERMINISTIC, OURS
+from benchmarks.tuning._parts import DETERMINISTIC, OURS, RAY_TUNE
 from benchmarks.tuning._run import BenchmarkError, measure, summary
 from benchmarks.tuning._targets import left_s, medians, targets, times, worse_by_pruning
 from benchmarks.tuning._work import SPACES, Job, compute, log_loss, settings
@@ -134,7 +134,7 @@ def test_the_cost_of_ending_early_is_taken_seed_by_seed():
 
 
 def parts() -> dict:
-    others = ("Optuna n_jobs", "Optuna processes", "Ray Tune")
+    others = ("Optuna n_jobs", "Optuna processes", *RAY_TUNE)
     names = (OURS, *others)
     head = {"machine": MACHINE, "minutes": 1.0}
     halving = a_run("scikit-learn halving", efficiency=None, trials_cpu_s=None)
@@ -145,7 +145,8 @@ def parts() -> dict:
             "fixed": [a_run(name) for name in names],
             "own": [*(a_run(name) for name in (*names, DETERMINISTIC)), halving],
         },
-        "tiny": head | {"many": tiny, "few": [a_run(OURS, wall_s=1.0), a_run("Ray Tune")]},
+        "tiny": head
+        | {"many": tiny, "few": [a_run(OURS, wall_s=1.0), *(a_run(name) for name in RAY_TUNE)]},
         "prune": head | {"runs": [a_run("none"), a_run("median", wall_s=8.0)]},
         "long": head
         | {

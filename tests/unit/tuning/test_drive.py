@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from holdtrue.declaration import Pruner, Range, Stop
@@ -43,6 +43,7 @@ def judge(ready: Ready) -> Outcome:
 # --- batches ---
 
 
+@example(trial_s=5e-324, left=10, workers=1)
 @given(
     trial_s=st.none() | st.floats(0, 1e6), left=st.integers(1, 10**6), workers=st.integers(1, 512)
 )
