@@ -205,8 +205,8 @@ def _scale(part: dict[str, Any]) -> str:
         "## Memory of several trials at a time\n\nOur search of real trials on a Ray with room "
         "for eight, whatever the cores: all its processes, Ray's own included.\n\n"
         + table(("rows", "trials", "peak memory, MB", "wall of what others left, s"), rows)
-        + f"\nA trial more at a time takes {' or '.join(f'{one:.0f}' for one in more)} MB, nearly "
-        "all of it the libraries of a process: the rows lie in memory once.\n"
+        + f"\nA trial more at a time takes {' or '.join(f'{one:.0f}' for one in more)} MB: what "
+        "does not grow with the rows is a process and its libraries.\n"
     )
 
 

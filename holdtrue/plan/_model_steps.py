@@ -18,7 +18,7 @@ from holdtrue.models import (
     typed,
 )
 from holdtrue.models._rows import read_sample
-from holdtrue.models._sharded import fit_on_ray, rows_within
+from holdtrue.models._sharded import columns_of, fit_on_ray, rows_within
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
@@ -64,7 +64,7 @@ def _tune(work: Work) -> Study:
     check_classes(declaration.model, signature.classes or ())
     limit = declaration.ray.memory
     wanted = max(2, round(declaration.tune.sample * split.train_rows))
-    most = wanted if limit is None else min(wanted, rows_within(len(signature.columns), limit))
+    most = wanted if limit is None else min(wanted, rows_within(columns_of(signature), limit))
     path = context.store.path(split.train)
     rows = read_sample(path, most, declaration.seed)
     # A study goes on where only its limits have changed: another number of trials, say.

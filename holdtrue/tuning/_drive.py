@@ -117,25 +117,14 @@ def room(search: Search) -> tuple[int, int]:
     Raises:
         ConfigError: Not even one.
     """
-    import ray
+    from holdtrue.stack._resources import alive_nodes, check_fits
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = alive_nodes()
+    check_fits(search.cpus, search.gpus, nodes)
     slots = 0
     for node in nodes:
-        fits = node.get("CPU", 0.0) // search.cpus
-        if search.gpus:
-            fits = min(fits, node.get("GPU", 0.0) // search.gpus)
-        slots += int(fits)
-    if not slots:
-        largest = {
-            key: max((node.get(key, 0.0) for node in nodes), default=0) for key in ("CPU", "GPU")
-        }
-        asks = f"{search.cpus} CPUs" + (f" and {search.gpus:g} GPUs" if search.gpus else "")
-        message = (
-            f"a trial asks for {asks}, which no node of the cluster has: "
-            f"at most {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs"
-        )
-        raise ConfigError(message, hint="ask for less in tune.cpus and tune.gpus")
+        fits = node.cpus // search.cpus
+        slots += int(min(fits, node.gpus // search.gpus)) if search.gpus else fits
     most = min(search.parallel or slots, LAG if search.deterministic else slots)
     return (most, most) if most < slots else (slots, slots + 1)
 

@@ -1,4 +1,4 @@
-"""A deterministic search gives the same trials and the same model whatever the number of workers."""
+"""A deterministic search gives the same trials and the same model with any number of workers."""
 
 from __future__ import annotations
 

@@ -405,9 +405,9 @@ def test_grid_tries_every_combination_in_order(tmp_path):
 
 
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"a trial asks for 9 CPUs, which no node .* at most 8"):
+    with pytest.raises(ConfigError, match=r"tune.cpus: 9: no node has so many.* 8 CPUs"):
         run(Trials(tmp_path), tmp_path, cpus=9)
-    with pytest.raises(ConfigError, match=r"asks for 1 CPUs and 0\.5 GPUs"):
+    with pytest.raises(ConfigError, match=r"tune.gpus: 0\.5: no node has so many"):
         run(Trials(tmp_path), tmp_path, gpus=0.5)
 
 
