@@ -71,8 +71,22 @@ class _View:
         return f" ({self.far} far worse at the edge)" if self.far else ""
 
 
-def _measured(trials: Sequence[Trial]) -> list[tuple[Trial, float]]:
-    return [(trial, trial.value) for trial in trials if trial.value is not None]
+def _measured(study: Study) -> list[tuple[Trial, float]]:
+    """The trials with a value, and where they are drawn.
+
+    A trial that was ended between folds has a mean over fewer folds, which may be easier ones: it
+    is moved by what the folds that it lacks made of the best trial.
+    """
+    best = study.best_trial
+    found = []
+    for trial in study.trials:
+        if trial.value is None:
+            continue
+        value, n_folds = trial.value, len(trial.fold_values)
+        if trial.state == "pruned" and trial.ladder == "folds" and best.value is not None:
+            value += best.value - sum(best.fold_values[:n_folds]) / n_folds
+        found.append((trial, value))
+    return found
 
 
 def history_figure(study: Study, labels: Sequence[str]) -> Markup:
@@ -84,7 +98,7 @@ def history_figure(study: Study, labels: Sequence[str]) -> Markup:
     """
     from matplotlib.ticker import MaxNLocator
 
-    done = _measured(study.trials)
+    done = _measured(study)
     view = _View(study, [value for _, value in done])
     heading = f"Every trial, and the best so far{view.said}"
     label = f"{study.metric} ({study.direction} is better)"
@@ -269,9 +283,7 @@ def importance_figure(label: str, metric: str, found: dict[str, float]) -> Marku
 
 def slice_figures(study: Study, space: Space, label: str) -> list[Markup]:
     """Draw the metric by each parameter of a candidate."""
-    trials = [
-        (trial, value) for trial, value in _measured(study.trials) if trial.candidate == label
-    ]
+    trials = [(trial, value) for trial, value in _measured(study) if trial.candidate == label]
     figures = []
     for name, span in space.spans(label).items():
         known = [(trial, value) for trial, value in trials if name in trial.params]
