@@ -83,7 +83,12 @@ def _measured(study: Study) -> list[tuple[Trial, float]]:
         if trial.value is None:
             continue
         value, n_folds = trial.value, len(trial.fold_values)
-        if trial.state == "pruned" and trial.ladder == "folds" and best.value is not None:
+        if (
+            trial.state == "pruned"
+            and trial.ladder == "folds"
+            and n_folds
+            and best.value is not None
+        ):
             value += best.value - sum(best.fold_values[:n_folds]) / n_folds
         found.append((trial, value))
     return found
@@ -173,7 +178,7 @@ def parallel_figure(study: Study, space: Space, label: str) -> Markup | None:
     """
     trials = [
         (trial, value)
-        for trial, value in _measured(study.trials)
+        for trial, value in _measured(study)
         if trial.candidate == label and trial.state == "complete"
     ]
     spans = {
