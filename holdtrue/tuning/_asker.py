@@ -167,7 +167,7 @@ class Asker:
         return self._closed or bool(self._inbox) or self._room() > 0
 
     def _room(self) -> int:
-        """How many settings to choose now; whole groups, for one model serves a group."""
+        """How many settings to choose now; whole groups, which are written in one go."""
         left = self._wanted - self._next
         if self._search.deterministic:
             return min(left, 1) if self._may_choose() else 0

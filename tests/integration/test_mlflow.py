@@ -49,6 +49,8 @@ STUDY = Study(
     sample_rows=10,
     seconds=1.0,
     workers=1,
+    log="studies/small/1.log",
+    stopped="all 1 trials are done",
 )
 
 
