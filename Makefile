@@ -14,7 +14,7 @@ ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	if $$name -c '$(ASK)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help install demo down test test-unit check format lock schema bench-loop bench-tune build clean
+.PHONY: help install demo down test test-unit check lint format lock schema bench-loop bench-tune build clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -37,18 +37,19 @@ demo: install ## The whole loop on real flights, from raw data to a retrained mo
 down: install ## End everything that the demo or the command started
 	@$(BIN)/python -m holdtrue.cli down
 
-test: install ## Run all tests: unit, integration, then the whole loop
-	@$(BIN)/pytest tests/unit tests/integration tests/e2e $(ARGS)
+test: test-unit ## Run all tests: unit, integration, then the whole loop
+	@$(BIN)/pytest tests/integration tests/e2e $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/servers.xml)
 
 test-unit: install ## Run the unit tests, on two cores
-	@$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS)
+	@$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/unit.xml)
 
-check: install ## Format, lint, types, import contracts and unit tests
+check: lint test-unit ## Format, lint, types, import contracts and unit tests
+
+lint: install ## Format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS)
 
 format: install ## Format the code and repair what can be repaired
 	$(BIN)/ruff format .
