@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from holdtrue.tuning._asker import Ready
     from holdtrue.tuning._types import Objective, Watch
 
-# Work of one task: long beside Ray's 10 ms a task, short enough that workers end together.
+# Work of one task, seconds: long beside Ray's 10 ms a task, short enough that workers end together.
 _TASK_S = 0.35
+# The same where settings are chosen by what came of others: what is on its way is not yet known.
+_LEARNING_TASK_S = 0.08
+# Samplers that learn nothing from trials.
+_HEEDLESS = frozenset({"random", "qmc", "grid"})
 _REASON_LENGTH = 500
 # The last search's work, so that a small trial does not fetch it again. Of one search only: others
 # have ended.
@@ -100,16 +104,18 @@ def checked(outcome: Any, metric: str) -> Outcome:
     return replace(outcome, value=value)
 
 
-def batch_size(trial_s: float | None, left: int, workers: int) -> int:
+def batch_size(trial_s: float | None, left: int, workers: int, sampler: str) -> int:
     """How many trials to send in one task.
 
     Args:
         trial_s: Mean time of a trial, seconds; None where it is not known yet.
         left: Trials that are not yet sent.
         workers: Trials at a time.
+        sampler: What chooses the settings.
     """
     if not trial_s:
         return 1
+    task_s = _TASK_S if sampler in _HEEDLESS else _LEARNING_TASK_S
     # Ever smaller towards the end, so that no worker idles while another has many to do.
     fair = math.ceil(left / (2 * (workers + 1)))
-    return max(1, int(min(_TASK_S / trial_s, fair)))
+    return max(1, int(min(task_s / trial_s, fair)))

@@ -267,7 +267,7 @@ class _Driver:
     def _take(self) -> list[Ready]:
         left = self._left()
         mean = sum(self.recent) / len(self.recent) if self.recent else None
-        size = batch_size(mean, left, self.slots)
+        size = batch_size(mean, left, self.slots, self.search.sampler)
         if self.search.deterministic:  # so few are chosen ahead that each worker gets its share
             size = min(size, max(1, LAG // self.in_flight))
         self.asker.expect(size, size * (1 + self.slots // 4))

@@ -50,17 +50,26 @@ def judge(ready: Ready) -> Outcome:
 def test_a_batch_is_never_more_than_a_fair_part_of_what_is_left(
     trial_s: float | None, left: int, workers: int
 ) -> None:
-    size = batch_size(trial_s, left, workers)
+    size = batch_size(trial_s, left, workers, "random")
     assert 1 <= size <= left
     assert size == 1 or size * (workers + 1) <= left
     assert size == 1 or (trial_s is not None and size * trial_s <= 0.5)
+    assert batch_size(trial_s, left, workers, "tpe") <= size
 
 
 @pytest.mark.parametrize(
-    ("trial_s", "left", "size"), [(0.02, 500, 17), (0.02, 12, 2), (0.02, 1, 1), (0.6, 500, 1)]
+    ("sampler", "trial_s", "left", "size"),
+    [
+        ("random", 0.02, 500, 17),
+        ("random", 0.02, 12, 2),
+        ("random", 0.02, 1, 1),
+        ("random", 0.6, 500, 1),
+        ("tpe", 0.02, 500, 4),
+        ("tpe", 0.6, 500, 1),
+    ],
 )
-def test_small_trials_go_together(trial_s: float, left: int, size: int) -> None:
-    assert batch_size(trial_s, left, workers=2) == size
+def test_small_trials_go_together(sampler: str, trial_s: float, left: int, size: int) -> None:
+    assert batch_size(trial_s, left, 2, sampler) == size
 
 
 def tried(objective: Any) -> Outcome:
