@@ -35,7 +35,7 @@ class Size:
     tiny_s: float = 0.02
     tiny_few: int = 60
     """Tiny trials of Ray Tune, which takes long, and ours beside it."""
-    repeats: int = 2
+    repeats: int = 3
     seeds: int = 5
     past: tuple[int, ...] = (100, 1_000, 5_000)
     """Trials that a study has when it is asked."""
