@@ -192,7 +192,8 @@ def test_each_target_is_met_or_said_to_be_missed():
 def test_the_page_says_what_was_missed_and_what_was_noisy():
     measured = parts()
     measured["real"]["fixed"][0]["foreign"] = 0.4
-    found = {"date": "2026-01-01", "size": {"rounds": 45, "rows": 50_000, "tiny_s": 0.02}}
+    size = {"rounds": 45, "rows": 50_000, "tiny_s": 0.02, "repeats": 3}
+    found = {"date": "2026-01-01", "size": size}
     text = page(found | {"parts": measured})
     assert "| ≤ 1.5 times | 1.60 times | **missed** |" in text
     assert "**40%**" in text
@@ -201,7 +202,8 @@ def test_the_page_says_what_was_missed_and_what_was_noisy():
 
 @pytest.mark.parametrize("part", ["real", "tiny", "prune", "long", "warm", "scale"])
 def test_a_page_of_one_part_names_the_others(part):
-    found = {"date": "2026-01-01", "size": {"rounds": 45, "rows": 50_000, "tiny_s": 0.02}}
+    size = {"rounds": 45, "rows": 50_000, "tiny_s": 0.02, "repeats": 3}
+    found = {"date": "2026-01-01", "size": size}
     text = page(found | {"parts": {part: parts()[part]}})
     rest = [name for name in ("real", "tiny", "prune", "long", "warm", "scale") if name != part]
     assert f"Not measured: {', '.join(rest)}." in text
