@@ -21,7 +21,7 @@ def test_one_two_and_four_workers_make_the_same_model(new_project, monkeypatch):
         text = project.file.read_text()
         start, end = text.index("tune: {"), text.index("}", text.index("tune: {")) + 1
         project.file.write_text(
-            f"{text[:start]}tune: {{metric: log_loss, trials: 14, folds: 2, sample: 10%, "
+            f"{text[:start]}tune: {{metric: log_loss, trials: 24, folds: 2, sample: 10%, "
             f"deterministic: true, pruner: median, parallel: {workers}}}{text[end:]}"
         )
         for name, value in project.environment.items():
@@ -36,5 +36,5 @@ def test_one_two_and_four_workers_make_the_same_model(new_project, monkeypatch):
         found.append((trials, study.best, fit.output["digest"]))
     assert found[0] == found[1]
     assert found[0] == found[2]
-    assert len(found[0][0]) == 14
+    assert len(found[0][0]) == 24
     assert any(trial["state"] == "pruned" for trial in found[0][0])
