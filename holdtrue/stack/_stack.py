@@ -173,7 +173,7 @@ class Stack:
     def brief_ray_settings(self) -> dict[str, str]:
         """Variables for a Ray that ends with this process: its token is written nowhere."""
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        return _QUIET | _ray.SETTINGS | _ray.LOOPBACK_ONLY | token
+        return _QUIET | _ray.SETTINGS | _ray.UNWATCHED | _ray.LOOPBACK_ONLY | token
 
     def ray_token(self) -> str | None:
         """The token that the Ray cluster in use asks for, as far as it is known."""
