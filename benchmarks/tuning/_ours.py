@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.tuning._work import Job
     from holdtrue.tuning._drive import Driven
     from holdtrue.tuning._space import Space
-    from holdtrue.tuning._types import First, Live, Objective, Outcome, Setting, Watch
+    from holdtrue.tuning._types import First, Live, Objective, Outcome, Past, Setting, Watch
 
 _ATTEMPTS = 3
 _TIMEOUT_S = 3_600.0
@@ -150,7 +150,13 @@ def boosting(
 
 
 def search(
-    job: Job, objective: Objective, space: Space, log: Path, *, first: Sequence[First] = ()
+    job: Job,
+    objective: Objective,
+    space: Space,
+    log: Path,
+    *,
+    first: Sequence[First] = (),
+    past: Sequence[Past] = (),
 ) -> Driven:
     """Run a job by holdtrue's driver.
 
@@ -160,6 +166,7 @@ def search(
         space: What is searched.
         log: Of the search.
         first: Settings to try before the sampler is asked, where the job's are not fixed.
+        past: What earlier studies found.
     """
     from holdtrue.declaration import Pruner, Stop
     from holdtrue.tuning._drive import drive
@@ -181,6 +188,7 @@ def search(
         seed=job.seed,
         deterministic=job.deterministic,
         parallel=job.parallel,
+        past=tuple(past),
     )
     return drive(
         objective, space, wanted, log=log, study_name="benchmark", first=first, progress=_ignore

@@ -77,13 +77,15 @@ def _search(
         few: End after so many trials.
         earlier: Trials of an earlier study.
     """
-    from holdtrue.tuning._warm import choose
+    from holdtrue.tuning._warm import choose, recall
 
     # A worker keeps binned rows by the name of the study.
     named = replace(job, data=str(log))
     space, objective = boosting(_folds(rows, job.seed), named, classes=rows.classes)
     first, _ = choose(earlier, None, space, job.trials, direction="lower")
-    return search(replace(job, trials=few or job.trials), objective, space, log, first=first).trials
+    past = recall(earlier, space, direction="lower")
+    shorter = replace(job, trials=few or job.trials)
+    return search(shorter, objective, space, log, first=first, past=past).trials
 
 
 def _halves(name: str, seed: int) -> tuple[_Rows, _Rows]:
