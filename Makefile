@@ -14,7 +14,7 @@ ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	if $$name -c '$(ASK)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help install demo down test test-unit check lint format lock schema bench-loop bench-tune build clean
+.PHONY: help install demo down test test-unit check lint format lock schema bench-loop bench-tune bench-serve build clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ bench-loop: install ## Measure apply on the flights, step by step
 
 bench-tune: install ## Measure searches, ours and those of others (ARGS="--part real", --resume, --quick)
 	@$(BIN)/python -m benchmarks.tune $(ARGS)
+
+bench-serve: install ## Measure serving, ours and that of others (ARGS="--part peers", --resume, --quick)
+	@$(BIN)/python -m benchmarks.serve $(ARGS)
 
 build: install ## Build the wheel and the sdist into dist/
 	@$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.access import own_key
 from holdtrue.data import as_frame, kind_of, read_source
 from holdtrue.errors import HoldtrueError
 from holdtrue.serving import Endpoint
@@ -36,7 +37,7 @@ class Replay:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._endpoint = Endpoint(endpoint_url(system.declaration))
+        self._endpoint = Endpoint(endpoint_url(system.declaration), key=own_key(system.store))
         self._sent_until: datetime | None = None
         self._hurry = threading.Event()
         self.requests = 0

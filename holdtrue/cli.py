@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue import __version__
+from holdtrue.access_commands import key_app
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
+from holdtrue.release_commands import add_to
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -35,9 +38,11 @@ app = typer.Typer(
     **holdtrue apply flights.yaml** does it: it reads the data, searches a model,
     proves it, and serves it.
 
-    Exit codes: 0 done, 1 failed, 2 refused input.""",
+    Exit codes: 0 done, 1 failed, 2 refused input, 3 done except for rows that were rejected.""",
 )
 
+# What `predict` ends with where it has left rows out.
+_SOME_REJECTED = 3
 # What typer ends with on Ctrl-C, without a word.
 _INTERRUPTED = 130
 
@@ -198,6 +203,10 @@ def apply(
             _say(f"Done: {', '.join(ran)}.")
         if applied.endpoint:
             _say(f"Version {applied.champion} answers at {applied.endpoint}")
+            rollout = system.registry.running_rollout(system.declaration.name)
+            if rollout is not None:
+                _say(f"Version {rollout.challenger} is rolled out: {rollout.where}")
+                _say(f"Drive it with `holdtrue rollout run {file}`")
             _say("It goes on answering; `holdtrue down` ends it.")
         index = system.store.path("reports", system.declaration.name, "index.html")
         if index.exists():
@@ -310,6 +319,7 @@ study_app = typer.Typer(
     no_args_is_help=True, help="Take a study to another Optuna storage, or bring one from there."
 )
 app.add_typer(study_app, name="study")
+app.add_typer(key_app, name="key")
 
 Storage = Annotated[
     str,
@@ -379,6 +389,12 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
         )
         _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
         _say(f"  {champion.reason}")
+        _say(f"  {champion.compilation or 'its bundle is damaged'}")
+    if found.rollout is not None:
+        _say(f"rollout: {found.rollout.headline}")
+        _say(f"  {found.rollout.reason or 'no look yet'}")
+        for check in found.rollout.checks:
+            _say(f"  {check.criterion}: {check.state}: {check.said}")
     if found.refused is not None:
         _say(f"refused: version {found.versions}: {found.refused}")
     if decision is None:
@@ -427,6 +443,8 @@ def monitor(
                 _say(f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}")
         for seen in report.performance:
             _say(f"  {seen.detail}")
+        if report.removed:
+            _say(f"  {report.removed:,} captured rows were older than serve.keep and are deleted")
         _say(f"{report.decision.action}: {report.decision.reason}")
     called_for = report.decision.action == "retrain" and report.decision.held_back is None
     if called_for and retrain and not in_flow:
@@ -441,7 +459,10 @@ def monitor(
 def predict(
     file: DeclarationFile,
     rows: Annotated[
-        Path, typer.Argument(metavar="ROWS", help="A CSV, Parquet or JSON lines file.")
+        Path,
+        typer.Argument(
+            metavar="ROWS", help="A CSV, Parquet or JSON lines file, or a folder of such files."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write: .csv, .parquet or .jsonl.")
@@ -449,28 +470,54 @@ def predict(
     version: Annotated[
         int | None, typer.Option(help="Instead of the champion.", show_default=False)
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also write how much each column adds to the score.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Score the rows of a file with the champion; needs nothing that is up."""
-    from holdtrue.batch import read_rows, write_rows
+    """Score the rows of files with the champion; needs nothing that is up.
+
+    A run that was stopped goes on where it was. Rows that are not acceptable are left out, and
+    OUTPUT.rejected.parquet says which, and why; the exit code is 3 then.
+    """
+    from holdtrue.batch import describe
+    from holdtrue.progress import Silent, Terminal
 
     system = _system(file)
-    scored = system.predict(read_rows(rows), version=version)
-    write_rows(output, scored)
-    _say(f"wrote {len(scored):,} scored rows to {output}")
+    reporter = Terminal() if sys.stderr.isatty() and not as_json else Silent()
+    scored = system.predict_files(rows, output, version=version, explain=explain, reporter=reporter)
+    if as_json:
+        _json(asdict(scored))
+    else:
+        for line in describe(scored, output):
+            _say(line)
+    if scored.rejected:
+        raise typer.Exit(_SOME_REJECTED)
 
 
 @app.command()
-def rollback(
+def trace(
+    prediction: Annotated[
+        str, typer.Argument(metavar="ID", help="Of the prediction; each answer has it in `ids`.")
+    ],
     file: DeclarationFile,
-    to: Annotated[
-        int | None, typer.Option(help="Version to go back to.", show_default="the previous one")
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why; is recorded.")] = "asked for by hand",
+    as_json: AsJson = False,
 ) -> None:
-    """Make an earlier version the champion again, and serve it at once."""
-    system = _system(file)
-    number = system.rollback(to=to, reason=reason)
-    _say(f"version {number} of {system.declaration.name} is the champion again")
+    """Say where a prediction comes from, and whether its model gives the same score now.
+
+    That is the row, the version, its data, declaration and code. Looks at what was captured, also
+    at what is not folded in yet; needs nothing that is up.
+    """
+    from holdtrue.trace import trace_text
+
+    found = _system(file).trace(prediction)
+    if as_json:
+        _json(found.model_dump(mode="json"))
+    else:
+        _say(trace_text(found))
+
+
+add_to(app)
 
 
 @app.command()

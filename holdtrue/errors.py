@@ -69,6 +69,30 @@ class ServingError(Terminal, HoldtrueError):
     """A model cannot be served, or a request to it is not acceptable."""
 
 
+class ValueProblem(ServingError):  # noqa: N818 - what is wrong with a request, not with us
+    """A record or a value in it is not acceptable.
+
+    Args:
+        row: Number of the record, from 0.
+        column: Which column; None where the record as a whole is not acceptable.
+        found: What was there, in words; never the value itself.
+        expected: What is acceptable, in words.
+    """
+
+    def __init__(self, row: int, column: str | None, found: str, expected: str) -> None:
+        if column is None:
+            super().__init__(f"row {row}: {found}", hint=f"expected {expected}")
+        else:
+            super().__init__(f"row {row}, column {column}: expected {expected}, got {found}")
+        self.row = row
+        self.column = column
+        self.found = found
+        self.expected = expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.row, self.column, self.found, self.expected)
+
+
 class MonitoringError(Terminal, HoldtrueError):
     """A check could not be made."""
 

@@ -193,6 +193,36 @@ class Study(Reference):
         return sum(trial.saved_cpu_seconds for trial in self.trials if trial.state == "pruned")
 
 
+class Compilation(Reference):
+    """Whether a model answers without pandas and scikit-learn, and how that was proven."""
+
+    compiled: bool
+    """Whether the compiled scorer serves; else the pipeline itself."""
+    reason: str | None = None
+    """Why the pipeline serves, in words."""
+    rows: int = 0
+    """Rows that both have answered: of the training, at the thresholds of the trees, with nulls,
+    with known and unknown categories."""
+    splits: int = 0
+    """Thresholds of the trees."""
+    split_rows: int = 0
+    """Those of the rows that were made to lie at a threshold or one step beside it."""
+    unreachable: int = 0
+    """Thresholds that no row can get to."""
+    max_difference: float | None = None
+    """Largest difference of two answers; None where they were not compared."""
+    identical: bool = True
+    """Whether the compiled scorer gives the same bits one by one and in batches of any size."""
+
+    def __str__(self) -> str:
+        if not self.compiled:
+            return f"not compiled, so the pipeline itself answers: {self.reason}"
+        return (
+            f"compiled, and proven equal to the pipeline on {self.rows:,} rows: the largest "
+            f"difference is {self.max_difference:.2g}"
+        )
+
+
 class ModelRef(Reference):
     """A fitted model: a bundle on disk."""
 
@@ -208,6 +238,8 @@ class ModelRef(Reference):
     """Processes that trained together, each on a part of the rows."""
     seconds: float
     """Wall time of the fit."""
+    compilation: Compilation | None = None
+    """Whether it is compiled; None for one of an earlier time."""
 
 
 class Estimate(Reference):
@@ -436,3 +468,7 @@ class DriftReport(Reference):
     """Windows compared in this run, oldest first."""
     performance: tuple[PerformanceCheck, ...]
     decision: Decision
+    folded: int = 0
+    """Captured rows that were moved into the table."""
+    removed: int = 0
+    """Captured rows that were older than ``serve.keep`` and were deleted."""

@@ -21,14 +21,13 @@ from holdtrue.store import Store, alone, find_project
 if TYPE_CHECKING:
     import pandas as pd
 
+    from holdtrue.batch import Scored
     from holdtrue.plan import Context, Done, Planned, Runner, Step
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
     from holdtrue.stack import Stack
-
-
-# How long the endpoint may take to say what it serves, in seconds.
-_ASK_TIMEOUT_S = 2.0
+    from holdtrue.status import Status
+    from holdtrue.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -62,45 +61,6 @@ class Run(Reference):
         return System(self.declaration).context(
             as_of=self.as_of, reporter=reporter, trigger=self.trigger
         )
-
-
-class ChampionStatus(Reference):
-    """The version that answers."""
-
-    version: int
-    since: datetime
-    trained_as_of: datetime
-    metrics: dict[str, float]
-    reason: str
-
-
-class DecisionStatus(Reference):
-    """The last decision of the monitor."""
-
-    at: datetime
-    action: str
-    reason: str
-
-
-class Status(Reference):
-    """How a system stands."""
-
-    name: str
-    serving: bool
-    """Whether the endpoint answers with the champion, asked just now."""
-    endpoint: str | None
-    champion: ChampionStatus | None
-    versions: int
-    refused: str | None
-    """Why the gates refused the newest version; None where they did not."""
-    last_decision: DecisionStatus | None
-    as_of: datetime | None
-    """Moment of the last run."""
-    store: str
-    reports: str | None
-    """Page that links all reports."""
-    prefect_ui: str | None
-    ray_dashboard: str | None
 
 
 class System:
@@ -388,7 +348,7 @@ class System:
             # What goes wrong here goes wrong again, and is reported, when Ray is needed.
             with suppress(HoldtrueError):
                 stack.up_ray(self.declaration.ray.address)
-                start_serve(stack, self.declaration.serve.port)
+                start_serve(stack)
 
         starting = Thread(target=start, daemon=True)
 
@@ -414,46 +374,9 @@ class System:
 
     def status(self) -> Status:
         """How the system stands; asks the endpoint."""
-        from holdtrue.serving import Endpoint
+        from holdtrue.status import look
 
-        name, registry, stack = self.declaration.name, self.registry, self.stack.state()
-        champion, versions = registry.champion(name), registry.versions(name)
-        reports = registry.drift_reports(name)
-        url = endpoint_url(self.declaration)
-        with Endpoint(url) as endpoint:
-            ready = endpoint.ready(_ASK_TIMEOUT_S) if stack.ray_address else None
-        from holdtrue.plan import Journal
-
-        moment = Journal(self.store, name).state().get("as_of")
-        index = self.store.path("reports", name, "index.html")
-        return Status(
-            name=name,
-            serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
-            endpoint=url if ready else None,
-            champion=None
-            if champion is None
-            else ChampionStatus(
-                version=champion.version.number,
-                since=champion.since,
-                trained_as_of=champion.version.as_of,
-                metrics={key: value.value for key, value in champion.version.metrics.items()},
-                reason=champion.reason,
-            ),
-            versions=len(versions),
-            refused=versions[-1].reason if versions and not versions[-1].passed else None,
-            last_decision=None
-            if not reports
-            else DecisionStatus(
-                at=reports[-1].decision.at,
-                action=reports[-1].decision.action,
-                reason=reports[-1].decision.reason,
-            ),
-            as_of=None if moment is None else datetime.fromisoformat(moment),
-            store=str(self.store.root),
-            reports=str(index) if index.exists() else None,
-            prefect_ui=stack.prefect_ui,
-            ray_dashboard=stack.ray_dashboard,
-        )
+        return look(self)
 
     def monitor(
         self, *, as_of: datetime | None = None, reporter: Reporter | None = None
@@ -471,36 +394,126 @@ class System:
 
         return watch(self.context(as_of=as_of, refresh=True, reporter=reporter))
 
-    def predict(self, rows: pd.DataFrame, *, version: int | None = None) -> pd.DataFrame:
+    def predict(
+        self, rows: pd.DataFrame, *, version: int | None = None, explain: bool = False
+    ) -> pd.DataFrame:
         """Score rows with the champion or another version, in this process.
 
         Args:
             rows: shape (n_rows, any): with at least the feature columns.
             version: The champion where left out.
+            explain: Whether to say, too, how much each column adds to the score.
 
         Returns:
-            shape (n_rows, n_columns + n_classes + 1): the rows with ``prediction`` and, for
-            classification, ``probability_<class>``.
+            The rows with ``prediction`` and, for classification, ``probability_<class>``; where an
+            interval is declared, with ``interval_low`` and ``interval_high``; where explained, with
+            ``why_<column>``, ``explained_base`` and ``explained_score``.
 
         Raises:
-            DataError: A feature column is missing or of the wrong kind.
+            DataError: A feature column is missing or of the wrong kind, or a value is not
+                acceptable.
             ConfigError: No version has passed the gates yet.
+            ServingError: The model is of a kind that is not explained.
         """
         from holdtrue.batch import score
 
+        return score(*self.bundle(version), rows, explain=explain)
+
+    def predict_files(
+        self,
+        rows: str | Path,
+        output: str | Path,
+        *,
+        version: int | None = None,
+        explain: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Scored:
+        """Score the rows of a file, or of a folder of files, into a file.
+
+        What was done before a run was stopped is kept, and the same call goes on. Large inputs are
+        scored on Ray. Rows that are not acceptable are set aside in ``OUTPUT.rejected.parquet``.
+
+        Args:
+            rows: CSV, Parquet or JSON lines.
+            output: The same, by its ending.
+            version: The champion where left out.
+            explain: As for `predict`.
+            reporter: Shows progress.
+
+        Raises:
+            ConfigError: No version has passed the gates yet, or the output cannot be written.
+            DataError: A file cannot be read, has no rows, lacks a feature column or holds another
+                kind of values in it, or no row at all is acceptable.
+            ServingError: The model is damaged, or of a kind that is not explained.
+            StackError: Ray does not answer, or another run writes the same output.
+        """
+        from holdtrue.batch import list_inputs, score_files
+        from holdtrue.progress import Silent
+
+        inputs = list_inputs(Path(rows))
+        bundle, digest = self.bundle(version)
+        with (reporter or Silent()).step("predict") as progress:
+            return score_files(
+                bundle,
+                digest,
+                inputs,
+                Path(output),
+                explain=explain,
+                stack=self.stack,
+                address=self.declaration.ray.address,
+                progress=progress,
+            )
+
+    def bundle(self, number: int | None) -> tuple[Path, str]:
+        """Folder and digest of a version; of the champion where none is named."""
         registry, name = self.registry, self.declaration.name
-        if version is not None:
-            chosen = registry.version(name, version)
+        if number is not None:
+            version = registry.version(name, number)
         else:
             champion = registry.champion(name)
             if champion is None:
                 message = f"no version of {name} has passed the gates yet"
                 raise ConfigError(message, hint="run `holdtrue apply` first")
-            chosen = champion.version
-        return score(self.store.path(chosen.bundle), chosen.digest, rows)
+            version = champion.version
+        return self.store.path(version.bundle), version.digest
+
+    def trace(self, prediction: str) -> Trace:
+        """Find a captured prediction with all that led to it, and compute it again.
+
+        Args:
+            prediction: The id that came with the answer.
+
+        Raises:
+            ConfigError: This is no id of a prediction.
+            ServingError: It was not captured, or its model is damaged; says why.
+        """
+        from holdtrue.trace import trace
+
+        return trace(self.store, self.declaration, prediction)
+
+    def promote(
+        self, number: int, *, reason: str = "asked for by hand", force: bool = False
+    ) -> None:
+        """Make a registered version the champion at once, and serve it where something is served.
+
+        Args:
+            number: The version.
+            reason: Why; recorded.
+            force: Also where the gates refused it.
+
+        Raises:
+            ConfigError: It is the champion, or the gates refused it.
+            RegistryError: There is no such version.
+            ServingError: It cannot be served; everything stays as it was.
+        """
+        from holdtrue.release import promote
+
+        promote(self.context(), number, reason=reason, force=force)
 
     def rollback(self, *, to: int | None = None, reason: str = "asked for by hand") -> int:
         """Make an earlier version the champion again, and serve it where something is served.
+
+        A rollout that runs is ended instead, where no version is named.
 
         Args:
             to: The version; the one before the champion where left out.
@@ -512,26 +525,9 @@ class System:
         Raises:
             ConfigError: There is no earlier version.
         """
-        from holdtrue.mirror import mirror
-        from holdtrue.plan import serve_champion
+        from holdtrue.release import rollback
 
-        registry, name = self.registry, self.declaration.name
-        champion = registry.champion(name)
-        target = to if to is not None else registry.previous_champion(name)
-        if champion is None or target is None:
-            message = f"{name} has no earlier champion to go back to"
-            raise ConfigError(message, hint="there is one from the second promotion on")
-        if target == champion.version.number:
-            message = f"version {target} of {name} is the champion already"
-            raise ConfigError(message)
-        registry.promote(
-            name, target, generation=champion.generation, reason=reason, action="rollback"
-        )
-        if self.stack.state().ray_address is not None:
-            # Not as a step: the declaration may have changed since the version was made.
-            serve_champion(self.context())
-        mirror(self.context())
-        return target
+        return rollback(self.context(), to=to, reason=reason)
 
     def environment(self) -> dict[str, str]:
         """Variables by which processes reach the stack; also set in this process."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from holdtrue.plan import Journal, write_front_page
 from holdtrue.profiles import Calibration, Profile
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured
+from holdtrue.serving._retention import remove_old
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from collections.abc import Sequence
+    from datetime import timedelta
     from pathlib import Path
 
     import pandas as pd
@@ -46,7 +50,7 @@ def watch(context: Context) -> DriftReport:
     with context.reporter.step("monitor") as progress:
         progress(0, 0, "folding in what was captured")
         segments, table = capture_places(context.store, context.system)
-        fold_in(segments, table)
+        folded = fold_in(segments, table)
         signature = read_signature(
             context.store.path(champion.version.bundle), champion.version.digest
         )
@@ -68,10 +72,25 @@ def watch(context: Context) -> DriftReport:
         windows=tuple(windows),
         performance=tuple(performance),
         decision=decision,
+        folded=folded.rows,
+        removed=_remove_old(context, champion, windows),
     )
     context.registry.record_report(report)
     write_monitor_report(context)
     return report
+
+
+def _remove_old(context: Context, champion: Champion, windows: list[WindowCheck]) -> int:
+    """Delete captured rows that are older than declared, but none that is still looked at."""
+    # When a row was received is of the clock, also where the run takes another moment for now.
+    now = max(context.as_of, datetime.now(UTC))
+    begin, _ = _where_it_left_off(context, champion, windows)
+    _, table = capture_places(context.store, context.system)
+    return remove_old(
+        table,
+        received_before=now - context.declaration.serve.keep,
+        needed_from=min(begin, _performance_start(context)),
+    )
 
 
 def write_monitor_report(context: Context) -> None:
@@ -117,26 +136,31 @@ def _compare_windows(
     return checks
 
 
-def _where_it_left_off(context: Context, champion: Champion) -> tuple[datetime, int]:
-    """The first moment not compared with this champion yet, and the suspect windows up to it."""
+def _where_it_left_off(
+    context: Context, champion: Champion, windows: Sequence[WindowCheck] = ()
+) -> tuple[datetime, int]:
+    """The first moment not compared with this champion yet, and the suspect windows up to it.
+
+    Args:
+        context: Knows what earlier runs compared.
+        champion: Of them, what was compared with this one counts.
+        windows: What this run has compared.
+    """
     length = context.declaration.monitor.window
     begin = _floor(champion.version.as_of, length)
     in_a_row = 0
-    for report in context.registry.drift_reports(context.system):
-        if report.version != champion.version.number:
-            continue
-        for window in report.windows:
-            if window.state == "too_few_rows":
-                begin = window.start  # compared again, together with the next
-            else:
-                begin, in_a_row = window.end, window.in_a_row
+    reports = context.registry.drift_reports(context.system)
+    earlier = (r.windows for r in reports if r.version == champion.version.number)
+    for window in chain(*earlier, windows):
+        if window.state == "too_few_rows":
+            begin = window.start  # compared again, together with the next
+        else:
+            begin, in_a_row = window.end, window.in_a_row
     return begin, in_a_row
 
 
 def _floor(moment: datetime, length: timedelta) -> datetime:
     """The start of the window that a moment lies in; windows are counted from 1 January 1970."""
-    from datetime import UTC, datetime
-
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (moment - epoch) // length * length
 
@@ -163,7 +187,7 @@ def _performance(
     end = context.labelled_until
     start = max(
         _floor(champion.version.as_of, context.declaration.monitor.window),
-        end - PERFORMANCE_WINDOWS * context.declaration.monitor.window,
+        _performance_start(context),
     )
     expected = champion.version.metrics.get(declared.metric)
     if start >= end or expected is None:
@@ -189,6 +213,35 @@ def _performance(
     return [] if check is None else [check]
 
 
+def read_labels(
+    context: Context, signature: Signature, start: datetime, end: datetime
+) -> pd.DataFrame:
+    """What the source says about the rows of [start, end): the key's columns and the target.
+
+    Returns:
+        One row for each key whose truth is known: the key as text, the target as a class index or
+        value.
+    """
+    import pandas as pd
+
+    data = context.declaration.data
+    source = read_source(data, context.project, start, end)
+    names = [*data.key, signature.target]
+    labels = as_frame(source.select(names), {name: _kind(source, name) for name in names})
+    labels = labels[labels[signature.target].notna()].drop_duplicates(list(data.key))
+    if signature.classes is not None:
+        text = class_names(labels[signature.target])
+        labels[signature.target] = pd.Categorical(text, categories=list(signature.classes)).codes
+        labels = labels[labels[signature.target] >= 0]
+    labels[list(data.key)] = labels[list(data.key)].astype(str)
+    return labels
+
+
+def _performance_start(context: Context) -> datetime:
+    """The first moment whose predictions are held against labels."""
+    return context.labelled_until - PERFORMANCE_WINDOWS * context.declaration.monitor.window
+
+
 def _join_labels(
     context: Context,
     champion: Champion,
@@ -205,14 +258,7 @@ def _join_labels(
     captured = captured.filter(pc.equal(captured["version"], champion.version.number))
     if not len(captured):
         return None
-    source = read_source(data, context.project, start, end)
-    names = [*data.key, signature.target]
-    labels = as_frame(source.select(names), {name: _kind(source, name) for name in names})
-    labels = labels[labels[signature.target].notna()].drop_duplicates(list(data.key))
-    if signature.classes is not None:
-        text = class_names(labels[signature.target])
-        labels[signature.target] = pd.Categorical(text, categories=list(signature.classes)).codes
-        labels = labels[labels[signature.target] >= 0]
+    labels = read_labels(context, signature, start, end)
     keys = pd.DataFrame([orjson.loads(key) for key in captured["key"].to_pylist()])
     keys = keys[list(data.key)].astype(str)
     keys["scores"] = captured["scores"].to_pylist()
@@ -222,7 +268,6 @@ def _join_labels(
     )
     # A row may have been asked for several times: its first answer counts.
     keys = keys.drop_duplicates(list(data.key))
-    labels[list(data.key)] = labels[list(data.key)].astype(str)
     joined = keys.merge(labels, on=list(data.key))
     if not len(joined):
         return None

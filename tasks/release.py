@@ -1,23 +1,32 @@
-"""From a verdict to an answering endpoint."""
+"""From a verdict to an answering endpoint, and from a challenger to a champion."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
 
+from holdtrue.release import drive
+from holdtrue.reports import rollout_markdown
+from tasks._progress import Shown
 from tasks._step import OPTIONS, perform
 
 if TYPE_CHECKING:
     from holdtrue.references import Evaluation, ModelRef, ProfileRef, Verdict, Version
+    from holdtrue.rollout import Rollout
     from holdtrue.system import Run
+
+# The automation in prefect.yaml starts the deployment `rollout` on this event.
+ROLLOUT_EVENT = "holdtrue.rollout.began"
 
 
 @task(name="register", **OPTIONS)
 def register(
     run: Run, profile: ProfileRef, fit: ModelRef, evaluate: Evaluation, gate: Verdict
 ) -> Any:
-    """Give the model a version; make it the champion if it passed: a `Version`."""
+    """Give the model a version; make it the champion, or roll it out: a `Version`."""
     inputs = {"profile": profile, "fit": fit, "evaluate": evaluate, "gate": gate}
     return perform(run, "register", inputs)
 
@@ -25,4 +34,46 @@ def register(
 @task(name="serve", **OPTIONS)
 def serve(run: Run, register: Version) -> Any:
     """Answer requests with the champion, on Ray Serve: a `Release`."""
-    return perform(run, "serve", {"register": register})
+    release = perform(run, "serve", {"register": register})
+    context = run.context()
+    rollout = context.registry.running_rollout(context.system)
+    if rollout is not None:
+        ask_for_driving(rollout, run.declaration)
+    return release
+
+
+@task(name="rollout", **OPTIONS)
+def roll_out(run: Run) -> Rollout | None:
+    """Drive the running rollout to its end, with a verdict on each step; None where none runs."""
+    context = run.context()
+    with Shown(context.system).step("rollout") as progress:
+
+        def say(rollout: Rollout) -> None:
+            progress(rollout.step, len(rollout.plan.shares), f"{rollout.where}: {rollout.reason}")
+
+        ended = drive(context, say)
+    if ended is not None:
+        verdicts = context.registry.verdicts(ended.id)
+        create_markdown_artifact(
+            rollout_markdown(context.declaration, ended, verdicts),
+            key=f"{context.system}-rollout",
+            description=f"how version {ended.challenger} of {context.system} took over, or not",
+        )
+    return ended
+
+
+def ask_for_driving(rollout: Rollout, declaration: str) -> None:
+    """Emit the event that starts the deployment `rollout`.
+
+    Args:
+        rollout: The one that began.
+        declaration: Path of the YAML file.
+    """
+    emit_event(
+        ROLLOUT_EVENT,
+        resource={
+            "prefect.resource.id": f"holdtrue.system.{rollout.system}",
+            "prefect.resource.name": rollout.system,
+        },
+        payload={"declaration": declaration},
+    )

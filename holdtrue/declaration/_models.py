@@ -227,6 +227,44 @@ class Replicas(Section):
         return self
 
 
+class Rollout(Section):
+    """How a new champion takes over: by steps, each with a verdict, back by itself."""
+
+    canary: tuple[Share, ...] = (0.05, 0.25, 1.0)
+    """Share of the requests that the new version answers, step by step; the last is 100%."""
+    every: Duration = timedelta(minutes=10)
+    """How long a step lasts at least."""
+    requests: PositiveInt = 200
+    """Requests that the new version has answered at least before a step is judged good."""
+    shadow: bool = False
+    """Whether it first scores a copy of the requests, without answering."""
+    sticky: str | None = None
+    """Column or header by which a caller always gets the same version; data.key where left out."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        steps = self.canary
+        if not steps or steps[-1] != 1 or steps[0] == 0 or list(steps) != sorted({*steps}):
+            message = "canary: expected rising shares, the last of them 100%"
+            raise ValueError(message)
+        return self
+
+
+class Limits(Section):
+    """What one copy of the model takes at a time; more is refused with 429 or 503."""
+
+    ongoing: PositiveInt = 64
+    """Requests that are answered at a time."""
+    wait: Duration = timedelta(seconds=1)
+    """How long a request waits for its turn before it is refused."""
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """Of one key."""
+    batch_rows: int = Field(default=1, ge=1, le=10_000)
+    """Rows of several requests that are scored together; pays where a model is not compiled."""
+    batch_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
+    """How long a request waits for others to be scored with, where there is room for more."""
+
+
 class Serve(Section):
     """How the model is served over HTTP, on this machine only."""
 
@@ -236,6 +274,18 @@ class Serve(Section):
     """How many copies of the model answer."""
     capture: Share = 1.0
     """Share of the answered rows that are kept for the monitor."""
+    durable: bool = False
+    """Whether an answer waits until its row is on the disk, so that it outlives the machine."""
+    keep: Duration = timedelta(days=400)
+    """How long captured rows are kept."""
+    explain: bool = False
+    """Whether a request may ask why: each column's share of the score."""
+    access: Literal["keys", "open"] = "keys"
+    """Whether a request must carry a key; without, everybody on this machine may ask."""
+    rollout: Rollout | None = None
+    """How a new champion takes over; left out, at once."""
+    limits: Limits = Limits()
+    """What one copy takes at a time."""
     max_body_bytes: int = Field(default=16_000_000, ge=1_000, le=1_000_000_000)
     """Larger requests are refused."""
 

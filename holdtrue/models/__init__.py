@@ -1,32 +1,35 @@
 """Features and estimator as one pipeline, and the bundle on disk."""
 
-from holdtrue.models._answering import Answering
-from holdtrue.models._bundle import (
-    Bundle,
-    digest_of,
-    read_setting,
-    read_signature,
-    scores,
-    write_bundle,
-)
-from holdtrue.models._classes import check_classes, class_weights, sample_weights
-from holdtrue.models._estimator import (
-    check_candidate,
-    construct,
-    encoder,
-    encoding,
-    import_object,
-    pipeline,
-)
-from holdtrue.models._fit import fit_bundle, learn_answering, sample_of
-from holdtrue.models._frame import MISSING, from_rows, target_of, typed
-from holdtrue.models._loss import constant_params, loss_params
-from holdtrue.models._signature import Signature
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdtrue.models._answering import Answering
+    from holdtrue.models._bundle import Bundle, scores, write_bundle
+    from holdtrue.models._classes import check_classes, class_weights, sample_weights
+    from holdtrue.models._estimator import (
+        check_candidate,
+        construct,
+        encoder,
+        encoding,
+        import_object,
+        pipeline,
+    )
+    from holdtrue.models._fit import fit_bundle, learn_answering, sample_of
+    from holdtrue.models._frame import from_columns, from_rows, target_of, typed
+    from holdtrue.models._loss import constant_params, loss_params
+    from holdtrue.models._manifest import digest_of, read_setting, read_signature
+    from holdtrue.models._served import ServedModel
+    from holdtrue.models._signature import Signature
+    from holdtrue.models.compiled._rules import MISSING
 
 __all__ = [
     "MISSING",
     "Answering",
     "Bundle",
+    "ServedModel",
     "Signature",
     "check_candidate",
     "check_classes",
@@ -37,6 +40,7 @@ __all__ = [
     "encoder",
     "encoding",
     "fit_bundle",
+    "from_columns",
     "from_rows",
     "import_object",
     "learn_answering",
@@ -51,3 +55,42 @@ __all__ = [
     "typed",
     "write_bundle",
 ]
+
+_HOMES = {
+    "MISSING": "compiled._rules",
+    "Answering": "_answering",
+    "Bundle": "_bundle",
+    "ServedModel": "_served",
+    "Signature": "_signature",
+    "check_candidate": "_estimator",
+    "check_classes": "_classes",
+    "class_weights": "_classes",
+    "constant_params": "_loss",
+    "construct": "_estimator",
+    "digest_of": "_manifest",
+    "encoder": "_estimator",
+    "encoding": "_estimator",
+    "fit_bundle": "_fit",
+    "from_columns": "_frame",
+    "from_rows": "_frame",
+    "import_object": "_estimator",
+    "learn_answering": "_fit",
+    "loss_params": "_loss",
+    "pipeline": "_estimator",
+    "read_setting": "_manifest",
+    "read_signature": "_manifest",
+    "sample_of": "_fit",
+    "sample_weights": "_classes",
+    "scores": "_bundle",
+    "target_of": "_frame",
+    "typed": "_frame",
+    "write_bundle": "_bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Only when asked for: a process that answers with a compiled model imports neither pandas nor
+    # scikit-learn (a second and 150 MB), and the modules beside it here do.
+    if name not in _HOMES:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

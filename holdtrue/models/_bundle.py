@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from importlib import metadata
 from io import BytesIO
@@ -16,8 +17,24 @@ from holdtrue import __version__
 from holdtrue.errors import ServingError, TrainingError
 from holdtrue.models._answering import Answering
 from holdtrue.models._estimator import construct
-from holdtrue.models._frame import from_rows
+from holdtrue.models._frame import from_columns, from_rows
+from holdtrue.models._manifest import (
+    BOOSTER,
+    ESTIMATOR,
+    FEATURES,
+    FORMAT,
+    MANIFEST,
+    TIMINGS,
+    compilation_of,
+    digest_of,
+    read_files,
+    read_manifest,
+    read_setting,
+    read_signature,
+)
+from holdtrue.models._served import ServedModel
 from holdtrue.models._signature import Signature
+from holdtrue.references import Compilation
 from holdtrue.store import new_folder
 
 if TYPE_CHECKING:
@@ -27,20 +44,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-FORMAT = 2
+    from holdtrue.models.compiled import Compiled
+
+__all__ = ["Bundle", "digest_of", "read_setting", "read_signature", "scores", "write_bundle"]
+
 SAMPLE_ROWS = 20
-MANIFEST = "manifest.json"
-FEATURES = "features.skops"
-BOOSTER = "model.json"
-ESTIMATOR = "model.skops"
-_PACKAGES = ("numpy", "pandas", "scikit-learn", "skops", "xgboost")
+_PACKAGES = ("numpy", "onnxruntime", "pandas", "scikit-learn", "skops", "xgboost")
 # Besides the types that skops trusts by itself. Nothing here can run code when loaded.
 _TRUSTED_PREFIXES = ("sklearn.", "numpy.")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that was loaded from disk and may answer."""
+    """A pipeline that was loaded from disk, to evaluate it; who answers has a `ServedModel`."""
 
     path: Path
     digest: str
@@ -51,6 +67,8 @@ class Bundle:
     """What the model answered for the sample when it was written."""
     pipeline: Pipeline
     answering: Answering
+    compilation: Compilation
+    """Whether it is compiled, too."""
 
     @classmethod
     def load(cls, path: Path, digest: str) -> Bundle:
@@ -63,30 +81,24 @@ class Bundle:
         Raises:
             ServingError: A file is missing or is not what was written.
         """
-        manifest = _read_manifest(path, digest)
-        files = {}
-        for name, sha256 in manifest["files"].items():
-            files[name] = _read(path / name)
-            if hashlib.sha256(files[name]).hexdigest() != sha256:
-                message = f"{path / name} is damaged: its SHA-256 is not the one in the manifest"
-                raise ServingError(
-                    message, hint="restore the bundle, or train again with `holdtrue apply`"
-                )
+        manifest = read_manifest(path, digest)
+        files = read_files(path, manifest)
         return cls(
             path=path,
             digest=digest,
             signature=Signature.model_validate(manifest["signature"]),
             sample=manifest["sample"],
             expected=np.array(manifest["expected"], dtype="float64"),
-            pipeline=_load_pipeline(files, manifest),
+            pipeline=load_pipeline(files, manifest),
             answering=Answering.model_validate_json(json.dumps(manifest["answering"])),
+            compilation=compilation_of(manifest),
         )
 
     def frame(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Check records and bring them into the form that `predict` takes.
 
         Raises:
-            ServingError: A record is not acceptable; says which row, which column and why.
+            ValueProblem: A record is not acceptable; says which row, which column and why.
         """
         return from_rows(rows, self.signature)
 
@@ -102,37 +114,6 @@ class Bundle:
     def raw(self, frame: pd.DataFrame) -> np.ndarray:
         """Score a typed frame without calibration; shapes as for `predict`."""
         return scores(self.pipeline, self.signature, frame)
-
-
-def read_signature(path: Path, digest: str) -> Signature:
-    """What a bundle takes and gives, without loading the model.
-
-    Raises:
-        ServingError: The manifest is missing or is not what was written.
-    """
-    return Signature.model_validate(_read_manifest(path, digest)["signature"])
-
-
-def read_setting(path: Path, digest: str) -> tuple[str, dict[str, Any]]:
-    """Import path and arguments of a bundle's estimator, without loading the model.
-
-    Raises:
-        ServingError: The manifest is missing or is not what was written.
-    """
-    manifest = _read_manifest(path, digest)
-    return manifest["estimator"], manifest["params"]
-
-
-def _read_manifest(path: Path, digest: str) -> dict[str, Any]:
-    content = _read(path / MANIFEST)
-    if digest_of(content) != digest:
-        message = f"{path / MANIFEST} is not the one that was registered"
-        raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
-    manifest: dict[str, Any] = json.loads(content)
-    if manifest["format"] != FORMAT:
-        message = f"{path / MANIFEST} has format {manifest['format']}, expected {FORMAT}"
-        raise ServingError(message, hint="train again with `holdtrue apply`")
-    return manifest
 
 
 def scores(fitted: Pipeline, signature: Signature, frame: pd.DataFrame) -> np.ndarray:
@@ -151,8 +132,12 @@ def write_bundle(
     params: dict[str, Any],
     sample: list[dict[str, Any]],
     answering: Answering | None = None,
+    training: Mapping[str, Sequence[Any]] | None = None,
 ) -> str:
     """Write a fitted pipeline; read it back and prove that it answers the same.
+
+    It is compiled, too. Where the compiled scorer cannot be made, or is not proven to give the
+    same answers, the reason is written instead, and the pipeline itself serves.
 
     Args:
         path: Folder that appears whole or not at all.
@@ -162,6 +147,8 @@ def write_bundle(
         params: Its arguments.
         sample: Real rows as records.
         answering: How its scores become answers; left out, they are the answers.
+        training: Training rows that the proof is made on, as columns of JSON's values (see
+            `holdtrue.models._fit.json_columns`); the sample where left out.
 
     Returns:
         Digest of the manifest.
@@ -177,12 +164,17 @@ def write_bundle(
         files[BOOSTER] = bytes(model.get_booster().save_raw(raw_format="json"))
     else:
         files[ESTIMATOR] = _dump_skops(model)
+    rows = training or {name: [row[name] for row in sample] for name in signature.columns}
+    compiled, compilation = _compile(fitted, signature, answering, files.get(BOOSTER), rows)
+    if compiled is not None:
+        files |= compiled.files()
     manifest = {
         "format": FORMAT,
         "estimator": estimator,
         "params": params,
         "signature": signature.model_dump(mode="json"),
         "answering": answering.model_dump(mode="json"),
+        "compilation": compilation.model_dump(mode="json"),
         "sample": sample,
         "expected": expected.tolist(),
         "versions": {"holdtrue": __version__}
@@ -194,8 +186,55 @@ def write_bundle(
         for name, data in files.items():
             (folder / name).write_bytes(data)
         (folder / MANIFEST).write_bytes(content)
+        if compiled is not None:
+            _write_timings(folder, compiled, sample)
         _prove(folder, digest_of(content))
     return digest_of((path / MANIFEST).read_bytes())
+
+
+def _compile(
+    fitted: Pipeline,
+    signature: Signature,
+    answering: Answering,
+    booster: bytes | None,
+    rows: Mapping[str, Sequence[Any]],
+) -> tuple[Compiled | None, Compilation]:
+    """The proven compiled scorer, or why there is none."""
+    from holdtrue.models.compiled import NotCompilable, compile_pipeline, prove
+
+    if not all(rows.values()):
+        return None, Compilation(compiled=False, reason="there are no rows to prove it on")
+    try:
+        compiled = compile_pipeline(fitted, signature, booster)
+        proof = prove(
+            compiled,
+            lambda columns: scores(fitted, signature, from_columns(columns, signature)),
+            rows,
+            calibrated=answering.calibrated,
+        )
+    except NotCompilable as err:
+        return None, Compilation(compiled=False, reason=str(err))
+    except Exception as err:  # noqa: BLE001 - the pipeline can serve, whatever goes wrong here
+        reason = f"compiling it failed: {type(err).__name__}: {err}"
+        return None, Compilation(compiled=False, reason=reason[:500])
+    compilation = Compilation(
+        compiled=proof.holds,
+        reason=proof.reason,
+        rows=proof.rows,
+        splits=proof.splits,
+        split_rows=proof.split_rows,
+        unreachable=proof.unreachable,
+        max_difference=proof.max_difference if math.isfinite(proof.max_difference) else None,
+        identical=proof.identical,
+    )
+    return (compiled if proof.holds else None), compilation
+
+
+def _write_timings(folder: Path, compiled: Compiled, sample: list[dict[str, Any]]) -> None:
+    from holdtrue.models.compiled._proof import break_even
+
+    timings = {"switch_rows": break_even(compiled, compiled.encode(sample).matrix)}
+    (folder / TIMINGS).write_text(json.dumps(timings))
 
 
 def _prove(folder: Path, digest: str) -> None:
@@ -205,32 +244,27 @@ def _prove(folder: Path, digest: str) -> None:
     except ServingError as err:
         message = f"the model cannot be written without pickle: {err.message}"
         raise TrainingError(message, hint="use an estimator that skops can store") from err
-    worst = float(np.max(np.abs(answered - back.expected)))
+    worst = float(np.max(np.abs(answered - back.expected), initial=0.0))
     if not worst <= 1e-9:
         message = f"the model answers differently after it was written and read back (by {worst:g})"
         raise TrainingError(message)
-
-
-def digest_of(content: bytes) -> str:
-    """32 hexadecimal digits (BLAKE2b-128) that stand for a content."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    try:
+        ServedModel.load(folder, digest).verify()
+    except ServingError as err:
+        message = f"the model was compiled, and cannot be read back: {err.message}"
+        raise TrainingError(message) from err
 
 
 def _is_xgboost(estimator: str) -> bool:
     return estimator.startswith("xgboost.")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as err:
-        message = f"{path} cannot be read: {err.strerror}"
-        raise ServingError(
-            message, hint="restore the bundle, or train again with `holdtrue apply`"
-        ) from err
+def load_pipeline(files: dict[str, bytes], manifest: dict[str, Any]) -> Pipeline:
+    """Make the pipeline of a bundle's files, whose digests were checked.
 
-
-def _load_pipeline(files: dict[str, bytes], manifest: dict[str, Any]) -> Pipeline:
+    Raises:
+        ServingError: They hold types that are not trusted.
+    """
     from sklearn.pipeline import Pipeline
 
     features = _load_skops(files[FEATURES])

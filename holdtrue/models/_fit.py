@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from holdtrue.declaration import Model
     from holdtrue.models._signature import Signature
+
+# Training rows that a compiled scorer and its pipeline are compared on.
+PROOF_ROWS = 5_000
 
 
 def fit_bundle(
@@ -81,7 +85,32 @@ def fit_bundle(
         params=params,
         sample=sample_of(train, signature),
         answering=answering,
+        training=json_columns(some_of(train), signature),
     )
+
+
+def some_of(train: pd.DataFrame) -> pd.DataFrame:
+    """At most 5,000 rows, evenly over all, on which a compiled scorer is proven."""
+    step = max(1, -(-len(train) // PROOF_ROWS))
+    return train.iloc[::step]
+
+
+def json_columns(train: pd.DataFrame, signature: Signature) -> dict[str, list[Any]]:
+    """Feature columns as lists of what a client would send: None for null.
+
+    Rows that no client may send, with an infinite number, are left out.
+    """
+    columns: dict[str, list[Any]] = {}
+    fine = np.ones(len(train), dtype=bool)
+    for name, kind in signature.columns.items():
+        column = train[name]
+        values = column.astype(str).astype(object) if kind == "time" else column.astype(object)
+        columns[name] = values.where(column.notna(), None).tolist()
+        if kind in ("integer", "number"):
+            fine &= ~np.isinf(column.to_numpy(dtype="float64", na_value=np.nan))
+    if not fine.all():
+        columns = {name: [*compress(values, fine)] for name, values in columns.items()}
+    return columns
 
 
 def sample_of(train: pd.DataFrame, signature: Signature) -> list[dict[str, Any]]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from holdtrue.errors import ServingError
+from holdtrue.models.compiled._columns import CLASSES, as_list, numbers
+from holdtrue.models.compiled._rules import MISSING, checked, refuse_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdtrue.models._signature import Signature
     from holdtrue.references import Kind
-
-# Stands for a missing category, so that an encoder learns it like any other.
-MISSING = "(missing)"
 
 
 def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
@@ -35,6 +32,8 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
     for name in signature.columns:
         column = table[name]
         if name in signature.categorical:
+            if column.dtype.kind == "f":
+                column = column + 0.0  # -0.0 is the category 0.0
             columns[name] = (
                 column.astype(object).where(column.notna(), MISSING).astype(str).astype(object)
             )
@@ -61,69 +60,38 @@ def from_rows(rows: Sequence[Mapping[str, Any]], signature: Signature) -> pd.Dat
         signature: The columns that are wanted.
 
     Raises:
-        ServingError: A record lacks a column, has one too many, or a value of the wrong kind.
+        ValueProblem: A record lacks a column, has one too many, or a value of the wrong kind.
     """
     for number, row in enumerate(rows):
         if row.keys() != signature.columns.keys():
-            _refuse_keys(number, row, signature)
-    columns: dict[str, Any] = {}
+            refuse_keys(number, row, signature.columns)
+    columns = {name: [row[name] for row in rows] for name in signature.columns}
+    return from_columns(columns, signature)
+
+
+def from_columns(columns: Mapping[str, Any], signature: Signature) -> pd.DataFrame:
+    """Check columns from outside and bring them into the form that pipelines are fitted on.
+
+    Args:
+        columns: Values by column name, all of the same number: lists (None is null), NumPy arrays
+            (without nulls: NaN is refused), or masked arrays (what is masked is null).
+        signature: The columns that are wanted.
+
+    Raises:
+        ValueProblem: A column is missing, there is one too many, or a value is of the wrong kind.
+    """
+    refuse_keys(0, columns, signature.columns)
+    ready: dict[str, Any] = {}
     for name, kind in signature.columns.items():
-        values = [_value(row[name], kind, name, number) for number, row in enumerate(rows)]
         if name in signature.categorical:
-            texts = [MISSING if value is None else str(value) for value in values]
-            columns[name] = pd.Series(texts, dtype=object)
+            ready[name] = pd.Series(_texts(columns[name], kind, name), dtype=object)
         else:
-            numbers = [math.nan if value is None else float(value) for value in values]
-            columns[name] = np.array(numbers, dtype="float64")
-    return pd.DataFrame(columns)
+            ready[name] = numbers(columns[name], kind, name)
+    return pd.DataFrame(ready)
 
 
-def _refuse_keys(number: int, row: Mapping[str, Any], signature: Signature) -> None:
-    missing = [name for name in signature.columns if name not in row]
-    extra = [name for name in row if name not in signature.columns]
-    said = []
-    if missing:
-        said.append(f"lacks {', '.join(missing[:5])}")
-    if extra:
-        said.append(
-            f"has columns that the model does not know: {', '.join(map(str, extra[:5]))[:200]}"
-        )
-    message = f"row {number}: {' and '.join(said)}"
-    raise ServingError(message, hint=f"expected exactly: {', '.join(signature.columns)}")
-
-
-_EXPECTED: dict[Kind, str] = {
-    "integer": "a whole number or null",
-    "number": "a finite number or null",
-    "string": "text or null",
-    "boolean": "true, false or null",
-    "time": "text or null",
-}
-
-
-def _value(value: Any, kind: Kind, name: str, number: int) -> Any:
-    if value is None:
-        return None
-    if kind == "boolean":
-        if isinstance(value, bool):
-            return value
-    elif kind in ("integer", "number"):
-        if isinstance(value, int | float) and not isinstance(value, bool) and _finite(value):
-            if kind == "number":
-                return float(value)  # also as a category: 1 is the 1.0 of the training
-            if value == int(value):
-                return int(value)
-    elif isinstance(value, str):
-        return value
-    found = "true or false" if isinstance(value, bool) else type(value).__name__
-    if isinstance(value, float):
-        found = "a fraction" if math.isfinite(value) else str(value)
-    message = f"row {number}, column {name}: expected {_EXPECTED[kind]}, got {found}"
-    raise ServingError(message)
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the largest float
-        return False
+def _texts(values: Any, kind: Kind, name: str) -> list[str]:
+    items = as_list(values)
+    if not (CLASSES[kind] is str and set(map(type, items)) <= {str, type(None)}):
+        items = [checked(value, kind, name, row) for row, value in enumerate(items)]
+    return [MISSING if value is None else str(value) for value in items]

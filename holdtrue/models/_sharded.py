@@ -14,7 +14,14 @@ from holdtrue.errors import HoldtrueError, TrainingError
 from holdtrue.models._bundle import SAMPLE_ROWS, write_bundle
 from holdtrue.models._classes import class_weights
 from holdtrue.models._estimator import construct, encoding
-from holdtrue.models._fit import fit_bundle, learn_answering, sample_of
+from holdtrue.models._fit import (
+    PROOF_ROWS,
+    fit_bundle,
+    json_columns,
+    learn_answering,
+    sample_of,
+    some_of,
+)
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import BATCH_ROWS, count_rows, read_range, read_sample
 from holdtrue.stack._resources import alive_nodes, cpus_each, fit_cpus, reserved
@@ -279,7 +286,8 @@ def _write(
     enough.
     """
     needed = model.calibrate is not None or model.interval is not None
-    train = read_sample(rows, few if needed else SAMPLE_ROWS, seed).reset_index(drop=True)
+    wanted = few if needed else min(few, PROOF_ROWS)
+    train = read_sample(rows, wanted, seed).reset_index(drop=True)
     answering: Answering = learn_answering(
         *(typed(train, signature), target_of(train, signature), signature, estimator, params),
         seed=seed,
@@ -296,6 +304,7 @@ def _write(
         params=params,
         sample=sample_of(train, signature),
         answering=answering,
+        training=json_columns(some_of(train), signature),
     )
 
 

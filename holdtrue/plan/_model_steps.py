@@ -17,6 +17,7 @@ from holdtrue.models import (
     target_of,
     typed,
 )
+from holdtrue.models._manifest import read_compilation
 from holdtrue.models._rows import read_sample
 from holdtrue.models._sharded import columns_of, fit_on_ray, rows_within
 from holdtrue.plan._data_steps import _dump
@@ -143,6 +144,7 @@ def _fit(work: Work) -> ModelRef:
         rows=fitted.rows,
         shards=fitted.shards,
         seconds=time.monotonic() - started,
+        compilation=read_compilation(folder, fitted.digest),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ServingError
 from holdtrue.mirror import mirror
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
+from holdtrue.plan._rollout import arms_of, begin_rollout, goes_by_steps
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import (
     Evaluation,
@@ -19,11 +21,17 @@ from holdtrue.references import (
     Version,
 )
 from holdtrue.registry import stale
+from holdtrue.rollout import stop
 from holdtrue.serving import Endpoint, deploy
+from holdtrue.serving._slates import slate_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
+    from holdtrue.registry import Champion
+    from holdtrue.rollout import Rollout
 
 # How long the question whether the endpoint still answers may take, in seconds.
 _ASK_TIMEOUT_S = 3.0
@@ -33,7 +41,7 @@ def _register(work: Work) -> Version:
     context = work.context
     registry, system = context.registry, context.system
     model, verdict = work.get("fit", ModelRef), work.get("gate", Verdict)
-    work.progress(0, 0, "promoting" if verdict.passed else "keeping the champion")
+    work.progress(0, 0, "registering it" if verdict.passed else "keeping the champion")
     evaluation = work.get("evaluate", Evaluation)
     version = registry.register(
         system,
@@ -47,14 +55,19 @@ def _register(work: Work) -> Version:
         profile=work.get("profile", ProfileRef).path,
         lineage=dict(Journal(context.store, system).state().get("steps", {})),
     )
-    # A model that was promoted before, and rolled back by a person, stays rolled back.
-    promoted = verdict.passed and not registry.was_champion(system, version.number)
-    if promoted:
+    promoted = False
+    # A model that was promoted or rolled out before, and sent back, stays back.
+    if verdict.passed and not _was_tried(context, version.number):
         champion = registry.champion(system)
         if evaluation.champion != (None if champion is None else champion.version.number):
             raise stale(system)
-        generation = 0 if champion is None else champion.generation
-        registry.promote(system, version.number, generation=generation, reason=version.reason)
+        if goes_by_steps(context):
+            work.progress(0, 0, "planning its rollout")
+            begin_rollout(context, version.number)
+        else:
+            generation = 0 if champion is None else champion.generation
+            registry.promote(system, version.number, generation=generation, reason=version.reason)
+            promoted = True
     if context.declaration.track.mlflow is not None:
         work.progress(0, 0, "mirroring it to MLflow")
         mirror(context)
@@ -67,31 +80,74 @@ def _register(work: Work) -> Version:
     )
 
 
+def _was_tried(context: Context, number: int) -> bool:
+    registry, system = context.registry, context.system
+    tried = {rollout.challenger for rollout in registry.rollouts(system)}
+    return number in tried or registry.was_champion(system, number)
+
+
 def serve_champion(context: Context) -> Release:
-    """Make the endpoint answer with the champion.
+    """Make the endpoint answer with the champion, and with the challenger of a running rollout.
+
+    A challenger that cannot be served is sent back, with the reason.
 
     Raises:
-        ServingError: There is no champion.
+        ServingError: There is no champion, or it cannot be served.
     """
-    champion = context.registry.champion(context.system)
+    with release_lock(context):
+        return serve_now(context)
+
+
+def release_lock(context: Context) -> AbstractContextManager[None]:
+    """Keep other processes from changing which versions of the system answer.
+
+    Raises:
+        StackError: Somebody else held it for minutes.
+    """
+    return context.stack.lock(f"release-{context.system}")
+
+
+def serve_now(context: Context) -> Release:
+    """As `serve_champion`, for those who hold the `release_lock`."""
+    registry, system = context.registry, context.system
+    champion = registry.champion(system)
     if champion is None:
-        message = (
-            f"no version of {context.system} has passed the gates yet: there is nothing to serve"
-        )
+        message = f"no version of {system} has passed the gates yet: there is nothing to serve"
         raise ServingError(message, hint="`holdtrue status` says what was refused and why")
-    version = champion.version
     context.stack.up_ray(context.declaration.ray.address)
-    endpoint = deploy(
-        context.stack,
+    rollout = registry.running_rollout(system)
+    if rollout is not None and rollout.generation != champion.generation:
+        reason = f"version {champion.version.number} was made the champion meanwhile"
+        registry.save_rollout(stop(rollout, reason, datetime.now(UTC)))
+        rollout = None
+    try:
+        endpoint = deploy_arms(context, champion, rollout)
+    except ServingError as err:
+        if rollout is None:
+            raise
+        registry.save_rollout(stop(rollout, err.message, datetime.now(UTC), "back"))
+        endpoint = deploy_arms(context, champion, None)
+    version = champion.version
+    return Release(system=system, version=version.number, digest=version.digest, endpoint=endpoint)
+
+
+def deploy_arms(context: Context, champion: Champion, rollout: Rollout | None) -> str:
+    """Have every replica hold a champion, and the challenger of a rollout at its present step.
+
+    Returns:
+        URL that predictions are posted to.
+
+    Raises:
+        ServingError: One of them cannot be served; what was served before stays.
+        StackError: Ray Serve does not answer, or took too long.
+    """
+    slate = slate_of(
         context.declaration,
-        version.number,
-        context.store.path(version.bundle),
-        version.digest,
         context.store,
+        arms_of(context, champion, rollout),
+        str(rollout.id) if rollout is not None and rollout.state == "running" else None,
     )
-    return Release(
-        system=context.system, version=version.number, digest=version.digest, endpoint=endpoint
-    )
+    return deploy(context.stack, context.declaration, slate)
 
 
 def _serve(work: Work) -> Release:
@@ -102,7 +158,10 @@ def _serve(work: Work) -> Release:
 def _champion(context: Context, inputs: Inputs) -> dict[str, Any]:
     del inputs
     champion = context.registry.champion(context.system)
-    return {"champion": None if champion is None else champion.version.number}
+    rollout = context.registry.running_rollout(context.system)
+    served: dict[str, Any] = {"champion": None if champion is None else champion.version.number}
+    # Only while one runs: a step that a rollout has not changed is found again.
+    return served if rollout is None else served | {"challenger": rollout.challenger}
 
 
 def not_served(context: Context, release: Reference) -> str | None:
@@ -117,13 +176,16 @@ def not_served(context: Context, release: Reference) -> str | None:
         return "the endpoint does not answer"
     if ready.get("digest") != release.digest:
         return f"the endpoint answers with version {ready.get('version')}"
+    rollout = context.registry.running_rollout(context.system)
+    if ready.get("rollout") != (None if rollout is None else str(rollout.id)):
+        return "the endpoint does not know how the rollout stands"
     return None
 
 
 RELEASE_STEPS = (
     Step(
         name="register",
-        says="give it a version; make it the champion if it passed",
+        says="give it a version; make it the champion, or roll it out, if it passed",
         output=Version,
         run=_register,
         # Whether there is a mirror, not where: its address may hold a password.

@@ -80,6 +80,9 @@ def write_front_page(context: Context) -> None:
                 entries.append((f"{title}, as of {folder.name[:10]}", link, about))
     if (root / "monitor.html").exists():
         entries.insert(0, ("Monitoring", "monitor.html", "drift, performance and decisions"))
+    if (root / "rollouts.html").exists():
+        about = "how new versions took over: steps, evidence, verdicts"
+        entries.insert(0, ("Rollouts", "rollouts.html", about))
     champion = context.registry.champion(context.system)
     headline = "Nothing is promoted yet."
     if champion is not None:

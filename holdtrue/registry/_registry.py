@@ -14,6 +14,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from holdtrue.errors import RegistryError
 from holdtrue.references import DriftReport, Estimate
 from holdtrue.registry import _schema as t
+from holdtrue.rollout import Plan, Rollout, Verdict, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,12 +113,16 @@ class Registry:
         return self._opened
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables of a new file; refuse those of a newer holdtrue."""
+        """Make the tables of a new file, add what an older one lacks; refuse those of a newer."""
         t.schema_version.create(connection, checkfirst=True)
         found = connection.execute(select(t.schema_version.c.version)).scalar()
         if found is None:
             t.metadata.create_all(connection)
             connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
+        elif found < t.SCHEMA:
+            # Up to now a newer schema only has more tables.
+            t.metadata.create_all(connection)
+            connection.execute(update(t.schema_version).values(version=t.SCHEMA))
         elif found > t.SCHEMA:
             message = f"the registry {self._path} was written by a newer holdtrue (schema {found})"
             raise RegistryError(message, hint="upgrade holdtrue")
@@ -350,6 +355,122 @@ class Registry:
         """Every run of the monitor, oldest first."""
         rows = self._rows(t.reports, system, t.reports.c.id)
         return [DriftReport.model_validate(row.report) for row in rows]
+
+    def begin_rollout(
+        self, system: str, number: int, *, generation: int, plan: Plan, now: datetime
+    ) -> Rollout:
+        """Have a version take over by steps. A rollout that runs already is stopped.
+
+        Args:
+            system: Name of the system.
+            number: The version.
+            generation: Generation of the champion that this was decided on.
+            plan: The steps.
+            now: The moment.
+
+        Raises:
+            RegistryError: The champion has changed since, is that version, or there is no such
+                version.
+        """
+        with self._transaction() as connection:
+            self._require(connection, system, number)
+            champion = connection.execute(
+                select(t.champions).where(t.champions.c.system == system)
+            ).first()
+            if champion is None or champion.generation != generation:
+                raise stale(system)
+            if champion.number == number:
+                message = f"version {number} of {system} is the champion already"
+                raise RegistryError(message)
+            running = self._running(connection, system)
+            if running is not None:
+                reason = f"version {number} is rolled out instead"
+                self._save(connection, stop(running, reason, now))
+            began = Rollout(
+                id=0,
+                system=system,
+                champion=champion.number,
+                challenger=number,
+                generation=generation,
+                plan=plan,
+                began=now,
+                since=now,
+            )
+            made = connection.execute(
+                insert(t.rollouts).values(system=system, state=began.state, revision=0, content={})
+            )
+            assert made.inserted_primary_key is not None  # noqa: S101 - one row was inserted
+            began = began.model_copy(update={"id": made.inserted_primary_key[0]})
+            connection.execute(
+                update(t.rollouts)
+                .where(t.rollouts.c.id == began.id)
+                .values(content=began.model_dump(mode="json"))
+            )
+        return began
+
+    def save_rollout(self, rollout: Rollout) -> Rollout:
+        """Keep where a running rollout stands, and its verdict where it says to do something.
+
+        Returns:
+            The rollout with its new revision.
+
+        Raises:
+            RegistryError: It was changed or ended by somebody else since it was read.
+        """
+        with self._transaction() as connection:
+            return self._save(connection, rollout)
+
+    @staticmethod
+    def _save(connection: Connection, rollout: Rollout) -> Rollout:
+        saved = rollout.model_copy(update={"revision": rollout.revision + 1})
+        changed = connection.execute(
+            update(t.rollouts)
+            .where(
+                t.rollouts.c.id == rollout.id,
+                t.rollouts.c.revision == rollout.revision,
+                t.rollouts.c.state == "running",
+            )
+            .values(
+                state=saved.state, revision=saved.revision, content=saved.model_dump(mode="json")
+            )
+        )
+        if changed.rowcount != 1:
+            message = f"the rollout of {rollout.system} changed while this was decided"
+            raise RegistryError(message, hint="`holdtrue status` says how it stands")
+        if saved.last is not None and saved.last.action != "wait":
+            verdict = saved.last.model_dump(mode="json")
+            connection.execute(insert(t.verdicts).values(rollout=saved.id, verdict=verdict))
+        return saved
+
+    @staticmethod
+    def _running(connection: Connection, system: str) -> Rollout | None:
+        row = connection.execute(
+            select(t.rollouts.c.content).where(
+                t.rollouts.c.system == system, t.rollouts.c.state == "running"
+            )
+        ).first()
+        return None if row is None else Rollout.model_validate(row.content)
+
+    def running_rollout(self, system: str) -> Rollout | None:
+        """The rollout that runs; None where none does."""
+        if not self.exists:
+            return None
+        with self._transaction() as connection:
+            return self._running(connection, system)
+
+    def rollouts(self, system: str) -> list[Rollout]:
+        """Every rollout, oldest first."""
+        rows = self._rows(t.rollouts, system, t.rollouts.c.id)
+        return [Rollout.model_validate(row.content) for row in rows]
+
+    def verdicts(self, rollout: int) -> list[Verdict]:
+        """What was decided in a rollout, oldest first; looks that called for waiting are not kept."""
+        if not self.exists:
+            return []
+        with self._transaction() as connection:
+            wanted = select(t.verdicts).where(t.verdicts.c.rollout == rollout)
+            rows = connection.execute(wanted.order_by(t.verdicts.c.id)).all()
+        return [Verdict.model_validate(row.verdict) for row in rows]
 
     @staticmethod
     def _require(connection: Connection, system: str, number: int) -> RegisteredVersion:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
-SCHEMA = 1
+# 2 added the tables of rollouts.
+SCHEMA = 2
 
 metadata = MetaData()
 
@@ -59,4 +71,31 @@ reports = Table(
     Column("system", String, nullable=False, index=True),
     Column("recorded", String, nullable=False),
     Column("report", JSON, nullable=False),
+)
+
+rollouts = Table(
+    "holdtrue_rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("system", String, nullable=False, index=True),
+    Column("state", String, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("content", JSON, nullable=False),
+)
+
+# What makes a second running rollout impossible.
+Index(
+    "holdtrue_one_rollout",
+    rollouts.c.system,
+    unique=True,
+    sqlite_where=text("state = 'running'"),
+    postgresql_where=text("state = 'running'"),
+)
+
+verdicts = Table(
+    "holdtrue_verdicts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", Integer, nullable=False, index=True),
+    Column("verdict", JSON, nullable=False),
 )

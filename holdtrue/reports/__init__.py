@@ -4,17 +4,20 @@ from holdtrue.reports._data import data_markdown, write_data_report
 from holdtrue.reports._drift import drift_markdown, write_drift_report
 from holdtrue.reports._evaluation import evaluation_markdown, write_evaluation_report
 from holdtrue.reports._index import write_index
+from holdtrue.reports._rollout import rollout_markdown, write_rollout_report
 from holdtrue.reports._tuning import tuning_markdown, tuning_text, write_tuning_report
 
 __all__ = [
     "data_markdown",
     "drift_markdown",
     "evaluation_markdown",
+    "rollout_markdown",
     "tuning_markdown",
     "tuning_text",
     "write_data_report",
     "write_drift_report",
     "write_evaluation_report",
     "write_index",
+    "write_rollout_report",
     "write_tuning_report",
 ]

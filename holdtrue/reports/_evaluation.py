@@ -91,7 +91,8 @@ def evaluation_markdown(
     interval = f"{share(evaluation.confidence)} interval"
     parts = [
         f"# Evaluation of {declaration.name}",
-        f"**{said}**: {_short(model.estimator)} on {evaluation.rows:,} unseen rows.",
+        f"**{said}**: {_short(model.estimator)} on {evaluation.rows:,} unseen rows."
+        + ("" if model.compilation is None else f" It is {cell(str(model.compilation))}."),
         table(["Metric", "Value", interval, "Without features"], metrics),
     ]
     if gates:

@@ -1,18 +1,57 @@
 """The Ray Serve application: scoring and capture, and how it is deployed and called."""
 
-from holdtrue.serving._deploy import deploy, start_serve, undeploy
-from holdtrue.serving._endpoint import Endpoint
-from holdtrue.serving._fold import Folded, capture_places, fold_in, read_captured
-from holdtrue.serving._replica import application
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdtrue.serving._deploy import deploy, start_serve, undeploy
+    from holdtrue.serving._endpoint import Endpoint
+    from holdtrue.serving._fold import Folded, capture_places, fold_in, read_captured
+    from holdtrue.serving._slate import Arm, Limits, Slate
+    from holdtrue.serving._slates import slate_of
+    from holdtrue.serving._statistics import ArmStatistics, Statistics, read_statistics
 
 __all__ = [
+    "Arm",
+    "ArmStatistics",
     "Endpoint",
     "Folded",
-    "application",
+    "Limits",
+    "Slate",
+    "Statistics",
     "capture_places",
     "deploy",
     "fold_in",
     "read_captured",
+    "read_statistics",
+    "slate_of",
     "start_serve",
     "undeploy",
 ]
+
+_HOMES = {
+    "Arm": "_slate",
+    "ArmStatistics": "_statistics",
+    "Endpoint": "_endpoint",
+    "Folded": "_fold",
+    "Limits": "_slate",
+    "Slate": "_slate",
+    "Statistics": "_statistics",
+    "capture_places": "_fold",
+    "deploy": "_deploy",
+    "fold_in": "_fold",
+    "read_captured": "_fold",
+    "read_statistics": "_statistics",
+    "slate_of": "_slates",
+    "start_serve": "_deploy",
+    "undeploy": "_deploy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Only when asked for: a replica needs neither a client of its own endpoint nor Delta tables.
+    if name not in _HOMES:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

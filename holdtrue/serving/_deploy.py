@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from holdtrue.access import own_key
 from holdtrue.errors import ConfigError, ServingError, StackError
 from holdtrue.serving._endpoint import Endpoint
-from holdtrue.serving._fold import capture_places
-from holdtrue.serving._slate import CaptureSettings, Slate
+from holdtrue.serving._listener import LOOPBACK
+from holdtrue.serving._scaling import POLICY
+from holdtrue.serving._statistics import ReplicaStatistics, is_alive, read_replicas
 from holdtrue.stack import port_is_free
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from holdtrue.declaration import Declaration
+    from holdtrue.serving._slate import Slate
     from holdtrue.stack import Stack
-    from holdtrue.store import Store
 
-IMPORT_PATH = "holdtrue.serving:application"
-_HOST = "127.0.0.1"
-_POLL_S = 0.3
+IMPORT_PATH = "holdtrue.serving._replica:application"
+DEPLOYMENT = "Replica"
+STOP_TIMEOUT_S = 20.0
+"""How long a replica that is stopped may take."""
+_POLL_S = 0.1
 _REQUEST_TIMEOUT_S = 90.0
 _READY_TIMEOUT_S = 10.0
 # An exception's own line at the end of a traceback.
@@ -67,15 +70,15 @@ class Control:
                     raise
                 time.sleep(_POLL_S)
 
-    def put(self, applications: list[dict[str, Any]], port: int) -> None:
+    def put(self, applications: list[dict[str, Any]]) -> None:
         """Serve these applications and no other.
 
         Raises:
             StackError: Serve refuses.
         """
         content = {
-            "proxy_location": "HeadOnly",
-            "http_options": {"host": _HOST, "port": port, "request_timeout_s": 120},
+            # Replicas take requests themselves.
+            "proxy_location": "Disabled",
             "logging_config": {"enable_access_log": False},
             "applications": applications,
         }
@@ -101,73 +104,60 @@ class Control:
         return answer
 
 
-def deploy(
-    stack: Stack,
-    declaration: Declaration,
-    version: int,
-    bundle: Path,
-    digest: str,
-    store: Store,
-    timeout_s: float = 180.0,
-) -> str:
-    """Serve a version, in place of the one that is served; no request fails meanwhile.
+def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: float = 180.0) -> str:
+    """Serve a slate, in place of the one that is served; no request fails meanwhile.
 
-    Where the new version cannot be served, the old one stays.
+    Where the new one cannot be served, the old one stays.
 
     Args:
         stack: Its Ray cluster is used, and must be up.
-        declaration: Names the system and says how it is served.
-        version: Number of the version.
-        bundle: Folder of its bundle.
-        digest: Digest of the bundle's manifest.
-        store: Where answers are captured.
-        timeout_s: How long it may take until every replica answers with that version.
+        declaration: Names the system, its port and replicas.
+        slate: What to serve; by `slate_of`.
+        timeout_s: How long it may take until every replica answers with it.
 
     Returns:
         URL that predictions are posted to.
 
     Raises:
-        ConfigError: Another system on the same Ray is served on another port.
-        ServingError: The bundle cannot be served.
+        ConfigError: Another system on the same Ray is served on that port.
+        ServingError: A model cannot be served.
         StackError: Ray Serve does not answer, the port is in use, or it took too long.
     """
     deadline = time.monotonic() + timeout_s
     port = declaration.serve.port
-    url = f"http://{_HOST}:{port}/{declaration.name}/predict"
+    url = f"http://{LOOPBACK}:{port}/{declaration.name}/predict"
     with stack.lock("serve"):
         control = _control(stack)
         before = control.wait(timeout_s)
-        _check_port(before, port)
         old = _applications(before)
-        slate = _slate(declaration, version, bundle, digest, store)
+        _check_port(old, declaration.name, port)
+        if slate.keys is not None:
+            own_key(stack.store)
         new = _application(declaration, slate)
-        control.put([*(app for app in old if app["name"] != declaration.name), new], port)
+        control.put([*(app for app in old if app["name"] != declaration.name), new])
         try:
             _wait(control, url, slate, deadline)
         except BaseException:  # also Ctrl-C: Serve must not be left trying
-            control.put(old, port)
-            _settle(url)
+            control.put(old)
+            _settle(old, slate)
             raise
     return url
 
 
-def start_serve(stack: Stack, port: int, timeout_s: float = 60.0) -> None:
+def start_serve(stack: Stack, timeout_s: float = 60.0) -> None:
     """Start Ray Serve with nothing to serve, so that the first deployment starts a replica only.
 
     Args:
         stack: Its Ray cluster is used, and must be up.
-        port: Of the endpoint, on the loopback address.
         timeout_s: How long the dashboard of Ray may take to answer.
 
     Raises:
-        StackError: It does not answer, or the port is in use.
+        StackError: It does not answer.
     """
     with stack.lock("serve"):
         control = _control(stack)
-        before = control.wait(timeout_s)
-        if (before.get("http_options") or {}).get("port") is None:
-            _check_port(before, port)
-            control.put([], port)
+        if not control.wait(timeout_s).get("controller_info", {}).get("actor_id"):
+            control.put([])
 
 
 def undeploy(stack: Stack, system: str, timeout_s: float = 60.0) -> bool:
@@ -186,7 +176,7 @@ def undeploy(stack: Stack, system: str, timeout_s: float = 60.0) -> bool:
         kept = [app for app in old if app["name"] != system]
         if len(kept) == len(old):
             return False
-        control.put(kept, before["http_options"]["port"])
+        control.put(kept)
         deadline = time.monotonic() + timeout_s
         while system in control.details()["applications"]:
             if time.monotonic() > deadline:
@@ -210,18 +200,16 @@ def _control(stack: Stack) -> Control:
     return Control(dashboard, stack.ray_token())
 
 
-def _check_port(details: dict[str, Any], port: int) -> None:
-    current = (details.get("http_options") or {}).get("port")
-    if current is None:
-        if not port_is_free(port):
-            message = f"port {port} is in use by another program"
-            raise StackError(message, hint="end it, or declare another serve.port")
-    elif current != port:
-        message = (
-            f"serve.port is {port}, but this Ray already serves on port {current}, "
-            "and all systems on one Ray share a port"
-        )
-        raise ConfigError(message, hint=f"declare serve.port: {current}, or run `holdtrue down`")
+def _check_port(applications: list[dict[str, Any]], system: str, port: int) -> None:
+    """Refuse a port that somebody else listens on: all replicas of one system share one."""
+    ports = {app["name"]: app.get("args", {}).get("port") for app in applications}
+    for name, taken in ports.items():
+        if name != system and taken == port:
+            message = f"serve.port is {port}, but {name} is served there"
+            raise ConfigError(message, hint="declare another serve.port")
+    if ports.get(system) != port and not port_is_free(port):
+        message = f"port {port} is in use by another program"
+        raise StackError(message, hint="end it, or declare another serve.port")
 
 
 def _applications(details: dict[str, Any]) -> list[dict[str, Any]]:
@@ -230,36 +218,20 @@ def _applications(details: dict[str, Any]) -> list[dict[str, Any]]:
     return [config for config in configs if config]
 
 
-def _slate(
-    declaration: Declaration, version: int, bundle: Path, digest: str, store: Store
-) -> Slate:
-    share = declaration.serve.capture
-    folder, _ = capture_places(store, declaration.name)
-    return Slate(
-        system=declaration.name,
-        version=version,
-        bundle=str(bundle.resolve()),
-        digest=digest,
-        capture=CaptureSettings(share=share, folder=str(folder.resolve())) if share else None,
-        max_body_bytes=declaration.serve.max_body_bytes,
-        key=declaration.data.key,
-        time=declaration.data.time,
-    )
-
-
 def _application(declaration: Declaration, slate: Slate) -> dict[str, Any]:
     replicas = declaration.serve.replicas
     deployment: dict[str, Any] = {
-        "name": "Replica",
+        "name": DEPLOYMENT,
         "user_config": slate.model_dump(mode="json"),
-        "max_ongoing_requests": 100,
-        "max_queued_requests": 200,
-        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
-        "graceful_shutdown_timeout_s": 5,
-        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": STOP_TIMEOUT_S + 5,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        # A replica that was killed is found missing, and started again, after a second.
+        "health_check_period_s": 1,
+        "health_check_timeout_s": 10,
         "max_surge_percent": 100,
-        # Serving must go on while every core is booked by training, and the other way round.
-        "ray_actor_options": {"num_cpus": 0},
+        # Serving must go on while every core is booked by training, and the other way round. The
+        # address that replicas listen on is that of one machine.
+        "ray_actor_options": {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
     }
     if replicas.min == replicas.max:
         deployment["num_replicas"] = replicas.min
@@ -271,25 +243,36 @@ def _application(declaration: Declaration, slate: Slate) -> dict[str, Any]:
             "upscale_delay_s": 2,
             "downscale_delay_s": 60,
             "look_back_period_s": 5,
+            "metrics_interval_s": 1,
+            "policy": {"policy_function": POLICY},
         }
     return {
         "name": declaration.name,
         "route_prefix": f"/{declaration.name}",
         "import_path": IMPORT_PATH,
+        "args": {"port": declaration.serve.port},
         "deployments": [deployment],
     }
 
 
-def _settle(url: str) -> None:
+def _settle(old: list[dict[str, Any]], slate: Slate) -> None:
     """Wait a little until what was restored is no longer told that anything was refused."""
+    if not any(app["name"] == slate.system for app in old):
+        return
     deadline = time.monotonic() + _READY_TIMEOUT_S
-    with Endpoint(url) as endpoint:
-        while (ready := endpoint.ready()) and ready["refused"] and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+    while time.monotonic() < deadline and any(r.refused for r in _replicas(slate)):
+        time.sleep(_POLL_S)
+
+
+def _replicas(slate: Slate) -> list[ReplicaStatistics]:
+    """What the replicas of a system that live say of themselves."""
+    folder = Path(slate.statistics)
+    return [replica for replica in read_replicas(folder) if is_alive(folder, replica.id)]
 
 
 def _wait(control: Control, url: str, slate: Slate, deadline: float) -> None:
     said = "nothing yet"
+    version = slate.champion.version
     with Endpoint(url) as endpoint:
         while time.monotonic() < deadline:
             app = control.details()["applications"].get(slate.system, {})
@@ -297,20 +280,21 @@ def _wait(control: Control, url: str, slate: Slate, deadline: float) -> None:
             parts = app.get("deployments", {}).values()
             if app.get("status") == "DEPLOY_FAILED":
                 reasons = "\n".join([said, *(part.get("message", "") for part in parts)])
-                message = f"version {slate.version} cannot be served: {last_error(reasons) or said}"
+                message = f"version {version} cannot be served: {last_error(reasons) or said}"
                 raise ServingError(message)
-            ready = endpoint.ready(_READY_TIMEOUT_S)
-            if ready is not None:
-                remaining = max(0.0, deadline - time.monotonic())
-                refused = ready["refused"] is not None
-                if refused:  # raises, unless it is about an earlier slate
-                    endpoint.wait(slate.version, slate.digest, remaining)
-                served = (ready["version"], ready["digest"]) == (slate.version, slate.digest)
-                healthy = app.get("status") == "RUNNING" and all(
-                    part["status"] == "HEALTHY" for part in parts
-                )
-                if served and healthy and not refused:
+            replicas = _replicas(slate)
+            for replica in replicas:
+                if replica.refused is not None and replica.refused.slate == slate.name:
+                    message = f"version {version} cannot be served: {replica.refused.reason}"
+                    raise ServingError(message, hint="what was served before goes on serving")
+            healthy = app.get("status") == "RUNNING" and all(
+                part["status"] == "HEALTHY" for part in parts
+            )
+            served = bool(replicas) and all(r.slate == slate.name for r in replicas)
+            if healthy and served:
+                ready = endpoint.ready(_READY_TIMEOUT_S)
+                if ready is not None and ready["slate"] == slate.name:
                     return
             time.sleep(_POLL_S)
-    message = f"version {slate.version} did not answer at {url} in time; Ray Serve says: {said}"
+    message = f"version {version} did not answer at {url} in time; Ray Serve says: {said}"
     raise StackError(message, hint="try again when the machine is less busy")

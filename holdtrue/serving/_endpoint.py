@@ -25,12 +25,15 @@ class Endpoint:
     Args:
         url: Where predictions are posted to, such as ``http://127.0.0.1:8700/flights/predict``.
         timeout_s: How long one prediction may take.
+        key: What it asks for, unless access is open; `holdtrue.access.own_key` gives this
+            machine's.
     """
 
-    def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = _TIMEOUT_S, key: str | None = None) -> None:
         self.url = url
         self._root = url.removesuffix("/predict")
-        self._client = httpx.Client(timeout=timeout_s, trust_env=False)
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._client = httpx.Client(timeout=timeout_s, trust_env=False, headers=headers)
 
     def __enter__(self) -> Self:
         return self

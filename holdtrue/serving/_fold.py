@@ -15,13 +15,17 @@ from holdtrue.references import Reference
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    from holdtrue.serving._slate import Role
     from holdtrue.store import Store
 
+ANSWERED: tuple[Role, ...] = ("champion", "challenger")
+"""The roles whose scores were an answer; a shadow's were not."""
 _APPLICATION = "holdtrue.capture"
 _SEGMENTS_PER_COMMIT = 40
 
@@ -44,7 +48,8 @@ def schema() -> pa.Schema:
     """The columns of the table; they do not change with the model's.
 
     `key` and `row` are JSON objects; `scores` holds the probabilities in the order of the
-    model's classes, or the one predicted value.
+    model's classes, or the one predicted value; `decided` is the class that was answered. A
+    shadow's scores have the id of the answer that they were given beside, and no `row`.
     """
     import pyarrow as pa
 
@@ -53,11 +58,13 @@ def schema() -> pa.Schema:
         {
             "id": pa.string(),
             "version": pa.int64(),
+            "role": pa.string(),
             "received": moment,
             "event_time": moment,
             "key": pa.string(),
             "row": pa.string(),
             "scores": pa.list_(pa.float64()),
+            "decided": pa.string(),
         }
     )
 
@@ -76,9 +83,9 @@ def fold_in(folder: Path, table: Path, wait_s: float = 5.0) -> Folded:
         wait_s: How long to wait for replicas to close the segments that they write to.
     """
     ask_to_close(folder, wait_s)
-    batches = table.with_name(f".{table.name}-batches")
+    batches = batches_of(table)
     total = Folded()
-    with _alone(batches):
+    with table_lock(batches):
         for batch in sorted(_numbered(batches), key=lambda path: int(path.name)):
             total = _sum(total, _commit(batch, table))
         closed = _closed_segments(folder)
@@ -92,7 +99,9 @@ def fold_in(folder: Path, table: Path, wait_s: float = 5.0) -> Folded:
     return total
 
 
-def read_captured(table: Path, start: datetime, end: datetime) -> pa.Table:
+def read_captured(
+    table: Path, start: datetime, end: datetime, roles: Collection[Role] = ANSWERED
+) -> pa.Table:
     """Read what was captured in [start, end).
 
     The time of a row is that of its event where the request told it, else when it was received.
@@ -101,11 +110,8 @@ def read_captured(table: Path, start: datetime, end: datetime) -> pa.Table:
         table: The Delta table; one that does not exist yet has no rows.
         start: First moment, with a zone.
         end: First moment after, with a zone.
+        roles: Whose scores; left out, those that were answers.
     """
-    from deltalake import DeltaTable
-
-    if not DeltaTable.is_deltatable(str(table)):
-        return schema().empty_table()
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -115,12 +121,76 @@ def read_captured(table: Path, start: datetime, end: datetime) -> pa.Table:
         return (pc.field(name) >= low) & (pc.field(name) < high)
 
     wanted = within("event_time") | (pc.field("event_time").is_null() & within("received"))
-    found: pa.Table = DeltaTable(table).to_pyarrow_table(filters=wanted)
-    return found.select(schema().names).cast(schema())
+    found = _read_table(table, wanted)
+    # Not as part of the question: rows that an older version captured have no role, and Delta
+    # would pass over their files. They were the champion's.
+    role = pc.fill_null(found["role"], "champion")
+    return found.filter(pc.is_in(role, pa.array([*roles], pa.string())))
+
+
+def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
+    """Find what was captured of one prediction, also where it is not folded in yet.
+
+    Args:
+        folder: Where replicas write segments.
+        table: The Delta table.
+        name: Id of the prediction.
+
+    Returns:
+        The answer and, where there was a shadow, its scores; no rows where nothing was captured.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: list[dict[str, Any]] = []
+    # In the order that lines take from a segment into the table, so that none slips by.
+    for path in _segments(folder):
+        found += _lines_of(path, name)
+    for batch in _numbered(batches_of(table)):
+        for path in _segments(batch):
+            found += _lines_of(path, name)
+    found += _read_table(table, pc.field("id") == name).to_pylist()
+    by_role = {record["role"]: record for record in found}
+    return pa.Table.from_pylist([*by_role.values()], schema=schema())
+
+
+def _read_table(table: Path, wanted: pc.Expression) -> pa.Table:
+    from deltalake import DeltaTable
+
+    if not DeltaTable.is_deltatable(str(table)):
+        return schema().empty_table()
+    found: pa.Table = DeltaTable(table).to_pyarrow_dataset(schema=schema()).to_table(filter=wanted)
+    return found
+
+
+def _segments(place: Path) -> list[Path]:
+    """Segments of a folder, whatever their state."""
+    if not place.is_dir():
+        return []
+    suffixes = (OPEN_SUFFIX, CLOSED_SUFFIX)
+    return sorted(path for path in place.glob("[!.]*") if path.name.endswith(suffixes))
+
+
+def _lines_of(segment: Path, name: str) -> list[dict[str, Any]]:
+    """The records of one prediction in a segment; none where it was moved on meanwhile."""
+    for path in (segment, segment.with_name(segment.name.removesuffix(".open"))):
+        with suppress(FileNotFoundError):
+            records: list[dict[str, Any]] = []
+            content = path.read_bytes()
+            if name.encode() in content:
+                _parse(content, records)
+            return [record for record in records if record["id"] == name]
+    return []
+
+
+def batches_of(table: Path) -> Path:
+    """The folder beside a table that segments are moved through; its lock is that of the table."""
+    return table.with_name(f".{table.name}-batches")
 
 
 @contextmanager
-def _alone(batches: Path) -> Iterator[None]:
+def table_lock(batches: Path) -> Iterator[None]:
+    """Be the only one who changes the table."""
     batches.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(batches / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -131,6 +201,8 @@ def _alone(batches: Path) -> Iterator[None]:
 
 
 def _numbered(batches: Path) -> list[Path]:
+    if not batches.is_dir():
+        return []
     return [path for path in batches.iterdir() if path.name.isdecimal()]
 
 
@@ -169,8 +241,14 @@ def _commit(batch: Path, table: Path) -> Folded:
 
 def _read(segment: Path, records: list[dict[str, Any]]) -> int:
     """Add a segment's lines to `records`; returns how many could not be read."""
+    return _parse(segment.read_bytes(), records)
+
+
+def _parse(content: bytes, records: list[dict[str, Any]]) -> int:
     damaged = 0
-    for line in segment.read_bytes().splitlines():
+    for line in content.split(b"\n"):
+        if not line:
+            continue
         try:
             records.append(_record(orjson.loads(line)))
         except (ValueError, KeyError, TypeError):
@@ -183,11 +261,13 @@ def _record(line: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": str(line["id"]),
         "version": int(line["version"]),
+        "role": str(line["role"]),
         "received": datetime.fromisoformat(line["received"]),
         "event_time": None if event_time is None else datetime.fromisoformat(event_time),
         "key": orjson.dumps(line["key"], option=orjson.OPT_SORT_KEYS).decode(),
-        "row": orjson.dumps(line["row"]).decode(),
+        "row": None if line["row"] is None else orjson.dumps(line["row"]).decode(),
         "scores": [float(score) for score in line["scores"]],
+        "decided": line["decided"],
     }
 
 
@@ -200,8 +280,25 @@ def _append(records: list[dict[str, Any]], table: Path, number: int) -> None:
         table,
         pa.Table.from_pylist(records, schema=schema()),
         mode="append",
+        schema_mode="merge",  # a table that an older version made lacks columns
         commit_properties=CommitProperties(app_transactions=[Transaction(_APPLICATION, number)]),
     )
+    _force(table)
+
+
+def _force(table: Path) -> None:
+    """Bring the last commit to the disk, before the segments that it replaces are removed."""
+    from deltalake import DeltaTable
+
+    commit = table / "_delta_log" / f"{DeltaTable(table).version():020}.json"
+    actions = [orjson.loads(line) for line in commit.read_bytes().splitlines()]
+    added = [table / action["add"]["path"] for action in actions if "add" in action]
+    for path in (*added, commit, table, commit.parent):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _sum(first: Folded, second: Folded) -> Folded:

@@ -1,266 +1,256 @@
-"""What runs in each Ray Serve replica: one model, ready to be swapped for another."""
+"""What runs in each Ray Serve replica: an HTTP server of its own, and the slate that it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import os
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-from starlette.responses import Response
-
 from holdtrue.errors import ServingError
-from holdtrue.serving._capture import Capture, new_ids
-from holdtrue.serving._requests import Problem, Rows, answer, parse, read_body
+from holdtrue.serving._app import Application
+from holdtrue.serving._capture import new_ids
+from holdtrue.serving._deploy import DEPLOYMENT, STOP_TIMEOUT_S
+from holdtrue.serving._http import HttpServer
+from holdtrue.serving._listener import LOOPBACK, Sharing, obtain
+from holdtrue.serving._live import Tallies, keep_last_good, last_good, load
 from holdtrue.serving._slate import Slate
+from holdtrue.serving._statistics import (
+    Refused,
+    ReplicaStatistics,
+    fold_ended,
+    hold,
+    is_alive,
+    read_replicas,
+    write_replica,
+)
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
-    import numpy as np
-    from starlette.requests import Request
-
-    from holdtrue.models import Bundle
+    from holdtrue.serving._live import Live
 
 logger = logging.getLogger("ray.serve")
 
-DEPLOYMENT = "Replica"
-_TOLERANCE = 1e-9
-_CLOSE_EVERY_S = 0.5
-# More threads make pandas slower: they take turns at the interpreter lock.
-_SCORING_THREADS = 2
-
-
-@dataclass(frozen=True)
-class Live:
-    """What is served now; replaced as a whole."""
-
-    slate: Slate
-    bundle: Bundle
+LINGER_S = 3.0
+"""How long a replica that goes answers on connections that are open, before it closes them."""
+_HEALTH_TIMEOUT_S = 5.0
+_FOLD_EVERY = 60
+# Share of its surplus of connections that a replica has opened anew, in each second.
+_SPREAD = 0.2
 
 
 class Replica:
-    """The Ray Serve deployment: answers HTTP requests below ``/<system>``."""
+    """The Ray Serve deployment.
 
-    def __init__(self) -> None:
-        self._live: Live | None = None
-        self._refused: dict[str, Any] | None = None
-        self._captures: dict[str, Capture] = {}
-        self._scoring = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="scoring")
-        self._closing: asyncio.Task[None] | None = None
+    Serve starts, configures, watches, scales and ends it; requests come by its own HTTP server,
+    on a socket that all replicas of the system share. (Serve's proxy takes 8 ms of CPU time for a
+    request, and more threads than this machine has cores.)
+
+    Args:
+        port: That the system is served on.
+    """
+
+    def __init__(self, port: int) -> None:
+        keep_on_loopback()
+        self.name = new_ids(1)[0]
+        self.tallies = Tallies()
+        self.application = Application(self.name, self.tallies)
+        self._port = port
+        self._guard = asyncio.Lock()
+        self._server: HttpServer | None = None
+        self._listener: socket.socket | None = None
+        self._sharing: Sharing | None = None
+        self._alive = -1
+        self._ticks = 0
+        self._written: ReplicaStatistics | None = None
+        self._writing = threading.Lock()
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Serve another slate from the next request on; called by Serve.
 
-        A slate that cannot be served does not replace one that is: `ready` tells why.
+        A slate that cannot be served does not replace one that is: `ready` tells why. A replica
+        that serves nothing yet takes the one that was served last instead.
 
         Raises:
-            ServingError: It cannot be served, and nothing is served yet.
+            ServingError: It cannot be served, and there is none to go back to.
         """
-        try:
-            live = await asyncio.to_thread(load, Slate.model_validate(config), self._live)
-        except Exception as err:  # whatever is wrong with it, the good one must stay
-            if self._live is None:
-                raise
-            logger.exception("a slate was refused")
-            reason = (
-                err.message if isinstance(err, ServingError) else f"{type(err).__name__}: {err}"
-            )
-            wanted = {name: config.get(name) for name in ("version", "digest")}
-            self._refused = {**wanted, "reason": reason}
-            return
-        self._live, self._refused = live, None
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close_segments())
+        async with self._guard:
+            live, refused = await asyncio.to_thread(self._load, config)
+            if self._server is None:
+                self.application.serve(live)
+                await asyncio.to_thread(self._start, live.slate)
+            elif live is not self.application.live:
+                await asyncio.wrap_future(self._server.call(self.application.serve, live))
+            self.application.refused = refused
+            await asyncio.to_thread(self._write)
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer one HTTP request."""
-        live = self._live
-        assert live is not None  # noqa: S101 - Serve calls reconfigure first
-        path = request.url.path.removeprefix(f"/{live.slate.system}").strip("/")
-        try:
-            match request.method, path:
-                case "POST", "predict":
-                    body = await read_body(request, live.slate.max_body_bytes)
-                    loop = asyncio.get_running_loop()
-                    content = await loop.run_in_executor(self._scoring, self._predict, live, body)
-                    return Response(content, media_type="application/json")
-                case "GET", "ready":
-                    return await self._ready(live)
-                case "GET", "live":
-                    return _json({"live": True})
-                case "GET", "":
-                    return _json(describe(live))
-                case _, "predict":
-                    raise Problem(405, "send predictions with POST")
-                case _, "ready" | "live" | "":
-                    raise Problem(405, "ask for this with GET")
-                case _:
-                    detail = f"there is no /{path[:100]}; known: predict, ready, live"
-                    raise Problem(404, detail)
-        except Problem as problem:
-            return Response(problem.body(), problem.status, media_type="application/problem+json")
+    async def check_health(self) -> None:
+        """Say whether the event loop that answers turns; called by Serve.
+
+        Raises:
+            ServingError: It does not.
+        """
+        server = self._server
+        if server is None:
+            return
+        if not await asyncio.to_thread(server.is_responsive, _HEALTH_TIMEOUT_S):
+            message = f"the HTTP server has not moved for {_HEALTH_TIMEOUT_S:g} s"
+            raise ServingError(message)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `wanted_replicas` decides by; called by Serve."""
+        return {"ongoing": self.application.load}
 
     def __del__(self) -> None:
-        """Close the segments; called by Serve when the replica is stopped in order."""
-        for capture in self._captures.values():
-            capture.close()
+        """Answer what is open, and end; called by Serve when the replica is stopped in order."""
+        self.stop()
 
-    def _predict(self, live: Live, body: bytes) -> bytes:
-        received = datetime.now(UTC)
-        rows = parse(body, live.slate, list(live.bundle.signature.columns))
+    def stop(self, linger_s: float = LINGER_S) -> None:
+        """Take no more connections, answer what comes on open ones, then close everything."""
+        self.application.draining = True
+        server, self._server = self._server, None
+        if self._sharing is not None:
+            self._sharing.close()
+        if server is not None:
+            server.stop(linger_s, STOP_TIMEOUT_S)
+        self.application.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._alive >= 0:
+            self._write()
+            os.close(self._alive)
+            self._alive = -1
+
+    def _load(self, config: dict[str, Any]) -> tuple[Live, Refused | None]:
+        now = self.application.live
         try:
-            scores = live.bundle.predict(live.bundle.frame(rows.features))
-        except ServingError as err:
-            detail = err.message if err.hint is None else f"{err.message}; {err.hint}"
-            raise Problem(422, detail) from err
-        _check_finite(scores)
-        ids = new_ids(len(rows.features))
-        signature, answering = live.bundle.signature, live.bundle.answering
-        content = orjson.dumps(answer(live.slate, signature, answering, scores, ids))
-        self._capture(live.slate, rows, scores, ids, received)
-        return content
+            slate = Slate.model_validate(config)
+            live = load(slate, now, self.tallies)
+        except Exception as err:
+            # Whatever is wrong with it, a good one must stay.
+            refused = _refused(config, err)
+            earlier = now or self._earlier(config)
+            if earlier is None:
+                raise
+            logger.exception("a slate was refused")
+            return earlier, refused
+        keep_last_good(slate)
+        return live, None
 
-    def _capture(
-        self, slate: Slate, rows: Rows, scores: np.ndarray, ids: list[str], received: datetime
-    ) -> None:
-        if slate.capture is None:
+    def _earlier(self, config: dict[str, Any]) -> Live | None:
+        """The slate that was served last by any replica."""
+        with suppress(Exception):
+            slate = last_good(Slate.model_validate(config))
+            if slate is not None:
+                return load(slate, None, self.tallies)
+        return None
+
+    def _start(self, slate: Slate) -> None:
+        """Begin to answer."""
+        statistics = Path(slate.statistics)
+        self._alive = hold(statistics, self.name)
+        folder = slate.folder / "listeners"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._listener = obtain(self._port, folder)
+        server = HttpServer(self.application, self._listener, self._tick)
+        self.application.connections = lambda: server.connections
+        server.start()
+        sharing = self._sharing = Sharing(self._listener, folder, self.name)
+        server.watch(sharing.socket, sharing.give)
+        self._server = server
+
+    async def _tick(self) -> None:
+        """What is to be done each second, in the server's event loop."""
+        try:
+            await self.application.tick()
+            await asyncio.to_thread(self._share_and_count)
+        except Exception:  # the next second may go better
+            logger.exception("a replica could not write its statistics")
+
+    def _share_and_count(self) -> None:
+        live = self.application.live
+        if live is None:
             return
-        folder = slate.capture.folder
-        capture = self._captures.setdefault(folder, Capture(Path(folder)))
-        parts = zip(ids, rows.times, rows.keys, rows.features, scores.tolist(), strict=True)
-        lines = [
-            orjson.dumps(
-                {
-                    "id": name,
-                    "version": slate.version,
-                    "received": received,
-                    "event_time": moment,
-                    "key": key,
-                    "row": row,
-                    "scores": score if isinstance(score, list) else [score],
-                }
-            )
-            for name, moment, key, row, score in parts
-            if is_sampled(name, slate.capture.share)
+        folder = Path(live.slate.statistics)
+        self._write()
+        others = [
+            replica.gauges.connections
+            for replica in read_replicas(folder)
+            if replica.id != self.name and is_alive(folder, replica.id)
         ]
-        capture.append(lines)
+        mine = self.application
+        mine.close_share = surplus(mine.connections(), others, mine.answers_per_s)
+        self._ticks += 1
+        if self._ticks % _FOLD_EVERY == 1:
+            fold_ended(folder)
 
-    async def _ready(self, live: Live) -> Response:
-        state: dict[str, Any] = {
-            "ready": True,
-            "system": live.slate.system,
-            "version": live.slate.version,
-            "digest": live.slate.digest,
-            "refused": self._refused,
-            "captured": sum(c.written for c in self._captures.values()),
-            "capture_failures": sum(c.failed for c in self._captures.values()),
-            "capture_error": next((c.last_error for c in self._captures.values()), None),
-        }
-        try:
-            await asyncio.to_thread(verify, live.bundle)
-        except Exception as err:  # noqa: BLE001 - whatever it is, the replica is not ready
-            return _json(state | {"ready": False, "reason": str(err)}, 503)
-        return _json(state)
-
-    async def _close_segments(self) -> None:
-        while True:
-            await asyncio.sleep(_CLOSE_EVERY_S)
-            for capture in [*self._captures.values()]:
-                await asyncio.to_thread(capture.close_if_due)
+    def _write(self) -> None:
+        live = self.application.live
+        if live is None:
+            return
+        with self._writing:
+            now = self.application.statistics()
+            last = self._written
+            if last is None or now.model_copy(update={"at": last.at}) != last:
+                write_replica(Path(live.slate.statistics), now)
+                self._written = now
 
 
-def load(slate: Slate, now: Live | None) -> Live:
-    """Load a slate's bundle and prove that it answers as it did when it was written.
+def keep_on_loopback() -> None:
+    """Have Serve's own gRPC server in this process listen on the loopback address only.
+
+    It is for calls between deployments, which nobody makes here, and is not configurable.
+    """
+    replica = sys.modules.get("ray.serve._private.replica")
+    if replica is None:  # in a process of its own, as in tests
+        return
+    add = replica.add_port_to_grpc_server
+
+    def add_here(server: Any, address: str) -> Any:
+        return add(server, address.replace("[::]", LOOPBACK))
+
+    replica.add_port_to_grpc_server = add_here  # type: ignore[attr-defined]
+
+
+def surplus(connections: int, others: Sequence[int], answers_per_s: float) -> float:
+    """Share of the answers after which to close the connection, so that others get some.
+
+    Connections stay with the replica that has taken them; one that starts later would have none
+    until some are opened anew.
 
     Args:
-        slate: What to serve.
-        now: What is served; its bundle is used again where it is the same.
-
-    Raises:
-        ServingError: The bundle is damaged or answers otherwise.
+        connections: That the replica has.
+        others: How many each other one has.
+        answers_per_s: That it gives.
     """
-    if now is not None and (now.slate.bundle, now.slate.digest) == (slate.bundle, slate.digest):
-        return Live(slate, now.bundle)
-    from holdtrue.models import Bundle
-
-    bundle = Bundle.load(Path(slate.bundle), slate.digest)
-    verify(bundle)
-    return Live(slate, bundle)
+    fair = (connections + sum(others)) / (1 + len(others))
+    if connections <= fair + 1:
+        return 0.0
+    return min(0.5, (connections - fair) * _SPREAD / max(answers_per_s, 1.0))
 
 
-def verify(bundle: Bundle) -> None:
-    """Make a bundle answer for its own sample.
-
-    Raises:
-        ServingError: The answer is not the one of the training.
-    """
-    import numpy as np
-
-    scores = bundle.predict(bundle.frame(bundle.sample))
-    same = scores.shape == bundle.expected.shape
-    if not same or not np.allclose(scores, bundle.expected, rtol=0, atol=_TOLERANCE):
-        message = f"the model in {bundle.path} answers otherwise than when it was trained"
-        raise ServingError(message, hint="train again with `holdtrue apply`")
-
-
-def describe(live: Live) -> dict[str, Any]:
-    """What a caller needs to know."""
-    signature, answering = live.bundle.signature, live.bundle.answering
-    example = live.bundle.sample[0] if live.bundle.sample else None
-    return {
-        "model": live.slate.system,
-        "version": live.slate.version,
-        "task": signature.task,
-        "target": signature.target,
-        "classes": signature.classes,
-        "calibration": None if answering.calibration is None else answering.calibration.method,
-        "costs": None if answering.costs is None else _named(answering.costs, signature.classes),
-        "interval": None if answering.interval is None else answering.interval.share,
-        "columns": signature.columns,
-        "also_accepted": [*live.slate.key, *([live.slate.time] if live.slate.time else [])],
-        "example": example,
-        "call": f"POST /{live.slate.system}/predict with one record, a list of records "
-        'or {"rows": [...]} as JSON',
-    }
-
-
-def _named(
-    costs: Sequence[Sequence[float]], classes: Sequence[str] | None
-) -> dict[str, dict[str, float]]:
-    names = classes or ()
-    rows = (dict(zip(names, row, strict=True)) for row in costs)
-    return dict(zip(names, rows, strict=True))
-
-
-def is_sampled(name: str, share: float) -> bool:
-    """Whether the prediction of that id is captured; the same id always gets the same answer."""
-    return zlib.crc32(name.encode()) < share * 2**32
+def _refused(config: dict[str, Any], err: Exception) -> Refused:
+    name, version, digest = "", None, None
+    with suppress(Exception):
+        slate = Slate.model_validate(config)
+        name, version, digest = slate.name, slate.champion.version, slate.champion.digest
+    reason = err.message if isinstance(err, ServingError) else f"{type(err).__name__}: {err}"
+    return Refused(slate=name, version=version, digest=digest, reason=reason)
 
 
 def application(args: dict[str, Any]) -> Any:
     """Build the Ray Serve application; named by `import_path` in the Serve configuration.
 
     Args:
-        args: Nothing; all that changes comes by `user_config`, which needs no restart.
+        args: ``port``. All else comes by `user_config`, which needs no restart.
     """
     from ray import serve
 
     build = serve.deployment(name=DEPLOYMENT, max_constructor_retry_count=1)
-    return build(Replica).bind()
-
-
-def _check_finite(scores: np.ndarray) -> None:
-    import numpy as np
-
-    if not np.isfinite(scores).all():
-        raise Problem(500, "the model gave a score that is no number")
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    return build(Replica).bind(int(args["port"]))

@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A busy machine takes longer than Ray's 5 s to bring a proxy up, and Ray then kills it.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    # Without these, autoscaling looks at the load only every 10 s.
+    # Without this, autoscaling looks at the load only every 10 s.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # The function that workers call first.
+    "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "holdtrue.serving._hook.prepare",
 }
 # Of a Ray that ends with the command: nobody reads its metrics, which take a fifth of the CPU time
 # that its own processes take.

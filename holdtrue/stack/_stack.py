@@ -46,6 +46,11 @@ class Stack:
         self._store = store
         self._private = Private(store.root)
 
+    @property
+    def store(self) -> Store:
+        """Whose flows and models run there."""
+        return self._store
+
     def state(self) -> StackState:
         """What really runs now: remembered processes that have ended are left out."""
         known = self._private.read()

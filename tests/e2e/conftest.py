@@ -118,7 +118,8 @@ def scored(retrained) -> Loop:
     rows.to_csv(project.folder / "rows.csv", index=False)
     project.run("predict", project.file, "rows.csv", "--output", "scored.csv")
     seen["scored"] = pd.read_csv(project.folder / "scored.csv")
-    with Endpoint(seen["status"]["endpoint"]) as endpoint:
+    key = project.run("key", "show").strip()
+    with Endpoint(seen["status"]["endpoint"], key=key) as endpoint:
         records = json.loads(rows.to_json(orient="records", date_format="iso"))
         seen["answered"] = endpoint.predict(records)
     return retrained

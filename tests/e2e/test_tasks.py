@@ -19,6 +19,7 @@ from holdtrue.plan import Journal
 from holdtrue.progress import Silent
 from holdtrue.references import Evaluation
 from holdtrue.serving import Endpoint
+from holdtrue.stack import free_ports
 from holdtrue.store import Store
 from tests.e2e._arrivals import classes, minutes
 from tests.e2e._project import Project
@@ -112,18 +113,17 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def project(new_project):
-    """Both systems in one project: they share a store, a Ray and a port."""
+    """Both systems in one project: they share a store and a Ray, and have ports of their own."""
     project = new_project()
     shutil.copy(Path(__file__).with_name("_arrivals.py"), project.folder / "arrivals.py")
     given = {
-        "port": project.port,
         "costs": json.dumps(COSTS),
         "numeric": json.dumps(NUMERIC),
         "categorical": json.dumps(CATEGORICAL),
     }
     what = {
-        "arrivals": {"load": "classes", "target": "arrival"},
-        "delays": {"load": "minutes", "target": "arr_delay"},
+        "arrivals": {"load": "classes", "target": "arrival", "port": project.port},
+        "delays": {"load": "minutes", "target": "arr_delay", "port": free_ports(1)[0]},
     }
     for name, text in TEXTS.items():
         content = (text + COMMON) % (given | what[name])
@@ -144,7 +144,8 @@ def go_round(project: Project, name: str) -> Seen:
     rows.to_csv(project.folder / f"{name}.csv", index=False)
     project.run("predict", loop.file, f"{name}.csv", "--output", f"{name}-scored.csv")
     seen["scored"] = pd.read_csv(project.folder / f"{name}-scored.csv")
-    with Endpoint(seen["status"]["endpoint"]) as endpoint:
+    key = project.run("key", "show").strip()
+    with Endpoint(seen["status"]["endpoint"], key=key) as endpoint:
         records = json.loads(rows.to_json(orient="records", date_format="iso"))
         seen["answers"] = endpoint.predict(records)["predictions"]
     with pytest.MonkeyPatch.context() as patch:

@@ -12,10 +12,23 @@ import pandas as pd
 import psutil
 import pytest
 
+from holdtrue.access import create_key, own_key
 from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError, ServingError, StackError
 from holdtrue.models import Signature, pipeline, typed, write_bundle
-from holdtrue.serving import Endpoint, capture_places, deploy, fold_in, read_captured, undeploy
+from holdtrue.serving import (
+    Arm,
+    Endpoint,
+    capture_places,
+    deploy,
+    fold_in,
+    read_captured,
+    read_statistics,
+    slate_of,
+    undeploy,
+)
+from holdtrue.serving._app import MODULES_VARIABLE
+from holdtrue.serving._statistics import is_alive, read_replicas
 from holdtrue.stack import Stack, free_ports
 from holdtrue.stack._processes import _runs
 from holdtrue.store import Store
@@ -33,7 +46,7 @@ SIGNATURE = Signature(
 ROWS = [{"distance": 100 * n, "carrier": "AB"[n % 2]} for n in range(40)]
 
 
-def declare(name: str, port: int) -> Declaration:
+def declare(name: str, port: int, **serve: object) -> Declaration:
     return Declaration.model_validate(
         {
             "name": name,
@@ -46,9 +59,18 @@ def declare(name: str, port: int) -> Declaration:
             },
             "model": {"candidates": [{"estimator": ESTIMATOR}]},
             "tune": {"metric": "log_loss"},
-            "serve": {"port": port, "max_body_bytes": 100_000},
+            "serve": {"port": port, "max_body_bytes": 100_000, **serve},
         }
     )
+
+
+def arm(bundles, version, role="champion", weight=1.0):
+    path, digest = bundles[version]
+    return Arm(role=role, version=version, bundle=str(path), digest=digest, weight=weight)
+
+
+def put(stack, declaration, store, *arms, rollout=None):
+    return deploy(stack, declaration, slate_of(declaration, store, arms, rollout))
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +98,15 @@ def store(tmp_path_factory):
 def stack(store, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv(MODULES_VARIABLE, "1")
         stack = Stack(store)
-    try:
-        stack.up_ray()
-        yield stack
-    finally:
-        family = [child for info in stack.state().processes for child in _tree(info.pid)]
-        stack.down()
-        assert not [process for process in family if _runs(process)]
+        try:
+            stack.up_ray()
+            yield stack
+        finally:
+            family = [child for info in stack.state().processes for child in _tree(info.pid)]
+            stack.down()
+            assert not [process for process in family if _runs(process)]
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +116,22 @@ def declaration():
 
 @pytest.fixture(scope="module")
 def url(stack, store, bundles, declaration):
-    return deploy(stack, declaration, 1, *bundles[1], store)
+    return put(stack, declaration, store, arm(bundles, 1))
 
 
 @pytest.fixture
-def endpoint(url):
-    with Endpoint(url) as endpoint:
+def key(store):
+    return own_key(store)
+
+
+@pytest.fixture
+def headers(key):
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def endpoint(url, key):
+    with Endpoint(url, key=key) as endpoint:
         yield endpoint
 
 
@@ -107,19 +140,19 @@ def _tree(pid):
     return [leader, *leader.children(recursive=True)]
 
 
-def test_answers_one_row_and_many(endpoint, declaration):
+def test_answers_one_row_and_many(endpoint, headers):
     answer = endpoint.predict(ROWS[:3])
     assert (answer["model"], answer["version"]) == ("flights", 1)
     assert len(set(answer["ids"])) == 3
     assert [p["class"] for p in answer["predictions"]] == ["no"] * 3
     assert sum(answer["predictions"][0]["probabilities"].values()) == pytest.approx(1)
-    one = httpx.post(endpoint.url, json=ROWS[0]).json()
-    wrapped = httpx.post(endpoint.url, json={"rows": ROWS[:1]}).json()
+    one = httpx.post(endpoint.url, json=ROWS[0], headers=headers).json()
+    wrapped = httpx.post(endpoint.url, json={"rows": ROWS[:1]}, headers=headers).json()
     assert one["predictions"] == wrapped["predictions"] == answer["predictions"][:1]
     root = endpoint.url.removesuffix("/predict")
-    about = httpx.get(root).json()
+    about = httpx.get(root, headers=headers).json()
     assert about["columns"] == {"distance": "integer", "carrier": "string"}
-    assert httpx.post(endpoint.url, json=about["example"]).status_code == 200
+    assert httpx.post(endpoint.url, json=about["example"], headers=headers).status_code == 200
     assert httpx.get(f"{root}/live").json() == {"live": True}
     assert endpoint.ready()["version"] == 1
 
@@ -137,27 +170,27 @@ def test_answers_one_row_and_many(endpoint, declaration):
         (b" " * 100_001, 413, "bytes"),
     ],
 )
-def test_refuses_bad_requests(url, content, status, said):
-    answer = httpx.post(url, content=content)
+def test_refuses_bad_requests(url, headers, content, status, said):
+    answer = httpx.post(url, content=content, headers=headers)
     assert answer.status_code == answer.json()["status"] == status
     assert said in answer.json()["detail"]
 
 
-def test_stops_reading_a_body_without_announced_length(url):
+def test_stops_reading_a_body_without_announced_length(url, headers):
     def endless():
         for _ in range(3_000):
             yield b" " * 1_000
 
-    answer = httpx.post(url, content=endless())
+    answer = httpx.post(url, content=endless(), headers=headers)
     assert answer.status_code == 413
 
 
-def test_swaps_under_load_without_a_failed_request(stack, store, bundles, declaration, url):
-    deploy(stack, declaration, 1, *bundles[1], store)
+def test_swaps_under_load_without_a_failed_request(stack, store, bundles, declaration, url, key):
+    put(stack, declaration, store, arm(bundles, 1))
     seen, failed, stop = [], [], threading.Event()
 
     def ask():
-        with Endpoint(url) as endpoint:
+        with Endpoint(url, key=key) as endpoint:
             while not stop.is_set():
                 try:
                     seen.append(endpoint.predict(ROWS[:2])["version"])
@@ -168,7 +201,7 @@ def test_swaps_under_load_without_a_failed_request(stack, store, bundles, declar
     for thread in threads:
         thread.start()
     try:
-        deploy(stack, declaration, 2, *bundles[2], store)
+        put(stack, declaration, store, arm(bundles, 2))
         answered = len(seen)
         deadline = time.monotonic() + 10
         while len(seen) < answered + 20 and time.monotonic() < deadline:
@@ -183,22 +216,177 @@ def test_swaps_under_load_without_a_failed_request(stack, store, bundles, declar
 
 
 def test_a_broken_version_does_not_replace_a_good_one(
-    stack, store, bundles, declaration, url, tmp_path
+    stack, store, bundles, declaration, endpoint, tmp_path
 ):
-    deploy(stack, declaration, 1, *bundles[1], store)
+    put(stack, declaration, store, arm(bundles, 1))
     for file in bundles[2][0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.skops").write_bytes(b"damaged")
+    broken = Arm(role="champion", version=2, bundle=str(tmp_path), digest=bundles[2][1], weight=1)
     with pytest.raises(ServingError, match=r"version 2 cannot be served: .*damaged"):
-        deploy(stack, declaration, 2, tmp_path, bundles[2][1], store)
-    with Endpoint(url) as endpoint:
-        ready = endpoint.wait(1, bundles[1][1], 10)
-        assert ready["refused"] is None
-        assert endpoint.predict(ROWS[:1])["version"] == 1
+        put(stack, declaration, store, broken)
+    ready = endpoint.wait(1, bundles[1][1], 10)
+    assert ready["refused"] is None
+    assert endpoint.predict(ROWS[:1])["version"] == 1
+
+
+def test_a_challenger_answers_its_share_of_the_keys_always_the_same(
+    stack, store, bundles, declaration, endpoint
+):
+    def versions():
+        asked = [[row | {"flight": number}] for number, row in enumerate(ROWS)]
+        return [endpoint.predict(rows)["version"] for rows in asked]
+
+    put(
+        stack,
+        declaration,
+        store,
+        arm(bundles, 1, weight=0.8),
+        arm(bundles, 2, "challenger", 0.2),
+        rollout="7",
+    )
+    small = versions()
+    assert versions() == small
+    put(
+        stack,
+        declaration,
+        store,
+        arm(bundles, 1, weight=0.2),
+        arm(bundles, 2, "challenger", 0.8),
+        rollout="7",
+    )
+    large = versions()
+    assert {*small} == {*large} == {1, 2}
+    assert all(after == 2 for before, after in zip(small, large, strict=True) if before == 2)
+    put(stack, declaration, store, arm(bundles, 2))
+    assert {*versions()} == {2}
+    deadline = time.monotonic() + 10
+    while read_statistics(store, "flights").of(1, "champion", "7").requests < small.count(1) * 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    counted = read_statistics(store, "flights")
+    assert counted.of(1, "champion", "7").requests == 2 * small.count(1) + large.count(1)
+    assert counted.of(2, "challenger", "7").requests == 2 * small.count(2) + large.count(2)
+
+
+def test_nobody_answers_without_a_key(stack, store, declaration, url, headers):
+    root = url.removesuffix("/predict")
+    assert httpx.post(url, json=ROWS[0]).status_code == 401
+    assert httpx.post(url, json=ROWS[0], headers={"authorization": "Bearer x"}).status_code == 401
+    _, secret = create_key(store, "billing", ["predict"])
+    theirs = {"authorization": f"Bearer {secret}"}
+    assert httpx.post(url, json=ROWS[0], headers=theirs).status_code == 200
+    assert httpx.get(f"{root}/metrics", headers=theirs).status_code == 403
+    assert httpx.get(f"{root}/live").status_code == 200
+    metrics = httpx.get(f"{root}/metrics", headers=headers)
+    assert 'holdtrue_requests_total{role="champion",system="flights"' in metrics.text
+
+
+def test_all_listen_on_the_loopback_address_only(stack, url):
+    family = [child for info in stack.state().processes for child in _tree(info.pid)]
+    listening = [
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 3
+    assert {ip.removeprefix("::ffff:") for ip in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_a_replica_of_compiled_models_imports_nothing_heavy(store, url, endpoint):
+    endpoint.predict(ROWS[:1])
+    (replica,) = _living(store, "flights")
+    assert endpoint.ready()["arms"][0]["compiled"]
+    heavy = {"pandas", "sklearn", "xgboost", "prefect", "mlflow", "scipy", "deltalake"}
+    assert heavy & {name.partition(".")[0] for name in replica.modules} == set()
+    assert "numpy" in replica.modules
+
+
+def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key):
+    port = free_ports(1)[0]
+    one, two = (declare("scaled", port, replicas={"min": n, "max": n}) for n in (1, 2))
+    url = put(stack, one, store, arm(bundles, 1))
+    seen, failed, stop = [], [], threading.Event()
+
+    def ask():
+        with Endpoint(url, key=key) as endpoint:
+            while not stop.is_set():
+                try:
+                    seen.append(endpoint.predict(ROWS[:2])["version"])
+                except Exception as err:  # noqa: BLE001 - no failure at all is allowed
+                    failed.append(err)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        put(stack, two, store, arm(bundles, 1))
+        _until(lambda: len(_living(store, "scaled")) == 2)
+        both = _living(store, "scaled")
+        before = {replica.id: _requests(replica) for replica in both}
+        _until(
+            lambda: all(_requests(r) > before[r.id] for r in _living(store, "scaled")), timeout_s=30
+        )
+        put(stack, one, store, arm(bundles, 1))
+        _until(lambda: len(_living(store, "scaled")) == 1, timeout_s=40)
+        answered = len(seen)
+        _until(lambda: len(seen) > answered + 20)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert read_statistics(store, "scaled").of(1).requests >= len(seen) - 200
+    assert undeploy(stack, "scaled")
+
+
+def test_replicas_follow_the_load(stack, store, bundles, key):
+    replicas = {"min": 1, "max": 2, "target_ongoing_requests": 2}
+    scaled = declare("burst", free_ports(1)[0], replicas=replicas, max_body_bytes=10_000_000)
+    url = put(stack, scaled, store, arm(bundles, 1))
+    failed, stop = [], threading.Event()
+    rows = ROWS * 100
+
+    def ask():
+        with Endpoint(url, key=key) as endpoint:
+            while not stop.is_set():
+                try:
+                    endpoint.predict(rows)
+                except Exception as err:  # noqa: BLE001 - no failure at all is allowed
+                    failed.append(err)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        _until(lambda: len(_living(store, "burst")) == 2, timeout_s=60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert undeploy(stack, "burst")
+
+
+def _until(done, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _living(store, system):
+    folder = store.path("serving", system, "stats")
+    return [replica for replica in read_replicas(folder) if is_alive(folder, replica.id)]
+
+
+def _requests(replica):
+    return sum(arm.requests for arm in replica.counts.arms)
 
 
 def test_captures_each_answer_once(stack, store, bundles, declaration, endpoint):
-    deploy(stack, declaration, 1, *bundles[1], store)
+    put(stack, declaration, store, arm(bundles, 1))
     folder, table = capture_places(store, "flights")
     start = datetime(2013, 7, 1, tzinfo=UTC)
     asked = [
@@ -220,36 +408,38 @@ def test_captures_each_answer_once(stack, store, bundles, declaration, endpoint)
     assert endpoint.ready()["capture_failures"] == 0
 
 
-def test_two_systems_share_one_serve(stack, store, bundles, declaration, url):
-    second = declare("boats", declaration.serve.port)
-    other = deploy(stack, second, 2, *bundles[2], store)
-    with Endpoint(url) as old, Endpoint(other) as new:
+def test_two_systems_are_served_each_on_its_port(stack, store, bundles, declaration, url, key):
+    other = put(stack, declare("boats", free_ports(1)[0]), store, arm(bundles, 2))
+    with Endpoint(url, key=key) as old, Endpoint(other, key=key) as new:
         assert old.predict(ROWS[:1])["model"] == "flights"
         assert new.predict(ROWS[:1])["model"] == "boats"
-    elsewhere = declare("trains", free_ports(1)[0])
-    with pytest.raises(ConfigError, match="already serves on port"):
-        deploy(stack, elsewhere, 2, *bundles[2], store)
+    elsewhere = declare("trains", declaration.serve.port)
+    with pytest.raises(ConfigError, match="flights is served there"):
+        put(stack, elsewhere, store, arm(bundles, 2))
     assert undeploy(stack, "boats")
     assert not undeploy(stack, "boats")
-    with Endpoint(other) as gone, pytest.raises(ServingError):
+    with Endpoint(other, key=key) as gone, pytest.raises(StackError):
         gone.predict(ROWS[:1])
-    with Endpoint(url) as endpoint:
+    with Endpoint(url, key=key) as endpoint:
         assert endpoint.predict(ROWS[:1])["model"] == "flights"
 
 
 def test_a_first_version_that_is_broken_leaves_nothing(
-    stack, store, bundles, declaration, url, tmp_path
+    stack, store, bundles, declaration, url, key, tmp_path
 ):
-    broken = declare("broken", declaration.serve.port)
+    broken = declare("broken", free_ports(1)[0])
+    none = Arm(
+        role="champion", version=1, bundle=str(tmp_path / "none"), digest=bundles[1][1], weight=1
+    )
     with pytest.raises(ServingError, match="cannot be read"):
-        deploy(stack, broken, 1, tmp_path / "none", bundles[1][1], store)
-    with Endpoint(url.replace("flights", "broken")) as endpoint:
+        put(stack, broken, store, none)
+    with Endpoint(f"http://127.0.0.1:{broken.serve.port}/broken/predict") as endpoint:
         assert endpoint.ready() is None
-    with Endpoint(url) as endpoint:
+    with Endpoint(url, key=key) as endpoint:
         assert endpoint.ready() is not None
 
 
 def test_needs_ray(store, bundles, declaration, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(StackError, match="no Ray is up"):
-        deploy(Stack(store), declaration, 1, *bundles[1], store)
+        put(Stack(store), declaration, store, arm(bundles, 1))

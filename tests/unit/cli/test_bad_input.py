@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import sys
 from collections.abc import Callable
@@ -303,8 +304,8 @@ def test_rows_are_scored(champion: Path, run: Run, project: Path) -> None:
     [
         ("x\n1.5\n", "feature: color is not a column"),
         ("x,colour\n1.5,red\n", "feature: color is not a column (did you mean colour?)"),
-        ("x,color\nsoon,red\n", "column x holds string values, expected number"),
-        ("x,color\n1.5,3\n", "column color holds integer values, expected string"),
+        ("x,color\nsoon,red\n", "no row can be scored: row 0, column x: expected a finite number"),
+        ("x,color\n", "there are no rows to score"),
         ("", "cannot be read"),
     ],
 )
@@ -315,6 +316,52 @@ def test_rows_that_cannot_be_scored(
     ask = ("predict", champion, "new.csv", "--output", "scored.csv")
     assert_refused(run, project / ".holdtrue", said, 1, *ask)
     assert not (project / "scored.csv").exists()
+
+
+def test_a_bad_row_is_rejected_and_the_others_are_scored(
+    champion: Path, run: Run, project: Path
+) -> None:
+    (project / "new.csv").write_text("x,color\n1.5,red\nsoon,red\n2.5,3\n")
+    code, printed = run("predict", champion, "new.csv", "-o", "scored.csv")
+    assert code == 3
+    assert printed.splitlines() == [
+        "wrote 2 scored rows to scored.csv",
+        "rejected 1 row: scored.csv.rejected.parquet says which, and why",
+        "column color: 1 value is no category that the model knows",
+    ]
+    assert len(pd.read_csv(project / "scored.csv")) == 2
+    (reject,) = pd.read_parquet(project / "scored.csv.rejected.parquet").to_dict("records")
+    assert (reject["file"], reject["row"], reject["column"]) == ("new.csv", 1, "x")
+    code, printed = run("predict", champion, "new.csv", "-o", "scored.csv", "--json")
+    assert code == 3
+    assert json.loads(printed) == {
+        "rows": 2,
+        "rejected": 1,
+        "rejects": "scored.csv.rejected.parquet",
+        "unknown": {"color": 1},
+        "kept": 0,
+    }
+
+
+def test_a_folder_is_scored_and_explained(champion: Path, run: Run, project: Path) -> None:
+    (project / "new").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (project / "new" / name).write_text("x,color\n1.5,red\n")
+    code, printed = run("predict", champion, "new", "-o", "scored.csv", "--explain")
+    assert (code, printed) == (0, "wrote 2 scored rows to scored.csv\n")
+    scored = pd.read_csv(project / "scored.csv")
+    total = scored["why_x"] + scored["why_color"] + scored["explained_base"]
+    assert total.to_numpy() == pytest.approx(scored["explained_score"].to_numpy())
+
+
+def test_status_says_whether_the_model_is_compiled(champion: Path, run: Run) -> None:
+    code, printed = run("status", champion)
+    assert code == 0
+    assert "compiled, and proven equal to the pipeline on" in printed
+    code, printed = run("status", champion, "--json")
+    found = json.loads(printed)["champion"]["compilation"]
+    assert found["compiled"]
+    assert found["max_difference"] <= 1e-6
 
 
 @pytest.mark.parametrize("output", ["scored.xlsx", "nowhere/scored.csv"])

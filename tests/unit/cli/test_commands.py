@@ -17,7 +17,7 @@ from holdtrue.store import HOME_VARIABLE
 Run = Callable[..., tuple[int, str]]
 COMMANDS = (
     *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
-    *("rollback", "up", "down"),
+    *("promote", "rollback", "rollout", "up", "down"),
 )
 
 

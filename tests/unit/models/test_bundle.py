@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from sklearn.pipeline import Pipeline
 from holdtrue.errors import ServingError, TrainingError
 from holdtrue.models import Bundle, digest_of, read_signature, scores, typed, write_bundle
 from holdtrue.models import _bundle as bundle_module
+from holdtrue.models import compiled as compiled_module
+from holdtrue.models._manifest import FORMAT, MANIFEST, TIMINGS, read_compilation
+from holdtrue.models._served import ServedModel
+from holdtrue.models.compiled import Compiled
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 ESTIMATORS: list[tuple[str, dict[str, Any], tuple[str, ...] | None]] = [
@@ -115,10 +120,11 @@ def test_a_flipped_byte_is_refused_before_a_parser_sees_it(
 ) -> None:
     path, digest = written
     monkeypatch.setattr(
-        bundle_module, "_load_pipeline", lambda *_: pytest.fail("a parser was given the files")
+        bundle_module, "load_pipeline", lambda *_: pytest.fail("a parser was given the files")
     )
-    names = [p.name for p in path.iterdir()]
-    assert len(names) == 3
+    monkeypatch.setattr(Compiled, "read", lambda *_, **__: pytest.fail("and so was this one"))
+    names = {p.name for p in path.iterdir()} - {TIMINGS}
+    assert names >= {MANIFEST, "features.skops", "scorer.json"}
     for name in names:
         copy = tmp_path / name
         shutil.copytree(path, copy)
@@ -127,9 +133,148 @@ def test_a_flipped_byte_is_refused_before_a_parser_sees_it(
         (copy / name).write_bytes(content)
         with pytest.raises(ServingError, match=r"damaged|not the one that was registered"):
             Bundle.load(copy, digest)
+        with pytest.raises(ServingError, match=r"damaged|not the one that was registered"):
+            ServedModel.load(copy, digest)
         (copy / name).unlink()
         with pytest.raises(ServingError, match=rf"{name} cannot be read: No such file"):
             Bundle.load(copy, digest)
+        with pytest.raises(ServingError, match=rf"{name} cannot be read: No such file"):
+            ServedModel.load(copy, digest)
+
+
+def test_what_was_measured_is_no_part_of_the_model(written: tuple[Path, str]) -> None:
+    path, digest = written
+    assert json.loads((path / TIMINGS).read_bytes())["switch_rows"] >= 1
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    assert TIMINGS not in manifest["files"]
+    assert "switch_rows" not in json.dumps(manifest)
+    assert digest_of((path / MANIFEST).read_bytes()) == digest
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b'{"switch_rows": -1}', b'{"switch_rows": "1"}']
+)
+def test_a_model_answers_whatever_became_of_the_measurement(
+    written: tuple[Path, str], tmp_path: Path, content: bytes | None
+) -> None:
+    path, digest = written
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    (copy / TIMINGS).unlink()
+    if content is not None:
+        (copy / TIMINGS).write_bytes(content)
+    ServedModel.load(copy, digest).verify()
+
+
+@pytest.mark.parametrize(("estimator", "params", "classes"), ESTIMATORS)
+def test_it_is_said_how_equal_the_compiled_model_is(
+    estimator: str,
+    params: dict[str, Any],
+    classes: tuple[str, ...] | None,
+    fit: Any,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    digest = write(tmp_path / "one", fit(estimator, params, classes), estimator, params, records)
+    found = read_compilation(tmp_path / "one", digest)
+    assert found.compiled
+    assert found.reason is None
+    assert found.identical
+    assert found.max_difference is not None
+    assert found.max_difference <= 1e-6
+    assert found.rows > found.split_rows
+    grown = "linear_model" not in estimator
+    assert (found.splits > 0) == (found.split_rows > 0) == grown
+    assert re.fullmatch(
+        r"compiled, and proven equal to the pipeline on [\d,]+ rows: .* [-\de.]+", str(found)
+    )
+
+
+def test_a_model_without_a_compiled_form_says_why(
+    fit: Any, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    estimator = "sklearn.neighbors.KNeighborsClassifier"
+    digest = write(tmp_path / "one", fit(estimator, {}, TWO), estimator, {}, records)
+    found = read_compilation(tmp_path / "one", digest)
+    assert not found.compiled
+    assert found.reason is not None
+    assert "KNeighborsClassifier" in found.reason
+    assert "not compiled, so the pipeline itself answers" in str(found)
+    assert Bundle.load(tmp_path / "one", digest).compilation == found
+
+
+def test_a_model_that_is_not_proven_is_not_compiled(
+    fit: Any,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = compiled_module.compile_pipeline
+
+    def moved(*given: Any) -> Compiled:
+        compiled = honest(*given)
+        assert compiled.linear is not None
+        compiled.linear.intercepts[0] += 1e-5
+        return compiled
+
+    monkeypatch.setattr(compiled_module, "compile_pipeline", moved, raising=False)
+    estimator = "sklearn.linear_model.Ridge"
+    digest = write(tmp_path / "one", fit(estimator, {}, None), estimator, {}, records)
+    found = read_compilation(tmp_path / "one", digest)
+    assert not found.compiled
+    assert found.reason is not None
+    assert "differ from the pipeline's by" in found.reason
+    assert found.max_difference == pytest.approx(1e-5, rel=0.1)
+    assert not (tmp_path / "one" / "scorer.json").exists()
+    assert not ServedModel.load(tmp_path / "one", digest).compiled
+
+
+def test_a_compiler_that_breaks_does_not_stop_the_training(
+    fit: Any,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaks(*_: Any) -> Compiled:
+        raise IndexError(7)
+
+    monkeypatch.setattr(compiled_module, "compile_pipeline", breaks, raising=False)
+    estimator = "sklearn.linear_model.Ridge"
+    digest = write(tmp_path / "one", fit(estimator, {}, None), estimator, {}, records)
+    found = read_compilation(tmp_path / "one", digest)
+    assert found.reason == "compiling it failed: IndexError: 7"
+    ServedModel.load(tmp_path / "one", digest).verify()
+
+
+def test_a_bundle_of_the_format_before_still_answers(
+    fit: Any, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "one"
+    write(path, fit("xgboost.XGBClassifier", {}, TWO), "xgboost.XGBClassifier", {}, records)
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    assert manifest["format"] == FORMAT == 3
+    del manifest["compilation"]
+    for name in ("scorer.json", "trees.onnx"):
+        del manifest["files"][name]
+        (path / name).unlink()
+    (path / TIMINGS).unlink()
+
+    def rewritten(version: int) -> str:
+        content = json.dumps(manifest | {"format": version}).encode()
+        (path / MANIFEST).write_bytes(content)
+        return digest_of(content)
+
+    digest = rewritten(2)
+    back = Bundle.load(path, digest)
+    assert back.predict(back.frame(records)).shape == (len(records), 2)
+    model = ServedModel.load(path, digest)
+    assert not model.compiled
+    assert model.reason is not None
+    assert "before models were compiled" in model.reason
+    model.verify()
+    for version in (1, 4):
+        with pytest.raises(ServingError, match=f"has format {version}, expected 3"):
+            ServedModel.load(path, rewritten(version))
 
 
 def test_another_digest_is_refused(written: tuple[Path, str]) -> None:

@@ -138,5 +138,5 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "one" / "manifest.json").read_bytes())
     content = json.dumps(manifest | {"format": 1}).encode()
     (tmp_path / "one" / "manifest.json").write_bytes(content)
-    with pytest.raises(ServingError, match="has format 1, expected 2"):
+    with pytest.raises(ServingError, match="has format 1, expected 3"):
         Bundle.load(tmp_path / "one", digest_of(content))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from holdtrue.errors import ServingError
-from holdtrue.models import MISSING, Signature, from_rows, typed
+from holdtrue.errors import ServingError, ValueProblem
+from holdtrue.models import MISSING, Signature, from_columns, from_rows, typed
 
 
 def test_a_request_is_the_row_of_the_training(
@@ -105,3 +106,37 @@ def test_columns_that_are_refused(row: dict[str, Any], said: str) -> None:
     with pytest.raises(ServingError, match=said) as caught:
         from_rows([row], one("number"))
     assert caught.value.hint == "expected exactly: x"
+
+
+def test_columns_are_taken_like_rows(records: list[dict[str, Any]], make_signature: Any) -> None:
+    signature = make_signature(None)
+    lists = {name: [record[name] for record in records] for name in signature.columns}
+    wanted = from_rows(records, signature)
+    pd.testing.assert_frame_equal(from_columns(lists, signature), wanted)
+    arrays: dict[str, Any] = dict(lists)
+    arrays["number"] = np.ma.array(
+        [value or 0.0 for value in lists["number"]],
+        mask=[value is None for value in lists["number"]],
+    )
+    arrays["text"] = np.array(lists["text"], object)
+    pd.testing.assert_frame_equal(from_columns(arrays, signature), wanted)
+
+
+def test_zero_is_one_category_whatever_its_sign() -> None:
+    signature = one("number", category=True)
+    rows = from_rows([{"x": -0.0}, {"x": 0.0}, {"x": 0}], signature)
+    table = typed(pd.DataFrame({"x": [-0.0, 0.0, 0.0]}), signature)
+    assert rows["x"].tolist() == table["x"].tolist() == ["0.0"] * 3
+
+
+def test_a_problem_crosses_processes_whole() -> None:
+    with pytest.raises(ValueProblem) as caught:
+        from_rows([{"x": None}, {"x": "1"}], one("number"))
+    back = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
+    assert (back.row, back.column, back.found, back.expected) == (
+        1,
+        "x",
+        "str",
+        "a finite number or null",
+    )
+    assert str(back) == str(caught.value)

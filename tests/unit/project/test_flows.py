@@ -79,7 +79,7 @@ def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
 
 
 def test_the_deployments_are_the_loop() -> None:
-    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain"]
+    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout"]
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=[*DEPLOYMENTS])
@@ -121,6 +121,26 @@ def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPa
         "as_of": "2013-07-08T00:00:00+00:00",
         "trigger": "drift: three windows",
     }
+
+
+def test_the_trigger_expects_what_a_new_rollout_emits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks.release
+    from tests.unit.rollout._traffic import rollout
+
+    emitted = {}
+
+    def emit(event, resource, payload) -> None:
+        emitted.update(event=event, resource=resource, payload=payload)
+
+    monkeypatch.setattr(tasks.release, "emit_event", emit)
+    tasks.release.ask_for_driving(rollout(), "configs/flights.yaml")
+
+    (trigger,) = DEPLOYMENTS["rollout"]["triggers"]
+    assert trigger["expect"] == [emitted["event"]]
+    pattern = trigger["match"]["prefect.resource.id"]
+    assert emitted["resource"]["prefect.resource.id"].startswith(pattern.removesuffix("*"))
+    assert trigger["parameters"] == {"declaration": "{{ event.payload.declaration }}"}
+    assert emitted["payload"] == {"declaration": "configs/flights.yaml"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("*.py")), ids=lambda path: path.name)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdtrue.references import Calibrated, Coverage, Decisions, Estimate
+from holdtrue.references import Calibrated, Compilation, Coverage, Decisions, Estimate
 from holdtrue.reports import evaluation_markdown, write_evaluation_report
 from holdtrue.reports._evaluation import threshold_text
 
@@ -116,3 +117,28 @@ def test_nothing_is_shown_that_is_not_declared(sample, tmp_path):
     for said in ((tmp_path / "e.html").read_text(), evaluation_markdown(*given)):
         for part in ("Decisions by cost", "<h2>Calibration", "## Calibration", "The truth is"):
             assert part not in said
+
+
+@pytest.mark.parametrize(
+    ("compilation", "said"),
+    [
+        (
+            Compilation(compiled=True, rows=12_345, max_difference=2.4e-8),
+            "It is compiled, and proven equal to the pipeline on 12,345 rows: the largest "
+            "difference is 2.4e-08.",
+        ),
+        (
+            Compilation(compiled=False, reason="<b> has no compiled form"),
+            "It is not compiled, so the pipeline itself answers: &lt;b&gt; has no compiled form.",
+        ),
+    ],
+    ids=["compiled", "not compiled"],
+)
+def test_the_model_card_says_whether_the_model_is_compiled(sample, tmp_path, compilation, said):
+    model = sample.model.model_copy(update={"compilation": compilation})
+    given = (sample.declaration, model, sample.evaluation, sample.verdict)
+    write_evaluation_report(tmp_path / "page.html", *given)
+    assert said in (tmp_path / "page.html").read_text()
+    assert html.unescape(said) in html.unescape(evaluation_markdown(*given))
+    write_evaluation_report(tmp_path / "page.html", sample.declaration, sample.model, *given[2:])
+    assert "compiled" not in (tmp_path / "page.html").read_text()

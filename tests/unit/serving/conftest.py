@@ -1,4 +1,4 @@
-"""A small real model, written as a bundle."""
+"""A small real model, written as a bundle, and slates with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from holdtrue.models import Signature, pipeline, typed, write_bundle
+from holdtrue.serving import Arm, Limits, Slate
+from holdtrue.serving._slate import CaptureSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +21,7 @@ class Written(NamedTuple):
     rows: list[dict[str, object]]
 
 
-@pytest.fixture(scope="session")
-def written(tmp_path_factory) -> Written:
+def write(path, c=1.0):
     signature = Signature(
         target="late",
         task="classification",
@@ -30,15 +31,53 @@ def written(tmp_path_factory) -> Written:
     )
     rows = [{"distance": 100 * n, "carrier": "AB"[n % 2]} for n in range(40)]
     frame = typed(pd.DataFrame(rows), signature)
-    model = pipeline("sklearn.linear_model.LogisticRegression", {}, signature, seed=0, threads=1)
+    estimator = "sklearn.linear_model.LogisticRegression"
+    model = pipeline(estimator, {"C": c}, signature, seed=0, threads=1)
     model.fit(frame, [n // 20 for n in range(40)])
-    path = tmp_path_factory.mktemp("bundle") / "model"
     digest = write_bundle(
-        path,
-        model,
-        signature,
-        estimator="sklearn.linear_model.LogisticRegression",
-        params={},
-        sample=rows[:10],
+        path, model, signature, estimator=estimator, params={"C": c}, sample=rows[:10]
     )
     return Written(path, digest, rows)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> Written:
+    return write(tmp_path_factory.mktemp("bundle") / "model")
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory) -> Written:
+    """Another model for the same rows."""
+    return write(tmp_path_factory.mktemp("bundle") / "model", c=0.01)
+
+
+@pytest.fixture
+def slate_with(written, other, tmp_path):
+    """Makes slates: `written` is version 1 and the champion, `other` is version 2."""
+
+    def make(challenger=0.0, *, shadow=False, captured=True, **changes):
+        arms = [arm_of(written, "champion", 1, 1 - challenger)]
+        if challenger:
+            arms.append(arm_of(other, "challenger", 2, challenger))
+        if shadow:
+            arms.append(arm_of(other, "shadow", 2, 0))
+        capture = CaptureSettings(share=1.0, folder=str(tmp_path / "segments"))
+        settings = {
+            "system": "flights",
+            "arms": tuple(arms),
+            "capture": capture if captured else None,
+            "statistics": str(tmp_path / "flights" / "stats"),
+            "keys": None,
+            "limits": Limits(max_body_bytes=10_000),
+            "key": ("flight",),
+            "time": "at",
+        }
+        return Slate(**settings | changes)
+
+    return make
+
+
+def arm_of(model, role, version, weight):
+    return Arm(
+        role=role, version=version, bundle=str(model.path), digest=model.digest, weight=weight
+    )

@@ -4,7 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 from uuid import UUID
+
+import pytest
 
 from holdtrue.serving._capture import (
     MAX_AGE_S,
@@ -13,6 +18,7 @@ from holdtrue.serving._capture import (
     ask_to_close,
     is_orphan,
     new_ids,
+    time_of,
 )
 
 
@@ -36,9 +42,17 @@ def test_ids_are_unique_version_7_and_sorted_by_time():
     assert first[0][:13] <= second[0][:13]
 
 
+def test_an_id_tells_when_it_was_made():
+    before = time.time()
+    made = time_of(new_ids(1)[0])
+    assert before - 0.001 <= made <= time.time()
+    for text in ("", "flight 12", "018f3c2e-0000-4000-8000-000000000000", "z" * 36):
+        assert time_of(text) is None
+
+
 def test_a_segment_is_closed_by_age_without_traffic(tmp_path):
     clock = Clock()
-    capture = Capture(tmp_path / "new", clock)
+    capture = Capture(tmp_path / "new", clock=clock)
     capture.append([b"1", b"2"])
     clock.now += MAX_AGE_S - 1
     capture.close_if_due()
@@ -126,3 +140,120 @@ def test_a_segment_is_closed_when_somebody_asks_for_it(tmp_path):
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
     capture.append([b"{}"])
     capture.close()
+
+
+class Disk:
+    """Records what is forced to the disk, and can be slow or broken."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.forced: list[str] = []
+        self.slow: threading.Event | None = None
+        self.entered = threading.Event()
+        self.broken = False
+        fsync = os.fsync
+
+        def forced(descriptor: int) -> None:
+            name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            self.entered.set()
+            if self.slow is not None:
+                assert self.slow.wait(30)
+            if self.broken:
+                raise OSError(5, "Input/output error")
+            fsync(descriptor)
+            self.forced.append(name)
+
+        monkeypatch.setattr(os, "fsync", forced)
+
+
+def test_lines_are_acknowledged_only_when_they_are_on_the_disk(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    disk.slow = threading.Event()
+    capture = Capture(tmp_path, durable=True)
+    capture.append([b"1"])
+    first = capture.synced()
+    assert disk.entered.wait(30)
+    assert not first.done()
+    # Others append meanwhile, and share the next turn.
+    later = []
+    for _ in range(5):
+        capture.append([b"2"])
+        later.append(capture.synced())
+    disk.slow.set()
+    assert first.result(30)
+    assert all(future.result(30) for future in later)
+    segments = [name for name in disk.forced if ".jsonl" in name]
+    assert len(segments) == 2
+    assert str(tmp_path) in disk.forced  # the name of the segment, too
+    capture.close()
+
+
+def test_a_segment_that_is_full_is_forced_to_the_disk_before_it_is_let_go(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    capture = Capture(tmp_path, durable=True)
+    capture.append([b"x"] * MAX_ROWS)
+    assert capture.synced().result(30)
+    (closed,) = tmp_path.iterdir()
+    assert str(closed) in disk.forced
+    assert is_orphan(closed)  # nothing keeps it open
+
+
+def test_a_disk_that_fails_is_counted_and_never_raised(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    capture = Capture(tmp_path, durable=True)
+    capture.append([b"1", b"2"])
+    disk.broken = True
+    assert capture.synced().result(30) is False
+    assert capture.failed == 2
+    assert capture.last_error == f"Input/output error: {tmp_path}"
+    disk.broken = False
+    capture.append([b"3"])
+    assert capture.synced().result(30) is True
+    assert names(tmp_path) == ["jsonl", "jsonl.open"]
+    capture.close()
+
+
+def test_an_answer_that_nobody_waits_for_any_more_holds_up_no_other(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    disk.slow = threading.Event()
+    capture = Capture(tmp_path, durable=True)
+    capture.append([b"1"])
+    first = capture.synced()
+    assert disk.entered.wait(30)
+    given_up, other = capture.synced(), capture.synced()
+    given_up.cancel()
+    disk.slow.set()
+    assert first.result(30)
+    assert other.result(30)
+    capture.close()
+
+
+def test_what_was_written_before_somebody_asked_is_forced_to_the_disk_too(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    capture = Capture(tmp_path)  # the declaration says durable only from the next request on
+    capture.append([b"x"] * MAX_ROWS)
+    assert disk.forced == []
+    capture.append([b"y"])
+    assert capture.synced().result(30)
+    first, second = sorted(map(str, tmp_path.iterdir()))
+    assert {first, second, str(tmp_path)} <= {*disk.forced}
+    capture.close()
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["usual", "durable"])
+def test_segments_that_ended_are_not_kept_open(tmp_path, asked):
+    def opened() -> int:
+        links = (path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+        return sum(str(tmp_path) in str(link) for link in links)
+
+    capture = Capture(tmp_path)
+    if asked:
+        capture.append([b"x"])
+        assert capture.synced().result(30)
+    for _ in range(5):  # nobody waits for these
+        capture.append([b"x"] * MAX_ROWS)
+    deadline = time.monotonic() + 30
+    while opened() > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    capture.close()
+    assert opened() == 0

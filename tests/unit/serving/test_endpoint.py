@@ -69,3 +69,10 @@ def test_waits_for_a_version_and_stops_where_it_is_refused(endpoint_for):
     assert endpoint.wait(2, DIGEST, 0) == said
     with pytest.raises(ServingError, match="version 3 cannot be served: damaged"):
         endpoint.wait(3, DIGEST, 0)
+
+
+def test_sends_its_key():
+    with Endpoint(URL, key="secret") as endpoint:
+        assert endpoint._client.headers["authorization"] == "Bearer secret"
+    with Endpoint(URL) as endpoint:
+        assert "authorization" not in endpoint._client.headers

@@ -1,31 +1,37 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import pytest
+from deltalake import write_deltalake
 
 from holdtrue.serving import Folded, capture_places, fold_in, read_captured
 from holdtrue.serving import _fold as module
 from holdtrue.serving._capture import Capture
+from holdtrue.serving._fold import find_captured
 from holdtrue.store import Store
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def line(number: int, *, event_time: datetime | None = None) -> bytes:
+def line(number: int, *, event_time: datetime | None = None, role: str = "champion") -> bytes:
     return orjson.dumps(
         {
             "id": f"id-{number}",
             "version": 3,
+            "role": role,
             "received": START + timedelta(hours=number),
             "event_time": event_time,
             "key": {"b": number, "a": "x"},
-            "row": {"distance": number, "carrier": None},
+            "row": None if role == "shadow" else {"distance": number, "carrier": None},
             "scores": [0.25, 0.75],
+            "decided": "yes",
         }
     )
 
@@ -63,12 +69,91 @@ def test_rows_come_back_as_they_were(places):
     assert first == {
         "id": "id-1",
         "version": 3,
+        "role": "champion",
         "received": START + timedelta(hours=1),
         "event_time": None,
         "key": '{"a":"x","b":1}',
         "row": '{"distance":1,"carrier":null}',
         "scores": [0.25, 0.75],
+        "decided": "yes",
     }
+
+
+def test_what_a_shadow_scored_is_kept_and_is_no_answer(places):
+    folder, table = places
+    write(folder, line(1), line(1, role="shadow"), line(2, role="challenger"))
+    fold_in(folder, table)
+    found = read_captured(table, START, START + DAY)
+    assert sorted(zip(found["id"].to_pylist(), found["role"].to_pylist(), strict=True)) == [
+        ("id-1", "champion"),
+        ("id-2", "challenger"),
+    ]
+    (shadow,) = read_captured(table, START, START + DAY, roles=["shadow"]).to_pylist()
+    assert (shadow["id"], shadow["row"], shadow["scores"]) == ("id-1", None, [0.25, 0.75])
+
+
+def test_a_table_of_an_older_version_is_read_and_goes_on(places):
+    folder, table = places
+    write(folder, line(1))
+    fold_in(folder, table)
+    old = read_captured(table, START, START + DAY).drop_columns(["role", "decided"])
+    shutil.rmtree(table)
+    write_deltalake(table, old)
+    assert ids(table) == ["id-1"]
+    write(folder, line(2))
+    fold_in(folder, table)
+    found = read_captured(table, START, START + DAY).sort_by("id")
+    assert found["role"].to_pylist() == [None, "champion"]
+
+
+def test_one_prediction_is_found_wherever_it_is_on_its_way(places, monkeypatch):
+    folder, table = places
+    assert find_captured(folder, table, "id-1").num_rows == 0
+    live = Capture(folder)
+    live.append([line(1), line(1, role="shadow"), line(11)])
+
+    def found() -> list[str]:
+        answers = find_captured(folder, table, "id-1").to_pylist()
+        assert {record["id"] for record in answers} <= {"id-1"}
+        return sorted(record["role"] for record in answers)
+
+    both = ["champion", "shadow"]
+    assert found() == both  # in an open segment
+    live.close()
+    assert found() == both  # in a closed one
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_append", killed)
+        with pytest.raises(Killed):
+            fold_in(folder, table)
+    assert found() == both  # in a batch that is not committed
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            fold_in(folder, table)
+    assert found() == both  # in the batch and in the table
+    fold_in(folder, table)
+    assert found() == both  # in the table
+
+
+def test_rows_are_on_the_disk_before_their_segments_are_removed(places, monkeypatch):
+    folder, table = places
+    write(folder, line(1))
+    forced: list[str] = []
+    fsync, rmtree = os.fsync, shutil.rmtree
+
+    def record(descriptor: int) -> None:
+        forced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def remove(batch):
+        (added,) = table.glob("*.parquet")
+        (commit,) = (table / "_delta_log").glob("*.json")
+        assert {str(added), str(commit), str(table), str(commit.parent)} <= {*forced}
+        rmtree(batch)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert fold_in(folder, table).rows == 1
 
 
 def test_a_window_is_half_open_and_follows_the_time_of_the_event(places):

@@ -1,192 +1,248 @@
+"""Replicas as Ray Serve drives them, each with a real HTTP server."""
+
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import threading
+import time
+from contextlib import suppress
 
 import httpx
-import numpy as np
-import pandas as pd
 import pytest
-from starlette.requests import Request
 
-from holdtrue.declaration import Model
 from holdtrue.errors import ServingError
-from holdtrue.models import Bundle, fit_bundle
-from holdtrue.serving import fold_in, read_captured
-from holdtrue.serving._replica import Replica, is_sampled
-
-LINEAR = "sklearn.linear_model.LogisticRegression"
+from holdtrue.serving import Arm
+from holdtrue.serving import _live as live_module
+from holdtrue.serving._live import last_good, within
+from holdtrue.serving._replica import Replica, surplus
+from holdtrue.serving._statistics import is_alive, read_replicas, total_of
+from holdtrue.stack import free_ports
 
 
 @pytest.fixture
-def config(written, tmp_path):
-    return {
-        "system": "flights",
-        "version": 1,
-        "bundle": str(written.path),
-        "digest": written.digest,
-        "capture": {"share": 1.0, "folder": str(tmp_path / "segments")},
-        "max_body_bytes": 1_000,
-        "key": ["flight"],
-        "time": "at",
-    }
+def port():
+    return free_ports(1)[0]
 
 
-def serve(replica, config, *requests):
-    """Configure a replica and send it requests, all in one event loop."""
+@pytest.fixture
+def replica(port):
+    made = []
 
-    async def app(scope, receive, send):
-        response = await replica(Request(scope, receive))
-        await response(scope, receive, send)
+    def make():
+        made.append(Replica(port))
+        return made[-1]
 
-    async def run():
-        await replica.reconfigure(config)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return [await client.request(*request[:2], **request[2]) for request in requests]
-
-    return asyncio.run(run())
+    yield make
+    for one in made:
+        one.stop(linger_s=0)
 
 
-def predict(rows):
-    return "POST", "/flights/predict", {"content": json.dumps(rows)}
+def configure(replica, slate):
+    asyncio.run(replica.reconfigure(slate.model_dump(mode="json")))
 
 
-def get(path):
-    return "GET", path, {}
+def url(port, path="predict"):
+    return f"http://127.0.0.1:{port}/flights/{path}"
 
 
-def test_answers_as_the_model_does(written, config):
-    rows = [written.rows[0], written.rows[39]]
-    (answer,) = serve(Replica(), config, predict(rows))
-    content = answer.json()
+def broken(slate):
+    arm = slate.champion.model_copy(update={"version": 2, "digest": "0" * 32})
+    return slate.model_copy(update={"arms": (arm,)})
+
+
+def test_answers_on_its_port_and_is_healthy(written, slate_with, replica, port):
+    one = replica()
+    configure(one, slate_with())
+    asyncio.run(one.check_health())
+    answer = httpx.post(url(port), json=written.rows[:2])
+    assert answer.json()["version"] == 1
+    assert one.record_autoscaling_stats()["ongoing"] >= 0
+
+
+def test_swaps_what_it_serves(written, other, slate_with, replica, port):
+    one = replica()
+    configure(one, slate_with())
+    slate = slate_with()
+    arm = Arm(role="champion", version=2, bundle=str(other.path), digest=other.digest, weight=1)
+    configure(one, slate.model_copy(update={"arms": (arm,)}))
+    assert httpx.post(url(port), json=written.rows[:1]).json()["version"] == 2
+
+
+def test_a_first_slate_that_is_broken_raises(slate_with, replica):
+    with pytest.raises(ServingError, match="not the one that was registered"):
+        configure(replica(), broken(slate_with()))
+
+
+def test_a_broken_slate_does_not_replace_a_good_one(written, slate_with, replica, port):
+    one, good = replica(), slate_with()
+    configure(one, good)
+    for bad in (broken(good).model_dump(mode="json"), {"system": 7}):
+        asyncio.run(one.reconfigure(bad))
+        ready = httpx.get(url(port, "ready")).json()
+        assert (
+            ready["version"] == httpx.post(url(port), json=written.rows[0]).json()["version"] == 1
+        )
+        assert ready["refused"]["reason"]
+    assert last_good(good) == good
+    configure(one, good)
+    assert one.application.refused is None
+
+
+def test_a_replica_that_starts_with_a_broken_slate_takes_the_last_good_one(
+    written, slate_with, replica, port
+):
+    good = slate_with()
+    configure(replica(), good)
+    new = replica()
+    configure(new, broken(good))
+    assert new.application.live.slate == good
+    assert new.application.refused.version == 2
+    ((refused, name),) = [
+        (one.refused, one.slate)
+        for one in read_replicas(good.folder / "stats")
+        if one.id == new.name
+    ]
+    assert name == good.name
+    assert "not the one that was registered" in refused.reason
+
+
+def test_a_model_that_hangs_is_given_up(slate_with, replica, monkeypatch, port):
+    one, good = replica(), slate_with()
+    configure(one, good)
+    gate = threading.Event()
+    monkeypatch.setattr(live_module.ServedModel, "verify", lambda self: gate.wait(30))
+    monkeypatch.setattr(live_module, "LOAD_TIMEOUT_S", 0.2)
+    arm = good.champion.model_copy(update={"bundle": good.champion.bundle + "/."})
+    try:
+        configure(one, good.model_copy(update={"arms": (arm,)}))
+    finally:
+        gate.set()
+    assert "more than 0.2 s" in one.application.refused.reason
+    assert one.application.live.slate == good
+
+
+def test_work_that_fails_in_time_says_how():
+    def fail():
+        message = "no"
+        raise TimeoutError(message)
+
+    with pytest.raises(TimeoutError, match="no"):
+        within(5, "it", fail)
+    assert within(5, "it", lambda: 3) == 3
+
+
+def test_replicas_share_a_socket_so_that_one_can_go_without_losing_a_request(
+    written, slate_with, replica, port
+):
+    one, two = replica(), replica()
+    configure(one, slate_with())
+    configure(two, slate_with())
+    failed, answered, stop = [], [], threading.Event()
+
+    def ask(keep):
+        client = httpx.Client() if keep else None
+        while not stop.is_set():
+            try:
+                post = httpx.post if client is None else client.post
+                answered.append(post(url(port), json=written.rows[:1]).status_code)
+            except httpx.HTTPError as err:
+                failed.append(err)
+        if client is not None:
+            client.close()
+
+    threads = [threading.Thread(target=ask, args=(n % 2,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.3)
+        one.stop(linger_s=1)
+        count = len(answered)
+        while len(answered) < count + 20:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert {*answered} == {200}
+    folder = slate_with().folder / "stats"
+    assert not is_alive(folder, one.name)
+    assert is_alive(folder, two.name)
+    two.stop(linger_s=0)
+    assert total_of(folder).of(1).requests == len(answered)
+
+
+def test_an_idle_connection_is_answered_while_a_replica_goes(written, slate_with, replica, port):
+    one = replica()
+    configure(one, slate_with())
+    with httpx.Client() as client:
+        client.post(url(port), json=written.rows[:1])
+        going = threading.Thread(target=one.stop, args=(5,))
+        going.start()
+        while not one.application.draining:
+            time.sleep(0.01)
+        answer = client.post(url(port), json=written.rows[:1])
+        going.join()
     assert answer.status_code == 200
-    assert (content["model"], content["version"]) == ("flights", 1)
-    assert [p["class"] for p in content["predictions"]] == ["no", "yes"]
+    assert answer.headers["connection"] == "close"
 
 
-def test_says_what_it_is(written, config):
-    about, live, ready = serve(
-        Replica(), config, get("/flights"), get("/flights/live"), get("/flights/ready")
-    )
-    assert about.json()["columns"] == {"distance": "integer", "carrier": "string"}
-    assert about.json()["example"] == written.rows[0]
-    assert about.json()["also_accepted"] == ["flight", "at"]
-    assert live.json() == {"live": True}
-    said = ready.json()
-    assert (said["ready"], said["version"], said["digest"]) == (True, 1, written.digest)
+def test_another_program_on_the_port_is_named(slate_with, replica, port, monkeypatch):
+    import socket
+
+    from holdtrue.serving import _replica as module
+    from holdtrue.serving._listener import obtain
+
+    monkeypatch.setattr(module, "obtain", lambda *a: obtain(*a, timeout_s=0.2))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(ServingError, match=f"port {port} is in use"):
+            configure(replica(), slate_with())
 
 
-def test_says_and_does_what_is_declared_of_answers(written, config, tmp_path):
-    rows = pd.DataFrame(written.rows * 20).assign(late=["yes", *["no"] * 4] * 160)
-    signature = Bundle.load(written.path, written.digest).signature
-    costs = {"no": {"yes": 1}, "yes": {"no": 9}}
-    model = {"candidates": [{"estimator": LINEAR}], "calibrate": "sigmoid", "costs": costs}
-    digest = fit_bundle(
-        *(rows, tmp_path / "model", signature, LINEAR, {}),
-        seed=0,
-        threads=1,
-        model=Model.model_validate(model),
-        folds=2,
-        ordered=False,
-    )
-    config |= {"bundle": str(tmp_path / "model"), "digest": digest}
-    about, answer = serve(Replica(), config, get("/flights"), predict(written.rows[1:2]))
-    about = about.json()
-    assert (about["calibration"], about["interval"]) == ("sigmoid", None)
-    assert about["costs"] == {"no": {"no": 0, "yes": 1}, "yes": {"no": 9, "yes": 0}}
-    (given,) = answer.json()["predictions"]
-    assert 0.1 < given["probabilities"]["yes"] < 0.5
-    assert given["class"] == "yes"
+def test_a_request_that_never_ends_is_given_up(slate_with, replica, port, monkeypatch):
+    import socket
+
+    monkeypatch.setattr("holdtrue.serving._http.SLOW_REQUEST_S", 0.1)
+    configure(replica(), slate_with())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        slow.sendall(b"POST /flights/predict HTTP/1.1\r\ncontent-length: 100\r\n\r\nabc")
+        with suppress(ConnectionResetError):
+            assert slow.recv(100) == b""
+
+
+def test_what_is_not_http_is_refused_without_a_word_in_the_log(slate_with, replica, port, caplog):
+    import socket
+
+    configure(replica(), slate_with())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as odd:
+        odd.sendall(b"\x00\x01\x02\r\n\r\n")
+        assert odd.recv(100).startswith(b"HTTP/1.1 400")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
-    ("request_", "status"),
+    ("own", "others", "rate", "share"),
     [
-        (get("/flights/predict"), 405),
-        (("POST", "/flights/ready", {}), 405),
-        (get("/flights/nothing"), 404),
-        (predict([{"distance": 1}]), 422),
-        (predict([{"distance": 1.5, "carrier": "A"}]), 422),
-        (("POST", "/flights/predict", {"content": b" " * 1_001}), 413),
+        (8, [], 100, 0.0),
+        (4, [4], 100, 0.0),
+        (5, [4], 100, 0.0),
+        (8, [0], 80, pytest.approx(0.01)),
+        (8, [0], 0.1, 0.5),
+        (0, [8], 80, 0.0),
     ],
 )
-def test_refuses_with_a_problem(config, request_, status):
-    (answer,) = serve(Replica(), config, request_)
-    assert answer.status_code == answer.json()["status"] == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"]
+def test_a_replica_with_more_than_its_share_of_connections_gives_some_up(own, others, rate, share):
+    assert surplus(own, others, rate) == share
 
 
-def test_captures_what_it_answered(written, config, tmp_path):
-    replica = Replica()
-    asked = [row | {"flight": 7, "at": "2024-05-01T10:00:00Z"} for row in written.rows[:3]]
-    (answer,) = serve(replica, config, predict(asked))
-    for capture in replica._captures.values():
-        capture.close()
-    assert fold_in(tmp_path / "segments", tmp_path / "table").rows == 3
-    from datetime import UTC, datetime
-
-    kept = read_captured(
-        tmp_path / "table", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 2, tzinfo=UTC)
-    )
-    row = kept.to_pylist()[0]
-    assert row["id"] == answer.json()["ids"][0]
-    assert json.loads(row["row"]) == written.rows[0]
-    assert json.loads(row["key"]) == {"flight": 7}
-    assert row["scores"] == [*answer.json()["predictions"][0]["probabilities"].values()]
-
-
-def test_a_failing_capture_does_not_fail_the_answer(written, config, tmp_path):
-    (tmp_path / "segments").write_text("in the way")
-    answer, ready = serve(Replica(), config, predict(written.rows[:2]), get("/flights/ready"))
-    assert answer.status_code == 200
-    assert ready.json()["capture_failures"] == 2
-    assert "segments" in ready.json()["capture_error"]
-
-
-def test_captures_nothing_where_nothing_is_wanted(written, config, tmp_path):
-    (answer,) = serve(Replica(), config | {"capture": None}, predict(written.rows[:2]))
-    assert answer.status_code == 200
-    assert not (tmp_path / "segments").exists()
-
-
-def test_a_first_slate_that_is_broken_raises(config):
-    with pytest.raises(ServingError, match="not the one that was registered"):
-        serve(Replica(), config | {"digest": "0" * 32})
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"digest": "0" * 32}, "not the one that was registered"), ({"max_body_bytes": "x"}, "int")],
-)
-def test_a_broken_slate_does_not_replace_a_good_one(written, config, change, reason):
-    replica = Replica()
-    serve(replica, config)
-    asked = [get("/flights/ready"), predict(written.rows[:1])]
-    ready, answer = serve(replica, config | {"version": 2} | change, *asked)
-    assert ready.json()["version"] == answer.json()["version"] == 1
-    assert ready.json()["refused"]["version"] == 2
-    assert reason in ready.json()["refused"]["reason"]
-    (ready,) = serve(replica, config | {"version": 3}, asked[0])
-    assert (ready.json()["version"], ready.json()["refused"]) == (3, None)
-
-
-def test_is_not_ready_when_it_answers_otherwise_than_when_trained(config, monkeypatch):
-    replica = Replica()
-    serve(replica, config)
-    monkeypatch.setattr(
-        type(replica._live.bundle), "predict", lambda self, frame: np.full((len(frame), 2), 0.5)
-    )
-    (ready,) = serve(replica, config, get("/flights/ready"))
-    assert ready.status_code == 503
-    assert ready.json()["ready"] is False
-
-
-def test_samples_by_id():
-    names = [f"name-{number}" for number in range(4_000)]
-    assert all(is_sampled(name, 1.0) for name in names)
-    assert not any(is_sampled(name, 0.0) for name in names)
-    kept = [name for name in names if is_sampled(name, 0.25)]
-    assert 0.2 < len(kept) / len(names) < 0.3
-    assert kept == [name for name in names if is_sampled(name, 0.25)]
+def test_shows_what_it_has_imported_only_where_asked(slate_with, replica, monkeypatch):
+    one = replica()
+    configure(one, slate_with())
+    assert one.application.statistics().modules is None
+    monkeypatch.setenv("HOLDTRUE_SHOW_MODULES", "1")
+    assert "json" in one.application.statistics().modules
+    assert json.__name__ in sys.modules

@@ -1,0 +1,1 @@
+"""Servers of the same model side by side, and what ours stands."""

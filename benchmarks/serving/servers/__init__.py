@@ -1,0 +1,1 @@
+"""What runs in the servers that are measured; those of others know nothing of holdtrue."""

@@ -1,0 +1,274 @@
+"""A model as it answers: compiled where that was proven, else the pipeline itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from holdtrue.errors import ServingError
+from holdtrue.models._answering import Answering
+from holdtrue.models._manifest import (
+    TOLERANCE,
+    compilation_of,
+    read_files,
+    read_manifest,
+    read_switch_rows,
+)
+from holdtrue.models._signature import Signature
+from holdtrue.models.compiled import Compiled, Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+    from holdtrue.errors import ValueProblem
+    from holdtrue.models._explain import Contributions
+
+    Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """Rows as a pipeline takes them."""
+
+    frame: pd.DataFrame
+    """shape (n_rows, n_features), typed."""
+    unknown: dict[str, int]
+    """As of `Encoded`."""
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+Rows = Encoded | EncodedFrame
+"""Rows that were checked and encoded, ready to be scored by the model that has encoded them."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that was loaded from disk and may answer; immutable, for any number of threads."""
+
+    path: Path
+    digest: str
+    signature: Signature
+    answering: Answering
+    sample: list[dict[str, Any]]
+    """At most 20 real rows, as records."""
+    expected: Floats
+    """What the pipeline answered for the sample when it was written."""
+    estimator: str
+    """Import path of its class."""
+    scorer: Compiled | None
+    """None where the pipeline answers."""
+    pipeline: Pipeline | None
+    """None where the compiled scorer answers."""
+    reason: str | None
+    """Why it is not compiled, in words."""
+    known: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Of a pipeline: the categories that it knows, by column."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled scorer answers."""
+        return self.scorer is not None
+
+    @classmethod
+    def load(cls, path: Path, digest: str) -> ServedModel:
+        """Read a bundle; imports neither pandas nor scikit-learn where it is compiled.
+
+        Args:
+            path: Its folder.
+            digest: Digest of its manifest, from the registry, a slate or a `ModelRef`.
+
+        Raises:
+            ServingError: A file is missing or is not what was written.
+        """
+        manifest = read_manifest(path, digest)
+        files = read_files(path, manifest)
+        signature = Signature.model_validate(manifest["signature"])
+        compilation = compilation_of(manifest)
+        scorer = pipeline = None
+        known: dict[str, frozenset[str]] = {}
+        if compilation.compiled:
+            scorer = Compiled.read(files, signature, switch_rows=read_switch_rows(path))
+        else:
+            from holdtrue.models._bundle import load_pipeline
+
+            pipeline = load_pipeline(files, manifest)
+            known = _known(pipeline, signature)
+        return cls(
+            path=path,
+            digest=digest,
+            signature=signature,
+            answering=Answering.model_validate_json(json.dumps(manifest["answering"])),
+            sample=manifest["sample"],
+            expected=np.array(manifest["expected"], dtype="float64"),
+            estimator=manifest["estimator"],
+            scorer=scorer,
+            pipeline=pipeline,
+            reason=compilation.reason,
+            known=known,
+        )
+
+    def encode(self, records: Sequence[Mapping[str, Any]]) -> Rows:
+        """Check records by column name and bring them into the form that `predict` takes.
+
+        Raises:
+            ValueProblem: A record is not acceptable; says which row, which column and why.
+        """
+        if self.scorer is not None:
+            return self.scorer.encode(records)
+        from holdtrue.models._frame import from_rows
+
+        return self._counted(from_rows(records, self.signature))
+
+    def encode_columns(self, columns: Mapping[str, Any], n_rows: int) -> Rows:
+        """The same for columns: what `encode` would make of the same values as records.
+
+        Args:
+            columns: Values by column name: a list (None is null), a NumPy array (without nulls) or
+                a masked array (what is masked is null).
+            n_rows: How many each has.
+
+        Raises:
+            ValueProblem: A column or value is not acceptable; the first one is named.
+        """
+        if self.scorer is not None:
+            return self.scorer.encode_columns(columns, n_rows)
+        from holdtrue.models._frame import from_columns
+        from holdtrue.models.compiled._columns import as_list, check_columns
+
+        check_columns(columns, n_rows, self.signature)
+        lists = {name: as_list(values) for name, values in columns.items()}
+        return self._counted(from_columns(lists, self.signature))
+
+    def problems(self, columns: Mapping[str, Any], n_rows: int) -> list[ValueProblem]:
+        """Everything that `encode_columns` would refuse in values, in the order of the rows.
+
+        Raises:
+            ValueProblem: The columns are not those of the model, or not all of the same length.
+        """
+        if self.scorer is not None:
+            return self.scorer.problems(columns, n_rows)
+        from holdtrue.models.compiled._columns import problems
+
+        return problems(columns, n_rows, self.signature)
+
+    def predict(self, rows: Rows) -> Floats:
+        """Score rows.
+
+        Returns:
+            Shape (n_rows, n_classes), probabilities in the order of the signature's classes,
+            calibrated where that is declared; for regression shape (n_rows,).
+        """
+        return self.answering.calibrated(self.raw(rows))
+
+    def raw(self, rows: Rows) -> Floats:
+        """Score rows without calibration; shapes as for `predict`."""
+        if isinstance(rows, Encoded):
+            if self.scorer is None:
+                message = "rows of a compiled model were given to a pipeline"
+                raise TypeError(message)
+            return self.scorer.scores(rows.matrix)
+        if self.pipeline is None:
+            message = "rows of a pipeline were given to a compiled model"
+            raise TypeError(message)
+        from holdtrue.models._bundle import scores
+
+        return scores(self.pipeline, self.signature, rows.frame)
+
+    def contributions(self, rows: Rows) -> Contributions:
+        """How much each column adds to each row's score.
+
+        Raises:
+            ServingError: The model is of a kind that is not explained; says why.
+        """
+        from holdtrue.models._explain import contributions
+
+        return contributions(self, rows)
+
+    def verify(self) -> None:
+        """Answer the rows that came with the model: one by one, together and by columns.
+
+        Raises:
+            ServingError: An answer is not a number, or not what the pipeline answered when the
+                model was written.
+        """
+        if not self.sample:
+            return
+        columns = {
+            name: [record[name] for record in self.sample] for name in self.signature.columns
+        }
+        try:
+            answered = [
+                self.predict(self.encode(self.sample)),
+                self.predict(self.encode_columns(columns, len(self.sample))),
+                np.concatenate([self.predict(self.encode([record])) for record in self.sample]),
+            ]
+        except ServingError as err:
+            message = f"the model at {self.path} does not take its own sample: {err.message}"
+            raise ServingError(message) from err
+        for found in answered:
+            self._hold(found)
+
+    def _hold(self, answered: Floats) -> None:
+        """Refuse answers that are not those of the sample."""
+        if answered.shape != self.expected.shape:
+            message = (
+                f"the model at {self.path} answers its sample in the shape {answered.shape}, "
+                f"expected {self.expected.shape}"
+            )
+            raise ServingError(message)
+        # Of large values, what single precision cannot hold is not held against it.
+        allowed = TOLERANCE * np.maximum(1.0, np.abs(self.expected))
+        difference = np.abs(answered - self.expected)
+        if not (difference <= allowed).all():  # also where an answer is not a number
+            worst = float(np.max(difference))
+            message = (
+                f"the model at {self.path} answers its sample otherwise than when it was written "
+                f"(by {worst:.3g})"
+            )
+            hint = "train again with `holdtrue apply`; other versions of the libraries may be why"
+            raise ServingError(message, hint=hint)
+
+    def _counted(self, frame: pd.DataFrame) -> EncodedFrame:
+        counts = {name: int((~frame[name].isin(known)).sum()) for name, known in self.known.items()}
+        return EncodedFrame(frame, {name: count for name, count in counts.items() if count})
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Put rows that the same model has encoded below each other, to be scored together.
+
+    Args:
+        parts: At least one.
+    """
+    unknown: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.unknown.items():
+            unknown[name] = unknown.get(name, 0) + count
+    matrices = [part.matrix for part in parts if isinstance(part, Encoded)]
+    if matrices:
+        return Encoded(np.concatenate(matrices), unknown)
+    import pandas as pd
+
+    frames = [part.frame for part in parts if isinstance(part, EncodedFrame)]
+    return EncodedFrame(pd.concat(frames, ignore_index=True), unknown)
+
+
+def _known(pipeline: Pipeline, signature: Signature) -> dict[str, frozenset[str]]:
+    """Categories that the pipeline's encoder has seen; none for an encoder of another kind."""
+    encoders = getattr(pipeline["features"], "named_transformers_", {})
+    categories = getattr(encoders.get("categorical"), "categories_", None)
+    if categories is None:
+        return {}
+    return {
+        name: frozenset(map(str, known))
+        for name, known in zip(signature.categorical, categories, strict=True)
+    }

@@ -1,0 +1,548 @@
+"""The application in a replica: who may ask, which version answers, and what is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from holdtrue.access import Keyring
+from holdtrue.errors import ServingError
+from holdtrue.models._served import joined
+from holdtrue.serving import _protocols
+from holdtrue.serving._asked import (
+    Answered,
+    Asked,
+    DisconnectedError,
+    Problem,
+    Reply,
+    asked,
+    read_body,
+)
+from holdtrue.serving._batching import Batcher
+from holdtrue.serving._capture import Capture, new_ids
+from holdtrue.serving._limits import BusyError, Rates, Turns
+from holdtrue.serving._live import within
+from holdtrue.serving._record import lines
+from holdtrue.serving._shadow import Shadow
+from holdtrue.serving._statistics import (
+    Gauges,
+    Refused,
+    ReplicaStatistics,
+    Statistics,
+    is_alive,
+    read_replicas,
+    total_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from holdtrue.access import Scope
+    from holdtrue.serving._asked import Table
+    from holdtrue.serving._live import Held, Live, Tallies
+
+logger = logging.getLogger("ray.serve")
+
+MODULES_VARIABLE = "HOLDTRUE_SHOW_MODULES"
+"""Set in tests, which look at what a replica has imported."""
+SMALL_BYTES = 65_536
+"""Requests of up to this size are answered in the event loop where the models are compiled."""
+SMALL_ROWS = 256
+FAILED, NOT_FINITE = "failed", "not finite"
+# More threads make pandas slower: they take turns at the interpreter lock.
+SCORING_THREADS = 2
+SLOW_S = 1.0
+_READY_S = 1.0
+_VERIFY_TIMEOUT_S = 20.0
+_LOG_LINES_PER_S = 10
+
+
+class Application:
+    """A raw ASGI application; every method runs in its event loop, unless it says otherwise.
+
+    Args:
+        name: Of the replica.
+        tallies: What is counted.
+    """
+
+    def __init__(self, name: str, tallies: Tallies) -> None:
+        self.name = name
+        self.live: Live | None = None
+        self.refused: Refused | None = None
+        self.draining = False
+        self.close_share = 0.0
+        """Share of the answers after which the connection is closed, to spread connections."""
+        self.load = 0.0
+        """Requests that were inside or waited at a time, on average over the last second."""
+        self.answers_per_s = 0.0
+        self.connections: Callable[[], int] = lambda: 0
+        self.tallies = tallies
+        self.turns = Turns()
+        self._rates = Rates()
+        self._keyring: Keyring | None = None
+        self._keys_path: str | None = None
+        self._captures: dict[str, Capture] = {}
+        self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
+        self._batchers: dict[int, Batcher] = {}
+        self._shadow = Shadow(self._captured)
+        self._refusals: dict[str, int] = {}
+        self._batches = self._batched_rows = 0
+        self._busy_s = 0.0
+        self._inside = 0
+        self._answers = 0
+        self._measured = (perf_counter(), 0.0, 0)
+        self._ready: tuple[float, str, Reply] | None = None
+        self._log_left = _LOG_LINES_PER_S
+
+    async def __call__(
+        self, scope: Mapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
+        """Answer one HTTP request."""
+        began = scope.get("arrived") or perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._inside += 1
+        after = None
+        try:
+            reply, after = await self._reply(scope, headers, receive, began)
+        except DisconnectedError:
+            return
+        except Problem as problem:
+            reply = self._problem(scope["path"], problem)
+        except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
+            self._log("a request failed", path=scope["path"], error=_words(err))
+            reply = self._problem(scope["path"], Problem(500, "the request could not be answered"))
+        finally:
+            self._inside -= 1
+        await self._send(reply, send)
+        self._busy_s += perf_counter() - began
+        self._answers += 1
+        if after is not None:
+            after(perf_counter() - began)
+
+    async def _reply(
+        self,
+        scope: Mapping[str, Any],
+        headers: Mapping[bytes, bytes],
+        receive: Callable[..., Any],
+        began: float,
+    ) -> tuple[Reply, Callable[[float], None] | None]:
+        live = self.live
+        if live is None:
+            raise Problem(503, "no model is loaded yet", ((b"retry-after", b"1"),))
+        route = _protocols.route(scope["method"], _below(scope["path"], live.slate.system))
+        if not route.scores:
+            return await self._about(live, route, headers), None
+        key = self._allow(live, headers, "predict")
+        limits = live.slate.limits
+        if limits.requests_per_s is not None:
+            self._take(key, limits.requests_per_s)
+        body = await read_body(receive, headers, limits.max_body_bytes)
+        return await self._predict(live, route, headers, scope, body, began)
+
+    async def _about(
+        self, live: Live, route: _protocols.Route, headers: Mapping[bytes, bytes]
+    ) -> Reply:
+        """Answer what needs no rows."""
+        if route.action == "metrics":
+            self._allow(live, headers, "admin")
+            return await asyncio.to_thread(self._metrics, live)
+        if not route.open:
+            self._allow(live, headers, "predict")
+        if route.action == "ready":
+            ready = await self._say_ready(live)
+            if not route.v2 or ready.status != HTTPStatus.OK:
+                return ready
+        if route.action == "live" and not route.v2:
+            return _json({"live": True})
+        return _protocols.about(route, live)
+
+    def _allow(self, live: Live, headers: Mapping[bytes, bytes], scope: Scope) -> str:
+        """The name of the key that may do this; empty where access is open.
+
+        Raises:
+            Problem: There is no good key (401), or it may not (403).
+        """
+        if self._keyring is None or live.slate.keys is None:
+            return ""
+        header = headers.get(b"authorization")
+        key = self._keyring.find(header)
+        if key is None and header is not None:
+            self._keyring.refresh()  # it may have been made a moment ago
+            key = self._keyring.find(header)
+        if key is None:
+            what = "lacks a key" if header is None else "has a key that is not good"
+            detail = f"the request {what}; send the header Authorization: Bearer KEY"
+            raise Problem(401, detail, ((b"www-authenticate", b"Bearer"),))
+        if scope not in key.scopes:
+            detail = f"the key {key.name} may not do this; it needs the scope {scope}"
+            raise Problem(403, detail)
+        return key.name
+
+    def _take(self, key: str, per_s: float) -> None:
+        try:
+            self._rates.take(key, per_s)
+        except BusyError as err:
+            detail = f"more than {per_s:g} requests a second with one key"
+            raise _busy(err, detail) from None
+
+    async def _predict(
+        self,
+        live: Live,
+        route: _protocols.Route,
+        headers: Mapping[bytes, bytes],
+        scope: Mapping[str, Any],
+        body: bytes,
+        began: float,
+    ) -> tuple[Reply, Callable[[float], None]]:
+        limits = live.slate.limits
+        alone = limits.batch_rows == 1
+        at_a_time = limits.ongoing
+        if alone and not live.compiled:
+            # Others that are let in would only wait for a thread, without a limit in time.
+            at_a_time = min(at_a_time, SCORING_THREADS)
+        if not self.turns.take(at_a_time):
+            try:
+                await self.turns.wait(limits, at_a_time)
+            except BusyError as err:
+                raise _busy(err, "more requests than can be answered in time") from None
+        try:
+            read = partial(_protocols.read, route, headers, scope["query_string"], body, live.slate)
+            small = live.compiled and len(body) <= SMALL_BYTES
+            table = read() if small else await self._in_thread(read)
+            small = small and table.n_rows <= SMALL_ROWS
+            held = live.choose(table, headers)
+            try:
+                given, question = await self._score(live, held, table, small)
+            except ModelError as err:
+                held.tally.failed(err.reason)
+                self._log("a version failed", version=held.arm.version, error=str(err))
+                if held is live.champion or table.version is not None:
+                    raise Problem(500, "the model gave no score for these rows") from err
+                held = live.champion  # a challenger never costs an answer
+                try:
+                    given, question = await self._score(live, held, table, small)
+                except ModelError as second:
+                    held.tally.failed(second.reason)
+                    raise Problem(500, "the model gave no score for these rows") from second
+            reply = question.write(given)
+            await self._keep(live, held, question, given, small)
+        finally:
+            self.turns.leave()
+
+        def after(seconds: float) -> None:
+            held.tally.answered(seconds, given.scores, _unknown(question))
+            if live.shadow is not None:
+                self._shadow.ask(live, table, given)
+            if seconds > SLOW_S:
+                self._log("a slow request", seconds=round(seconds, 3), ids=[*given.ids[:5]])
+
+        return reply, after
+
+    async def _score(
+        self, live: Live, held: Held, table: Table, small: bool
+    ) -> tuple[Answered, Asked]:
+        limits = live.slate.limits
+        batched = limits.batch_rows > 1 and not table.explain
+        if not batched:
+            work = partial(score, live, held, table)
+            return work() if small else await self._in_thread(work)
+        encode = partial(asked, table, held.model, live.slate)
+        question = encode() if small else await self._in_thread(encode)
+        batcher = self._batcher(live, held)
+        try:
+            scores = await batcher.predict(question.encoded, table.n_rows)
+        except Exception as err:
+            raise ModelError(FAILED, _words(err)) from err
+        return answered(live, held, scores), question
+
+    def _batcher(self, live: Live, held: Held) -> Batcher:
+        model, limits = held.model, live.slate.limits
+        found = self._batchers.get(id(model))
+        if found is None:
+            if len(self._batchers) > 2:  # of models that are not held any more
+                self._batchers.clear()
+
+            def predict(parts: Sequence[Any]) -> np.ndarray:
+                return model.predict(joined(parts))
+
+            def count(rows: int) -> None:
+                self._batches += 1
+                self._batched_rows += rows
+
+            found = self._batchers[id(model)] = Batcher(
+                predict, self._threads, limits.batch_rows, limits.batch_wait_s, count
+            )
+        return found
+
+    async def _keep(
+        self, live: Live, held: Held, question: Asked, given: Answered, small: bool
+    ) -> None:
+        """Capture what is answered; before the answer, so that no acknowledged row is lost."""
+        settings = live.slate.capture
+        if settings is None:
+            return
+        received = datetime.now(UTC)
+        write = partial(self._captured, live, held, question, given, received)
+        if small:
+            write()
+        else:
+            await self._in_thread(write)
+        if settings.durable:
+            await asyncio.wrap_future(self._captures[settings.folder].synced())
+
+    def _captured(
+        self, live: Live, held: Held, question: Asked, given: Answered, received: datetime
+    ) -> None:
+        """Append the lines of an answer to the segment; in any thread."""
+        settings = live.slate.capture
+        if settings is None:
+            return
+        capture = self._captures.get(settings.folder)
+        if capture is None:
+            made = Capture(Path(settings.folder), durable=settings.durable)
+            capture = self._captures.setdefault(settings.folder, made)
+        capture.append(lines(live.slate, held.arm, question, given, received))
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _send(self, reply: Reply, send: Callable[..., Any]) -> None:
+        headers = [
+            (b"content-type", reply.media_type.encode()),
+            (b"content-length", str(len(reply.content)).encode()),
+            *reply.headers,
+        ]
+        if self.draining or (self.close_share and random.random() < self.close_share):  # noqa: S311
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.content})
+
+    def _problem(self, path: str, problem: Problem) -> Reply:
+        status = str(problem.status)
+        self._refusals[status] = self._refusals.get(status, 0) + 1
+        system = "" if self.live is None else self.live.slate.system
+        reply: Reply = _protocols.refuse(_below(path, system), problem)
+        return reply
+
+    async def _say_ready(self, live: Live) -> Reply:
+        """By a real prediction of every version that answers; asked again after a second."""
+        last = self._ready
+        now = perf_counter()
+        if last is None or now - last[0] > _READY_S or last[1] != live.name:
+            reason = await asyncio.to_thread(_unready, live)
+            last = self._ready = (now, live.name, self._readiness(live, reason))
+        return last[2]
+
+    def _readiness(self, live: Live, reason: str | None) -> Reply:
+        champion = live.champion.arm
+        state: dict[str, Any] = {
+            "ready": reason is None,
+            "system": live.slate.system,
+            "version": champion.version,
+            "digest": champion.digest,
+            "slate": live.name,
+            "rollout": live.slate.rollout,
+            "arms": [
+                held.arm.model_dump(include={"role", "version", "digest", "weight"})
+                | {"compiled": held.model.compiled, "why_not": held.model.reason}
+                for held in live.held
+            ],
+            "refused": None if self.refused is None else self.refused.model_dump(),
+            "captured": sum(c.written for c in self._captures.values()),
+            "capture_failures": sum(c.failed for c in self._captures.values()),
+            "capture_error": next(
+                (c.last_error for c in self._captures.values() if c.last_error), None
+            ),
+        }
+        if reason is not None:
+            return _json(state | {"reason": reason}, 503)
+        return _json(state)
+
+    def _metrics(self, live: Live) -> Reply:
+        from holdtrue.serving._metrics import MEDIA_TYPE, exposition
+
+        folder, own = Path(live.slate.statistics), self.statistics()
+        others = [r for r in read_replicas(folder) if r.id != own.id and is_alive(folder, r.id)]
+        classes = live.champion.model.signature.classes
+        content = exposition(live.slate, total_of(folder, own), [own, *others], classes)
+        return Reply(200, content, MEDIA_TYPE)
+
+    def statistics(self) -> ReplicaStatistics:
+        """What was counted up to now; in any thread."""
+        captures = [*self._captures.values()]
+        shown = tuple(sorted(sys.modules)) if MODULES_VARIABLE in os.environ else None
+        return ReplicaStatistics(
+            id=self.name,
+            pid=os.getpid(),
+            at=time.time(),
+            counts=Statistics(
+                arms=tuple(tally.snapshot() for tally in self.tallies.all()),
+                refused=dict(self._refusals),
+                shadow_dropped=self._shadow.dropped,
+                captured=sum(capture.written for capture in captures),
+                capture_failures=sum(capture.failed for capture in captures),
+                batches=self._batches,
+                batched_rows=self._batched_rows,
+            ),
+            gauges=Gauges(
+                ongoing=self._inside,
+                waiting=self.turns.waiting,
+                connections=self.connections(),
+                shadow_waiting=self._shadow.waiting,
+            ),
+            slate=None if self.live is None else self.live.name,
+            refused=self.refused,
+            modules=shown,
+        )
+
+    def serve(self, live: Live) -> None:
+        """Answer with this slate from the next request on."""
+        if live.slate.keys != self._keys_path:
+            self._keys_path = live.slate.keys
+            self._keyring = None if live.slate.keys is None else Keyring(Path(live.slate.keys))
+        self._batchers.clear()
+        self.live, self.refused = live, None
+
+    async def tick(self) -> None:
+        """What is to be done each second."""
+        now, (since, busy, answers) = perf_counter(), self._measured
+        passed = max(now - since, 1e-9)
+        # Little's law: time spent inside in a second is how many were inside on average.
+        self.load = max((self._busy_s - busy) / passed, float(self._inside))
+        self.answers_per_s = (self._answers - answers) / passed
+        self._measured = (now, self._busy_s, self._answers)
+        self._log_left = _LOG_LINES_PER_S
+        keyring = self._keyring
+        if keyring is not None:
+            await asyncio.to_thread(keyring.refresh)
+        for capture in [*self._captures.values()]:
+            await asyncio.to_thread(capture.close_if_due)
+
+    def close(self) -> None:
+        """Close the segments; what comes after is written to new ones."""
+        self._shadow.close()
+        for capture in [*self._captures.values()]:
+            capture.close()
+
+    def _log(self, event: str, **fields: Any) -> None:
+        """Write one line of JSON, at most ten a second."""
+        if self._log_left <= 0:
+            return
+        self._log_left -= 1
+        system = None if self.live is None else self.live.slate.system
+        line = {"event": event, "at": datetime.now(UTC), "system": system, "replica": self.name}
+        logger.warning("%s", orjson.dumps(line | fields, default=str).decode())
+
+
+class ModelError(Exception):
+    """A version could not score rows that are acceptable.
+
+    Args:
+        reason: ``failed`` or ``not finite``.
+        detail: What happened, in words.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def score(live: Live, held: Held, table: Table) -> tuple[Answered, Asked]:
+    """Encode rows for one version and score them; in any thread.
+
+    Raises:
+        Problem: The rows are not what the version takes.
+        ModelError: They are, but it cannot score them.
+    """
+    question = asked(table, held.model, live.slate)
+    try:
+        scores = held.model.predict(question.encoded)
+    except Exception as err:
+        raise ModelError(FAILED, _words(err)) from err
+    given = answered(live, held, scores)
+    if not question.explain:
+        return given, question
+    try:
+        explained = held.model.contributions(question.encoded)
+    except ServingError as err:
+        raise Problem(422, err.message) from err
+    return answered(live, held, scores, given.ids, explained), question
+
+
+def answered(
+    live: Live,
+    held: Held,
+    scores: np.ndarray,
+    ids: Sequence[str] | None = None,
+    contributions: Any = None,
+) -> Answered:
+    """What a version says, with new ids where none are given.
+
+    Raises:
+        ModelError: A score is no number.
+    """
+    # A sum is finite only if all terms are; faster than asking each.
+    if not math.isfinite(scores.sum()) and not np.isfinite(scores).all():
+        raise ModelError(NOT_FINITE, "a score is no number")
+    return Answered(
+        live.slate.system,
+        held.arm.version,
+        held.arm.digest,
+        scores,
+        new_ids(len(scores)) if ids is None else ids,
+        held.model.signature,
+        held.model.answering,
+        contributions,
+    )
+
+
+def _unready(live: Live) -> str | None:
+    """Why a slate cannot answer; None where it can."""
+    for held in live.held:
+        if held.arm.role == "shadow":
+            continue
+        try:
+            within(_VERIFY_TIMEOUT_S, f"version {held.arm.version}", held.model.verify)
+        except Exception as err:  # noqa: BLE001 - whatever it is, the replica is not ready
+            return _words(err)
+    return None
+
+
+def _unknown(question: Asked) -> Mapping[str, int]:
+    found: Mapping[str, int] = question.encoded.unknown
+    return found
+
+
+def _below(path: str, system: str) -> str:
+    """The path below the system's; also without it, as clients with a base URL may send it."""
+    return path.removeprefix(f"/{system}").strip("/")
+
+
+def _busy(err: BusyError, detail: str) -> Problem:
+    seconds = str(err.retry_after_s).encode()
+    return Problem(
+        err.status, f"{detail}; again in {err.retry_after_s} s", ((b"retry-after", seconds),)
+    )
+
+
+def _json(content: Any, status: int = 200) -> Reply:
+    return Reply(status, orjson.dumps(content))
+
+
+def _words(err: BaseException) -> str:
+    return err.message if isinstance(err, ServingError) else f"{type(err).__name__}: {err}"

@@ -1,0 +1,194 @@
+"""The HTTP server inside a replica: uvicorn, in a thread and event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from holdtrue.errors import ServingError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+# Idle connections are kept: one that is closed just when its client asks costs that client a retry.
+KEEP_ALIVE_S = 300
+SLOW_REQUEST_S = 30.0
+"""A request must have arrived as a whole after this."""
+_START_TIMEOUT_S = 20.0
+_TICK_S = 1.0
+_POLL_S = 0.02
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that knows when the request on it began to arrive."""
+
+    began: float | None = None
+    """Seconds by `perf_counter`; None where no request is on its way."""
+
+    def on_message_begin(self) -> None:
+        """Note the time."""
+        super().on_message_begin()
+        self.began = self.scope["arrived"] = perf_counter()  # type: ignore[typeddict-unknown-key]
+
+    def on_message_complete(self) -> None:
+        """Note that all of it is here."""
+        super().on_message_complete()
+        self.began = None
+
+    def give_up(self) -> None:
+        """End it without an answer."""
+        self.transport.abort()
+
+
+class HttpServer:
+    """Serves an ASGI application on a socket that others may listen on too.
+
+    Args:
+        app: The application.
+        listener: A listening socket; a copy of it is used.
+        on_tick: Called in the event loop each second.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        on_tick: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        # A line for each malformed request would let anybody fill the disk.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self._server = uvicorn.Server(config)
+        self._listener = listener.dup()
+        self._on_tick = on_tick
+        self._loop = uvloop.new_event_loop()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
+    def start(self) -> None:
+        """Begin to take connections.
+
+        Raises:
+            ServingError: It does not start.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._server.started:
+            if self._error is not None or time.monotonic() > deadline:
+                message = f"the HTTP server does not start: {self._error or 'it takes too long'}"
+                raise ServingError(message)
+            time.sleep(_POLL_S)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run something in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Call something in the server's event loop, soon."""
+
+        async def called() -> T:
+            return work(*arguments)
+
+        return self.submit(called())
+
+    def watch(self, readable: socket.socket, call: Callable[[], None]) -> None:
+        """Call something in the server's event loop whenever a socket can be read."""
+        self.call(self._loop.add_reader, readable, call).result(_START_TIMEOUT_S)
+
+    def is_responsive(self, timeout_s: float) -> bool:
+        """Whether the event loop turns."""
+        if not self._thread.is_alive():
+            return False
+
+        async def nothing() -> None:
+            return
+
+        try:
+            self.submit(nothing()).result(timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def stop(self, linger_s: float, timeout_s: float) -> None:
+        """Take no more connections, answer what comes on those that are open, then end.
+
+        The application must ask for each connection to be closed with its next answer. Where
+        others listen on the socket, no request is lost: new connections go to them.
+
+        Args:
+            linger_s: How long idle connections are waited for.
+            timeout_s: How long it may take in all.
+        """
+        if not self._thread.is_alive():
+            return
+        deadline = time.monotonic() + timeout_s
+        self.call(self._stop_accepting)
+        calm = time.monotonic() + min(linger_s, timeout_s)
+        while self.connections and time.monotonic() < calm:
+            time.sleep(_POLL_S)
+        self._server.should_exit = True
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _stop_accepting(self) -> None:
+        for server in self._server.servers:
+            server.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as err:  # noqa: BLE001 - told to who waits for the start
+            self._error = err
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        ticking = asyncio.create_task(self._tick())
+        try:
+            await self._server.serve(sockets=[self._listener])
+        finally:
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            late = perf_counter() - SLOW_REQUEST_S
+            for connection in [*self._server.server_state.connections]:
+                began = getattr(connection, "began", None)
+                if began is not None and began < late:
+                    connection.give_up()  # type: ignore[union-attr]
+            if self._on_tick is not None:
+                await self._on_tick()

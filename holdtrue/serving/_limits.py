@@ -1,0 +1,141 @@
+"""Who is answered now, who waits, and who is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdtrue.serving._slate import Limits
+
+_WAITING_PER_ONGOING = 4
+"""Requests that may wait for each that is answered; time is the limit that matters."""
+_FORGET = 0.2
+"""Weight of the newest turn in the mean time between turns."""
+_MAX_BUCKETS = 10_000
+
+
+class BusyError(Exception):
+    """A request cannot be answered soon enough.
+
+    Args:
+        retry_after_s: When it may go better, whole seconds.
+        status: 503, or 429 where it is the caller's own rate.
+    """
+
+    def __init__(self, retry_after_s: int, status: int = 503) -> None:
+        super().__init__(f"too busy; again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+        self.status = status
+
+
+class Turns:
+    """Lets a number of requests be answered at a time; for one event loop.
+
+    A request that would have to wait longer than it may is refused at once, by what the last
+    turns took; one that does wait is refused when its time is over.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.ongoing = 0
+        self._clock = clock
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._between_s = 0.0
+        self._last_end: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._queue)
+
+    def take(self, at_a_time: int) -> bool:
+        """Take a turn if one is free; `leave` gives it back."""
+        if self.ongoing >= at_a_time:
+            return False
+        self.ongoing += 1
+        return True
+
+    async def wait(self, limits: Limits, at_a_time: int) -> None:
+        """Wait for a turn; `leave` gives it back.
+
+        Args:
+            limits: How long it may take.
+            at_a_time: Turns that there are.
+
+        Raises:
+            BusyError: There is none in time.
+        """
+        if self.take(at_a_time):
+            return
+        expected_s = (len(self._queue) + 1) * self._between_s
+        if len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing or expected_s > limits.wait_s:
+            raise BusyError(max(1, math.ceil(min(expected_s, 60))))
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(limits.wait_s):
+                await turn
+        except BaseException as err:
+            if turn.done() and not turn.cancelled():  # it came while we were giving up
+                self.leave()
+            elif turn in self._queue:
+                self._queue.remove(turn)
+            if isinstance(err, TimeoutError):
+                raise BusyError(max(1, math.ceil(limits.wait_s))) from None
+            raise
+
+    def leave(self) -> None:
+        """Give a turn back."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if turn.done():  # given up a moment ago
+                continue
+            # Only between turns that were waited for: else it is the callers that are slow.
+            now = self._clock()
+            if self._last_end is not None:
+                self._between_s += _FORGET * (now - self._last_end - self._between_s)
+            self._last_end = now
+            turn.set_result(None)
+            return
+        self._last_end = None
+        self.ongoing -= 1
+
+
+class Rates:
+    """Limits how often each key may ask, by a token bucket that holds one second's worth.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, name: str, per_s: float) -> None:
+        """Let one request through.
+
+        Args:
+            name: Of the key.
+            per_s: Requests a second that it may make.
+
+        Raises:
+            BusyError: It has made too many (429).
+        """
+        now, size = self._clock(), max(1.0, per_s)
+        left, since = self._buckets.get(name, (size, now))
+        left = min(size, left + (now - since) * per_s)
+        if left < 1:
+            self._buckets[name] = (left, now)
+            raise BusyError(max(1, math.ceil((1 - left) / per_s)), status=429)
+        if name not in self._buckets and len(self._buckets) >= _MAX_BUCKETS:
+            self._buckets.clear()
+        self._buckets[name] = (left - 1, now)

@@ -1,0 +1,208 @@
+"""What a replica holds: the models of a slate, proven before they are asked anything."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdtrue.errors import ServingError
+from holdtrue.models._served import ServedModel
+from holdtrue.serving._asked import Problem
+from holdtrue.serving._slate import Slate
+from holdtrue.serving._statistics import Tally
+from holdtrue.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from holdtrue.serving._asked import Table
+    from holdtrue.serving._slate import Arm, Role
+
+    T = TypeVar("T")
+
+LOAD_TIMEOUT_S = 60.0
+"""A model that takes longer to be read and to answer its sample is given up."""
+LAST_GOOD = "slate.json"
+_HASH_BITS = 64
+
+
+@dataclass(frozen=True)
+class Held:
+    """One version, ready to answer."""
+
+    arm: Arm
+    model: ServedModel
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is served now; replaced as a whole."""
+
+    slate: Slate
+    name: str
+    """Digest of the slate."""
+    champion: Held
+    challenger: Held | None
+    shadow: Held | None
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        """All versions."""
+        return tuple(h for h in (self.champion, self.challenger, self.shadow) if h is not None)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether every version that answers takes microseconds."""
+        answering = (h for h in (self.champion, self.challenger) if h is not None)
+        return all(held.model.compiled for held in answering)
+
+    def choose(self, table: Table, headers: Mapping[bytes, bytes]) -> Held:
+        """The version that answers a request.
+
+        Args:
+            table: What is asked; the first row decides for all.
+            headers: Of the request.
+
+        Raises:
+            Problem: A version is asked for that does not answer (404).
+        """
+        if table.version is not None:
+            return self.by_version(table.version)
+        challenger = self.challenger
+        if challenger is None or challenger.arm.weight <= 0:
+            return self.champion
+        name, text = self.slate.sticky, None
+        if name is not None:
+            text = table.first(name)
+            if text is None:
+                header = headers.get(name.lower().encode())
+                text = None if header is None else header.decode("latin-1")
+        place = random.random() if text is None else self.place(text)  # noqa: S311
+        return challenger if place < challenger.arm.weight else self.champion
+
+    def place(self, key: object) -> float:
+        """Where a key lies in [0, 1), the same for all replicas and steps of a rollout.
+
+        The challenger answers for the places below its weight, so that a higher weight only moves
+        keys to it.
+        """
+        text = f"{self.slate.rollout or self.slate.system}\n{key}".encode("utf-8", "replace")
+        digest = hashlib.blake2b(text, digest_size=_HASH_BITS // 8).digest()
+        return int.from_bytes(digest) / 2.0**_HASH_BITS
+
+    def by_version(self, version: int) -> Held:
+        """The held version of that number that answers.
+
+        Raises:
+            Problem: There is none (404).
+        """
+        answering = [h for h in (self.champion, self.challenger) if h is not None]
+        found = next((h for h in answering if h.arm.version == version), None)
+        if found is None:
+            known = " and ".join(str(h.arm.version) for h in answering)
+            raise Problem(404, f"version {version} is not served; known: {known}")
+        return found
+
+
+class Tallies:
+    """The counts of all arms that a replica has held."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str | None, Role, int], Tally] = {}
+
+    def of(self, arm: Arm, rollout: str | None, model: ServedModel) -> Tally:
+        """The counts of an arm, gone on with where it was held before."""
+        name = (rollout, arm.role, arm.version)
+        if name not in self._tallies:
+            classes = model.signature.classes
+            columns = 1 if classes is None else len(classes)
+            probabilities = classes is not None
+            self._tallies[name] = Tally(arm, rollout, columns, probabilities=probabilities)
+        return self._tallies[name]
+
+    def all(self) -> list[Tally]:
+        """The counts up to now."""
+        return list(self._tallies.values())
+
+
+def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | None = None) -> Live:
+    """Read a slate's models and prove that each answers as it did when it was written.
+
+    Args:
+        slate: What to serve.
+        now: What is served; its models are used again where they are the same.
+        tallies: Counts to go on with.
+        timeout_s: How long each model may take; `LOAD_TIMEOUT_S` where left out.
+
+    Raises:
+        ServingError: A model is damaged, answers otherwise or not at all.
+    """
+    known = {} if now is None else {(h.arm.bundle, h.arm.digest): h.model for h in now.held}
+    held: dict[Role, Held] = {}
+    for arm in slate.arms:
+        model = known.get((arm.bundle, arm.digest))
+        if model is None:
+            model = _proven(arm, timeout_s or LOAD_TIMEOUT_S)
+            known[arm.bundle, arm.digest] = model
+        held[arm.role] = Held(arm, model, tallies.of(arm, slate.rollout, model))
+    return Live(slate, slate.name, held["champion"], held.get("challenger"), held.get("shadow"))
+
+
+def within(timeout_s: float, what: str, work: Callable[[], T]) -> T:
+    """Do something that may never end; its thread is then left to itself.
+
+    Raises:
+        ServingError: It took too long.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as err:  # noqa: BLE001 - raised again where it is waited for
+            result.set_exception(err)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    try:
+        return result.result(timeout_s)
+    except TimeoutError:
+        if result.done():
+            raise
+        message = f"{what} took more than {timeout_s:g} s"
+        raise ServingError(message) from None
+
+
+def _proven(arm: Arm, timeout_s: float) -> ServedModel:
+    def work() -> ServedModel:
+        model = ServedModel.load(Path(arm.bundle), arm.digest)
+        model.verify()
+        return model
+
+    return within(timeout_s, f"version {arm.version}: reading it and asking it its sample", work)
+
+
+def keep_last_good(slate: Slate) -> None:
+    """Remember a slate that is served, for replicas that start later."""
+    path = slate.folder / LAST_GOOD
+    content = slate.model_dump_json(indent=1).encode()
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    write_atomically(path, content)
+
+
+def last_good(slate: Slate) -> Slate | None:
+    """The slate that was served last; None where there is none that can be read."""
+    try:
+        return Slate.model_validate_json((slate.folder / LAST_GOOD).read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,174 @@
+"""What replicas count, in the text format that Prometheus reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from holdtrue.serving._statistics import LATENCY_BOUNDS_S, PROBABILITY_BOUNDS, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from holdtrue.serving._slate import Slate
+    from holdtrue.serving._statistics import ArmStatistics, ReplicaStatistics, Statistics
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+_ARM = ("system", "version", "role")
+
+
+def exposition(
+    slate: Slate,
+    counts: Statistics,
+    replicas: Sequence[ReplicaStatistics],
+    classes: Sequence[str] | None,
+) -> bytes:
+    """The metrics of a system.
+
+    Args:
+        slate: What is served.
+        counts: Of all replicas.
+        replicas: Those that live.
+        classes: Names of the classes; None for regression.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(slate, counts, replicas, classes))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(
+        self,
+        slate: Slate,
+        counts: Statistics,
+        replicas: Sequence[ReplicaStatistics],
+        classes: Sequence[str] | None,
+    ) -> None:
+        self._slate, self._counts, self._replicas = slate, counts, replicas
+        self._classes = classes
+        # In which rollout something was counted would make a new series for each of them.
+        plain = (arm.model_copy(update={"rollout": None}) for arm in counts.arms)
+        self._arms = merge(plain)
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._of_arms()
+        yield self._predictions()
+        yield from self._of_all()
+        yield from self._of_now()
+
+    def _labels(self, arm: ArmStatistics) -> list[str]:
+        return [self._slate.system, str(arm.version), arm.role]
+
+    def _of_arms(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "holdtrue_requests", "Requests that a version was asked to score", labels=_ARM
+        )
+        rows = CounterMetricFamily("holdtrue_rows", "Rows that were scored", labels=_ARM)
+        errors = CounterMetricFamily(
+            "holdtrue_errors",
+            "Requests that a version could not score, by reason",
+            labels=(*_ARM, "reason"),
+        )
+        unknown = CounterMetricFamily(
+            "holdtrue_unknown_categories",
+            "Values that are no category that the version knows, by column",
+            labels=(*_ARM, "column"),
+        )
+        seconds = HistogramMetricFamily(
+            "holdtrue_request_seconds",
+            "Time from a request's arrival to its answer; of a shadow that of scoring",
+            labels=_ARM,
+        )
+        for arm in self._arms:
+            labels = self._labels(arm)
+            requests.add_metric(labels, arm.requests)
+            rows.add_metric(labels, arm.rows)
+            for reason, count in sorted(arm.errors.items()):
+                errors.add_metric([*labels, reason], count)
+            for column, count in sorted(arm.unknown.items()):
+                unknown.add_metric([*labels, column], count)
+            if arm.latency:
+                buckets = _cumulated(LATENCY_BOUNDS_S, arm.latency)
+                seconds.add_metric(labels, buckets, arm.latency_sum_s)
+        yield from (requests, rows, errors, unknown, seconds)
+
+    def _predictions(self) -> Metric:
+        family = HistogramMetricFamily(
+            "holdtrue_probability",
+            "Predicted probabilities, by class",
+            labels=(*_ARM, "class"),
+        )
+        for arm in self._arms:
+            for index, counts in enumerate(arm.probabilities):
+                known = self._classes is not None and index < len(self._classes)
+                name = self._classes[index] if self._classes and known else str(index)
+                mean = arm.scores.mean[index] if arm.scores.n else 0.0
+                family.add_metric(
+                    [*self._labels(arm), name],
+                    _cumulated(PROBABILITY_BOUNDS, counts),
+                    mean * arm.scores.n,
+                )
+        return family
+
+    def _of_all(self) -> Iterator[Metric]:
+        system, counts = [self._slate.system], self._counts
+        refused = CounterMetricFamily(
+            "holdtrue_refused",
+            "Requests that no version was asked to score, by the status of the answer",
+            labels=("system", "status"),
+        )
+        for status, count in sorted(counts.refused.items()):
+            refused.add_metric([*system, status], count)
+        yield refused
+        for name, says, value in (
+            ("captured_rows", "Rows that were captured", counts.captured),
+            ("capture_failures", "Rows that could not be captured", counts.capture_failures),
+            ("shadow_dropped", "Requests that a shadow was too slow for", counts.shadow_dropped),
+            ("batches", "Times that rows of several requests were scored at once", counts.batches),
+            ("batched_rows", "Rows that were scored so", counts.batched_rows),
+        ):
+            family = CounterMetricFamily(f"holdtrue_{name}", says, labels=("system",))
+            family.add_metric(system, value)
+            yield family
+
+    def _of_now(self) -> Iterator[Metric]:
+        system = self._slate.system
+        gauges = [replica.gauges for replica in self._replicas]
+        for name, says, value in (
+            ("replicas", "Replicas that live", len(gauges)),
+            ("ongoing", "Requests that are answered now", sum(g.ongoing for g in gauges)),
+            ("waiting", "Requests that wait for their turn", sum(g.waiting for g in gauges)),
+            ("connections", "Open connections", sum(g.connections for g in gauges)),
+            (
+                "shadow_waiting",
+                "Requests that a shadow has not scored yet",
+                sum(g.shadow_waiting for g in gauges),
+            ),
+        ):
+            family = GaugeMetricFamily(f"holdtrue_{name}", says, labels=("system",))
+            family.add_metric([system], value)
+            yield family
+        weight = GaugeMetricFamily(
+            "holdtrue_weight", "Share of the requests that a version answers", labels=_ARM
+        )
+        for arm in self._slate.arms:
+            weight.add_metric([system, str(arm.version), arm.role], arm.weight)
+        yield weight
+
+
+def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    total, buckets = 0, []
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets

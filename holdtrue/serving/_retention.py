@@ -1,0 +1,67 @@
+"""Remove captured rows that are older than declared and that nothing needs any more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from holdtrue.serving._fold import batches_of, table_lock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deltalake import DeltaTable
+
+# Who reads the table at this moment still finds the files of the version that it opened.
+_VACUUM_AFTER_H = 24
+# Every fold adds a file; of many small ones a few large ones are made.
+_MANY_FILES = 500
+
+
+def remove_old(table: Path, received_before: datetime, needed_from: datetime) -> int:
+    """Delete rows from the table of what was captured.
+
+    Their content leaves the disk at the first call at least 24 hours later.
+
+    Args:
+        table: The Delta table; one that does not exist has no rows.
+        received_before: Rows that came later are kept, with a zone.
+        needed_from: Rows whose event (or else receipt) is at this moment or later are kept,
+            with a zone: a decision may still look at them.
+
+    Returns:
+        The number of rows that were deleted.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from deltalake import DeltaTable
+
+    if not DeltaTable.is_deltatable(str(table)):
+        return 0
+    moment = pa.timestamp("us", tz="UTC")
+    old, past = (pa.scalar(t.astimezone(UTC), moment) for t in (received_before, needed_from))
+    when = pc.coalesce(pc.field("event_time"), pc.field("received"))
+    with table_lock(batches_of(table)):
+        opened = DeltaTable(table)
+        wanted = (pc.field("received") < old) & (when < past)
+        count = int(opened.to_pyarrow_dataset().count_rows(filter=wanted))
+        if count:
+            opened.delete(
+                f"received < {_literal(received_before)} "
+                f"AND coalesce(event_time, received) < {_literal(needed_from)}"
+            )
+        if len(opened.file_uris()) > _MANY_FILES:
+            opened.optimize.compact()
+        if _vacuum(opened, dry_run=True):  # where there is nothing to do, no version is made
+            _vacuum(opened, dry_run=False)
+    return count
+
+
+def _vacuum(table: DeltaTable, *, dry_run: bool) -> list[str]:
+    return table.vacuum(_VACUUM_AFTER_H, dry_run, enforce_retention_duration=False)
+
+
+def _literal(moment: datetime) -> str:
+    """A moment in SQL; made from a number alone."""
+    utc = moment.astimezone(UTC)
+    return f"arrow_cast('{utc:%Y-%m-%dT%H:%M:%S.%f}Z', 'Timestamp(Microsecond, Some(\"UTC\"))')"

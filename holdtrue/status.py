@@ -1,0 +1,114 @@
+"""How a system stands: what is served since when, what is rolled out, what was decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from holdtrue.errors import ServingError
+from holdtrue.references import Compilation, Reference
+from holdtrue.rollout import RolloutStatus, status_of
+
+if TYPE_CHECKING:
+    from holdtrue.system import System
+
+# How long the endpoint may take to say what it serves, in seconds.
+_ASK_TIMEOUT_S = 2.0
+
+
+class ChampionStatus(Reference):
+    """The version that answers."""
+
+    version: int
+    since: datetime
+    trained_as_of: datetime
+    metrics: dict[str, float]
+    reason: str
+    compilation: Compilation | None
+    """Whether the compiled scorer answers, and why not; None where the bundle is damaged."""
+
+
+class DecisionStatus(Reference):
+    """The last decision of the monitor."""
+
+    at: datetime
+    action: str
+    reason: str
+
+
+class Status(Reference):
+    """How a system stands."""
+
+    name: str
+    serving: bool
+    """Whether the endpoint answers with the champion, asked just now."""
+    endpoint: str | None
+    champion: ChampionStatus | None
+    versions: int
+    refused: str | None
+    """Why the gates refused the newest version; None where they did not."""
+    rollout: RolloutStatus | None
+    """The rollout that runs, or how the last one ended."""
+    last_decision: DecisionStatus | None
+    as_of: datetime | None
+    """Moment of the last run."""
+    store: str
+    reports: str | None
+    """Page that links all reports."""
+    prefect_ui: str | None
+    ray_dashboard: str | None
+
+
+def look(system: System) -> Status:
+    """How a system stands; asks its endpoint."""
+    from holdtrue.plan import Journal
+    from holdtrue.serving import Endpoint
+    from holdtrue.system import endpoint_url
+
+    name, registry, stack = system.declaration.name, system.registry, system.stack.state()
+    champion, versions = registry.champion(name), registry.versions(name)
+    reports, rollouts = registry.drift_reports(name), registry.rollouts(name)
+    url = endpoint_url(system.declaration)
+    with Endpoint(url) as endpoint:
+        ready = endpoint.ready(_ASK_TIMEOUT_S) if stack.ray_address else None
+    moment = Journal(system.store, name).state().get("as_of")
+    index = system.store.path("reports", name, "index.html")
+    return Status(
+        name=name,
+        serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
+        endpoint=url if ready else None,
+        champion=None
+        if champion is None
+        else ChampionStatus(
+            version=champion.version.number,
+            since=champion.since,
+            trained_as_of=champion.version.as_of,
+            metrics={key: value.value for key, value in champion.version.metrics.items()},
+            reason=champion.reason,
+            compilation=_compilation(system),
+        ),
+        versions=len(versions),
+        refused=versions[-1].reason if versions and not versions[-1].passed else None,
+        rollout=None if not rollouts else status_of(rollouts[-1]),
+        last_decision=None
+        if not reports
+        else DecisionStatus(
+            at=reports[-1].decision.at,
+            action=reports[-1].decision.action,
+            reason=reports[-1].decision.reason,
+        ),
+        as_of=None if moment is None else datetime.fromisoformat(moment),
+        store=str(system.store.root),
+        reports=str(index) if index.exists() else None,
+        prefect_ui=stack.prefect_ui,
+        ray_dashboard=stack.ray_dashboard,
+    )
+
+
+def _compilation(system: System) -> Compilation | None:
+    from holdtrue.models._manifest import read_compilation
+
+    try:
+        return read_compilation(*system.bundle(None))
+    except ServingError:
+        return None

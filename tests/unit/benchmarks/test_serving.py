@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+
+from benchmarks.serving._page import page
+from benchmarks.serving._parts import PARTS, UNCAPTURED
+from benchmarks.serving._process import Asking
+from benchmarks.serving._targets import back_s, medians, targets
+from benchmarks.serving.client import Client, Load, Phase
+
+REQUEST = "POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"version":7}'
+BUSY = b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{ }\r\n0\r\n\r\n"
+LAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+MACHINE = {
+    "cores": 2,
+    "memory_bytes": 25e9,
+    "load_before": [0.1, 0.2, 0.3],
+    "python": "3.11.7",
+    "libraries": {"ray": "2.60.0"},
+}
+
+
+class Server:
+    """Answers each request with what comes next; None: closes the connection instead."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = answers
+        self.asked = 0
+        self.lock = threading.Lock()
+
+    def serve(self, stream: socket.socket) -> None:
+        with stream:
+            while stream.recv(65_536):
+                with self.lock:
+                    answer = self.answers[self.asked % len(self.answers)]
+                    self.asked += 1
+                if answer is None:
+                    return
+                try:
+                    # In two parts, as it may come.
+                    stream.sendall(answer[:20])
+                    stream.sendall(answer[20:])
+                except OSError:
+                    return
+                if answer is LAST:
+                    return
+
+
+@contextmanager
+def served(*answers: bytes | None):
+    server = Server(*answers)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept():
+            while True:
+                try:
+                    stream, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=server.serve, args=(stream,), daemon=True).start()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def a_load(port: int, *phases: Phase, **other: object) -> Load:
+    settings = {"connections": 2, "timeout_s": 5.0} | other
+    return Load("127.0.0.1", port, [REQUEST], phases=list(phases), **settings)
+
+
+def test_the_load_counts_answers_by_status_and_every_request_once():
+    with served(OK, BUSY, CHUNKED, LAST) as (server, port):
+        found = Client(a_load(port, Phase(0.3))).run()
+    assert sum(found["statuses"].values()) == server.asked
+    assert found["errors"] == {}
+    assert found["answers"] == found["statuses"]["200"] > found["statuses"]["503"] > 0
+    assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["longest_ms"]
+
+
+def test_the_load_keeps_to_a_rate():
+    with served(OK) as (server, port):
+        found = Client(a_load(port, Phase(0.2, rate=50), Phase(0.2, rate=100))).run()
+    assert found["answers"] + found["dropped"] == pytest.approx(30, abs=2)
+    assert server.asked == found["answers"]
+
+
+def test_the_connections_take_turns_or_the_last_one_goes_on():
+    for newest_first, order in ((False, [0, 1, 2]), (True, [2, 1, 0])):
+        client = Client(a_load(1, connections=3, newest_first=newest_first))
+        assert [client._next().number for _ in range(3)] == order
+
+
+def test_the_load_notes_which_number_answered():
+    with served(OK) as (_, port):
+        found = Client(a_load(port, Phase(0.1), marker='"version":')).run()
+    (mark,) = found["marks"].values()
+    assert found["marks"].keys() == {"7"}
+    assert mark["answers"] == found["answers"]
+    assert mark["first"] <= mark["last"]
+
+
+def test_a_broken_connection_is_a_failure_or_one_retry():
+    with served(OK, None) as (_, port):
+        found = Client(a_load(port, Phase(0.2), connections=1)).run()
+    assert found["errors"]["closed"] > 0
+    with served(OK, None) as (server, port):
+        found = Client(a_load(port, Phase(0.2), connections=1, retry=True)).run()
+    assert found["errors"] == {}
+    assert server.asked == found["answers"] + found["retried"]
+
+
+def test_nobody_who_listens_is_a_failure():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    found = Client(a_load(port, Phase(0.2))).run()
+    assert found["answers"] == 0
+    assert found["errors"].keys() == {"refused"}
+
+
+def test_a_load_in_a_process_of_its_own_ends_when_told():
+    with served(OK) as (server, port):
+        asking = Asking(a_load(port, Phase(600)))
+        try:
+            while server.asked < 10:
+                assert asking.process.poll() is None
+            found = asking.end()
+        finally:
+            asking.kill()
+    assert found["answers"] == server.asked >= 10
+
+
+def a_run(name: str, rows: int, connections: int, per_s: float, **other: object) -> dict:
+    return {
+        "name": name,
+        "rows": rows,
+        "connections": connections,
+        "per_s": per_s,
+        "answers": int(per_s),
+        "statuses": {"200": int(per_s)},
+        "errors": {},
+        "p50_ms": 1.0,
+        "p99_ms": 2.0,
+        "cpu_us": 300.0,
+        "memory_bytes": 5e8,
+        "foreign": 0.02,
+        "client_share": 0.2,
+    } | other
+
+
+def a_storm(*p99: float) -> dict:
+    statuses = Counter({"200": 900, "503": 100})
+    seconds = [{"answers": 100, "p99_ms": value, "statuses": {"200": 100}} for value in p99]
+    return {
+        "by_second": seconds,
+        "calm_s": 3,
+        "overload_s": 2,
+        "statuses": dict(statuses),
+        "errors": {},
+        "capacity": 3000.0,
+        "dropped": 7,
+    }
+
+
+def side_by_side(ours: float) -> dict:
+    speeds = {"bare uvicorn": 5000, "MLflow models serve": 35, "holdtrue": ours, UNCAPTURED: ours}
+    runs = [
+        a_run(name, rows, c, speed * c / rows)
+        for name, speed in speeds.items()
+        for rows in (1, 100)
+        for c in (1, 8)
+    ]
+    runs += [run | {"replica_bytes": 1e8} for run in runs if run["name"] == "holdtrue"]
+    return {"runs": runs, "failed": {"BentoML": "it does not answer"}}
+
+
+def measured(ours: float = 3000.0) -> dict:
+    under_load = a_run("ours", 1, 32, 1000.0) | {
+        "seconds": 40.0,
+        "stalled": 0,
+        "retried": 2,
+        "dropped": 0,
+        "lag_ms": 3.0,
+        "longest_ms": 40.0,
+    }
+    marks = {"1": {"first": 1.0, "last": 2.0, "answers": 9}}
+    parts = {
+        "peers": side_by_side(ours),
+        "linear": side_by_side(ours),
+        "in-process": {
+            "lines": [
+                {
+                    "model": "trees",
+                    "rows": 1,
+                    "ours": 70.0,
+                    "records": 18_000.0,
+                    "frame": 16_000.0,
+                    "difference": 1e-7,
+                }
+            ]
+        },
+        "capture": {
+            "runs": [
+                a_run(f"{share:.0%} captured", 1, 32, 3000.0 - 100 * share) | {"share": share}
+                for share in (0.0, 1.0)
+            ]
+        },
+        "swaps": under_load
+        | {
+            "marks": marks,
+            "rate": 1500.0,
+            "swap_seconds": [1.0, 2.0],
+            "rollback_s": 1.5,
+            "last_answer_s": 0.5,
+        },
+        "kill": {"rate": 1500.0, "kills": [under_load | {"full_s": 12.0}]},
+        "overload": a_storm(2, 2, 2, 900, 950, 400, 3, 3),
+    }
+    return {
+        "date": "2026-11-23",
+        "size": {"rounds": 2, "seconds": 3.0},
+        "parts": {name: {"machine": MACHINE, "minutes": 1.0} | parts[name] for name in PARTS},
+    }
+
+
+def test_every_target_is_met_or_not_as_measured():
+    found = {one.what: one.met for one in targets(measured()["parts"])}
+    assert len(found) == 15
+    assert all(found.values())
+    slow = {one.what: one.met for one in targets(measured(ours=800.0)["parts"])}
+    assert [what for what, met in slow.items() if not met] == [
+        "one row: as fast as MLflow models serve",
+        "one row: of bare uvicorn",
+        "one row, linear: as fast as MLflow models serve",
+    ]
+
+
+def test_an_error_or_another_status_is_a_failed_request():
+    parts = measured()["parts"]
+    for change in ({"errors": {"closed": 1}}, {"statuses": {"200": 5, "500": 1}}):
+        parts["swaps"] |= change
+        parts["overload"] |= change
+        missed = [one.what for one in targets(parts) if not one.met]
+        assert missed == [
+            "2 swaps, a canary and a rollback: failed",
+            "three times the load: neither answered nor 429 or 503",
+        ]
+        parts["swaps"] |= {"errors": {}}
+        parts["overload"] |= {"errors": {}}
+
+
+@pytest.mark.parametrize(
+    ("p99", "seconds"),
+    [
+        ((2, 2, 2, 900, 900, 2, 3, 3), 0),
+        ((2, 2, 2, 900, 900, 400, 400, 3), 2),
+        ((2, 2, 2, 900, 900, 400, 3, 400), None),
+        ((2, 2, 2, 900, 900), None),
+    ],
+)
+def test_the_time_until_answers_are_as_quick_as_before(p99, seconds):
+    assert back_s(a_storm(*p99)) == seconds
+
+
+def test_the_page_shows_all_that_was_measured():
+    found = measured()
+    text = page(found)
+    assert text.count("\n## ") == 1 + len(PARTS)
+    assert "**missed**" not in text
+    assert "Not measured" not in text
+    assert "BentoML was not measured" in text
+    del found["parts"]["kill"]
+    assert "Not measured: kill." in page(found)
+
+
+def test_the_page_says_where_others_were_in_the_way():
+    found = measured()
+    assert "not settled" not in page(found)
+    found["parts"]["capture"]["runs"][0]["foreign"] = 0.7
+    assert "Others took up to 70% of the machine" in page(found)
+
+
+def test_repeats_are_told_by_their_median():
+    runs = [a_run("holdtrue", 1, 8, speed) for speed in (100.0, 300.0, 200.0)]
+    runs[0]["errors"] = {"closed": 2}
+    cells = medians(runs)
+    assert cells["holdtrue", 1, 8]["per_s"] == 200.0
+    assert cells["holdtrue", 1, 8]["failed"] == 2

@@ -1,0 +1,224 @@
+"""A version that passed the gates: the champion at once, or by steps where that is declared."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.declaration import Declaration
+from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
+from holdtrue.plan import BY_NAME, Context, Journal
+from holdtrue.plan._journal import Record
+from holdtrue.plan._rollout import arms_of, expected_shift
+from holdtrue.plan._step import Work
+from holdtrue.progress import Silent
+from holdtrue.references import Estimate, Evaluation, ModelRef, ProfileRef, Split, Verdict, Version
+from holdtrue.rollout import stop
+from holdtrue.serving._slates import slate_of
+from holdtrue.store import Store
+
+ESTIMATOR = "sklearn.linear_model.LogisticRegression"
+SIGNATURE = Signature(
+    target="y", task="classification", classes=("0", "1"), columns={"x": "number"}, categorical=()
+)
+ROWS = pd.DataFrame({"x": np.arange(60.0), "y": np.arange(60) // 30})
+NOW = datetime(2024, 1, 31, tzinfo=UTC)
+STEPS = {"canary": ["10%", "100%"], "every": "1m", "requests": 50, "shadow": True}
+
+
+def declare(**serve: Any) -> Declaration:
+    return Declaration.model_validate(
+        {
+            "name": "small",
+            "task": "classification",
+            "data": {"source": {"files": "rows.csv"}, "target": "y", "key": ["id"], "time": "at"},
+            "model": {"candidates": [{"estimator": ESTIMATOR}]},
+            "tune": {"metric": "log_loss"},
+            "serve": serve,
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def context_of(store: Store, **serve: Any) -> Context:
+    return Context(declaration=declare(**serve), project=store.root.parent, store=store, as_of=NOW)
+
+
+def fit(store: Store, number: int) -> ModelRef:
+    frame = typed(ROWS, SIGNATURE)
+    model = pipeline(ESTIMATOR, {"C": 10.0**-number}, SIGNATURE, seed=0, threads=1)
+    model.fit(frame, ROWS["y"])
+    folder = store.path("bundles", "small", str(number))
+    digest = write_bundle(
+        folder, model, SIGNATURE, estimator=ESTIMATOR, params={}, sample=[{"x": 1.0}]
+    )
+    bundle = store.relative(folder)
+    return ModelRef(
+        bundle=bundle, digest=digest, estimator=ESTIMATOR, params={}, rows=60, seconds=1
+    )
+
+
+def write_split(store: Store) -> None:
+    file = store.path("splits", "test.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ROWS.to_parquet(file)
+    path = store.relative(file)
+    split = Split(
+        train=path, test=path, train_rows=60, test_rows=60, boundary=None, target_share={}
+    )
+    record = Record(
+        step="split",
+        digest="a" * 32,
+        components={},
+        output=split.model_dump(mode="json"),
+        finished=NOW,
+        seconds=1,
+    )
+    journal = Journal(store, "small")
+    journal.write(record)
+    journal.used("split", record.digest, NOW, None)
+
+
+def register(context: Context, number: int, *, passed: bool = True) -> Version:
+    write_split(context.store)
+    model = fit(context.store, number)
+    champion = context.registry.champion("small")
+    estimate = Estimate(value=0.5, low=0.4, high=0.6)
+    inputs = {
+        "profile": ProfileRef(path="profiles/1", digest="b" * 32, rows=60, blocks=1, columns={}),
+        "fit": model,
+        "evaluate": Evaluation(
+            model=model.digest,
+            rows=60,
+            classes=SIGNATURE.classes,
+            confidence=0.95,
+            metrics={"log_loss": estimate},
+            baseline={},
+            slices={},
+            champion=None if champion is None else champion.version.number,
+        ),
+        "gate": Verdict(passed=passed, judgements=(), reason="as it is"),
+    }
+    with Silent().step("register") as progress:
+        made = BY_NAME["register"].run(Work(context, inputs, {}, progress))
+    assert isinstance(made, Version)
+    return made
+
+
+def champion(context: Context) -> int:
+    found = context.registry.champion("small")
+    assert found is not None
+    return found.version.number
+
+
+def test_without_steps_a_version_is_the_champion_at_once(store: Store) -> None:
+    for serve in ({}, {"rollout": {"canary": ["100%"]}}):
+        context = context_of(store, **serve)
+        number = len(context.registry.versions("small")) + 1
+        assert register(context, number).promoted
+        assert champion(context) == number
+        assert context.registry.rollouts("small") == []
+
+
+def test_the_first_version_has_nobody_to_be_compared_with(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    assert register(context, 1).promoted
+    assert context.registry.rollouts("small") == []
+
+
+def test_with_steps_a_version_challenges_the_champion(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    assert not register(context, 2).promoted
+    assert champion(context) == 1
+    begun = context.registry.running_rollout("small")
+    assert begun is not None
+    assert (begun.champion, begun.challenger) == (1, 2)
+    assert begun.plan.shares == (0.0, 0.1)
+    assert (begun.plan.every_s, begun.plan.requests) == (60, 50)
+    assert begun.plan.compare_scores
+
+
+def test_a_version_that_did_not_pass_is_not_rolled_out(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2, passed=False)
+    assert context.registry.rollouts("small") == []
+
+
+def test_a_version_that_was_sent_back_stays_back(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2)
+    begun = context.registry.running_rollout("small")
+    assert begun is not None
+    context.registry.save_rollout(stop(begun, "it fails more often", NOW, "back"))
+    register(context, 2)
+    assert context.registry.running_rollout("small") is None
+    assert champion(context) == 1
+
+
+def test_the_expected_shift_is_that_on_the_test_rows(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2)
+    versions = context.registry.versions("small")
+    means = [
+        Bundle.load(store.path(v.bundle), v.digest).predict(typed(ROWS, SIGNATURE)).mean(axis=0)
+        for v in versions
+    ]
+    found = expected_shift(context, versions[0], versions[1])
+    assert found == pytest.approx(tuple(means[1] - means[0]))
+    begun = context.registry.running_rollout("small")
+    assert begun is not None
+    assert begun.plan.expected_shift == found
+    store.path("splits", "test.parquet").unlink()
+    assert expected_shift(context, versions[0], versions[1]) is None
+
+
+def test_replicas_hold_what_the_step_says(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2)
+    now = context.registry.champion("small")
+    begun = context.registry.running_rollout("small")
+    assert now is not None
+    assert begun is not None
+
+    def held(rollout: Any) -> list[tuple[str, int, float]]:
+        arms = arms_of(context, now, rollout)
+        slate = slate_of(context.declaration, store, arms, "1")
+        assert slate.sticky == "id"
+        return [(arm.role, arm.version, arm.weight) for arm in slate.arms]
+
+    assert held(None) == [("champion", 1, 1.0)]
+    assert held(begun) == [("champion", 1, 1.0), ("shadow", 2, 0.0)]
+    second = begun.model_copy(update={"step": 1})
+    assert held(second) == [("champion", 1, 0.9), ("challenger", 2, 0.1)]
+    assert held(stop(second, "enough", NOW)) == [("champion", 1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("serve", "sticky"),
+    [({}, "id"), ({"rollout": {"sticky": "x-user"}}, "x-user")],
+    ids=["key", "declared"],
+)
+def test_the_slate_says_what_is_declared(store: Store, serve: dict[str, Any], sticky: str) -> None:
+    declared = {"capture": "0%", "limits": {"wait": "2s", "batch_wait_ms": 5}, **serve}
+    context = context_of(store, **declared, access="open")
+    register(context, 1)
+    now = context.registry.champion("small")
+    assert now is not None
+    slate = slate_of(context.declaration, store, arms_of(context, now, None))
+    assert (slate.sticky, slate.capture, slate.keys, slate.rollout) == (sticky, None, None, None)
+    assert (slate.limits.wait_s, slate.limits.batch_wait_s) == (2.0, 0.005)
+    assert Path(slate.statistics).is_relative_to(store.root.resolve())

@@ -1,0 +1,455 @@
+"""The application in a replica, asked through ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdtrue.access import create_key
+from holdtrue.declaration import Model
+from holdtrue.models import Bundle, fit_bundle
+from holdtrue.serving import Limits, fold_in, read_captured
+from holdtrue.serving import _app as module
+from holdtrue.serving._app import Application
+from holdtrue.serving._live import Tallies, load
+from holdtrue.store import Store
+
+from .conftest import arm_of
+
+LINEAR = "sklearn.linear_model.LogisticRegression"
+
+
+class Wrapped:
+    """A model that does something else when it is asked."""
+
+    def __init__(self, model, predict, compiled=False):
+        self._model = model
+        self._predict = predict
+        self.compiled = compiled
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def predict(self, rows):
+        return self._predict(rows)
+
+
+def build(slate, **wrapped):
+    """An application that serves a slate; `wrapped` replaces what an arm's model answers."""
+    tallies = Tallies()
+    live = load(slate, None, tallies)
+    for role, predict in wrapped.items():
+        held = getattr(live, role)
+        live = replace(live, **{role: replace(held, model=Wrapped(held.model, predict))})
+    app = Application("one", tallies)
+    app.serve(live)
+    return app
+
+
+def ask(app, *requests, at_once=False):
+    """Send requests, all in one event loop; gives their answers."""
+
+    async def run():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            calls = [client.request(*request[:2], **request[2]) for request in requests]
+            if at_once:
+                return await asyncio.gather(*calls)
+            return [await call for call in calls]
+
+    return asyncio.run(run())
+
+
+def predict(rows, **headers):
+    return "POST", "/flights/predict", {"content": json.dumps(rows), "headers": headers}
+
+
+def get(path, **headers):
+    return "GET", path, {"headers": headers}
+
+
+def test_answers_as_the_model_does(written, slate_with):
+    rows = [written.rows[0], written.rows[39]]
+    (answer,) = ask(build(slate_with()), predict(rows))
+    content = answer.json()
+    assert answer.status_code == 200
+    assert (content["model"], content["version"]) == ("flights", 1)
+    assert [p["class"] for p in content["predictions"]] == ["no", "yes"]
+
+
+def test_says_what_it_is(written, slate_with):
+    about, live, ready, v2 = ask(
+        build(slate_with()),
+        *map(get, ("/flights", "/flights/live", "/flights/ready", "/flights/v2/health/ready")),
+    )
+    assert about.json()["columns"] == {"distance": "integer", "carrier": "string"}
+    assert about.json()["example"] == written.rows[0]
+    assert about.json()["also_accepted"] == ["flight", "at"]
+    assert live.json() == {"live": True}
+    said = ready.json()
+    assert (said["ready"], said["version"], said["digest"]) == (True, 1, written.digest)
+    assert said["arms"][0]["compiled"]
+    assert v2.status_code == 200
+
+
+def test_says_and_does_what_is_declared_of_answers(written, slate_with, tmp_path):
+    rows = pd.DataFrame(written.rows * 20).assign(late=["yes", *["no"] * 4] * 160)
+    signature = Bundle.load(written.path, written.digest).signature
+    costs = {"no": {"yes": 1}, "yes": {"no": 9}}
+    model = {"candidates": [{"estimator": LINEAR}], "calibrate": "sigmoid", "costs": costs}
+    digest = fit_bundle(
+        *(rows, tmp_path / "model", signature, LINEAR, {}),
+        seed=0,
+        threads=1,
+        model=Model.model_validate(model),
+        folds=2,
+        ordered=False,
+    )
+    arm = arm_of(written._replace(path=tmp_path / "model", digest=digest), "champion", 1, 1)
+    app = build(slate_with(arms=(arm,)))
+    about, answer = ask(app, get("/flights"), predict(written.rows[1:2]))
+    about = about.json()
+    assert (about["calibration"], about["interval"]) == ("sigmoid", None)
+    assert about["costs"] == {"no": {"no": 0, "yes": 1}, "yes": {"no": 9, "yes": 0}}
+    (given,) = answer.json()["predictions"]
+    assert 0.1 < given["probabilities"]["yes"] < 0.5
+    assert given["class"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (get("/flights/predict"), 405),
+        (("POST", "/flights/ready", {}), 405),
+        (get("/flights/nothing"), 404),
+        (get("/boats/nothing"), 404),
+        (predict([{"distance": 1}]), 422),
+        (predict([{"distance": 1.5, "carrier": "A"}]), 422),
+        (("POST", "/flights/predict", {"content": b" " * 10_001}), 413),
+        (("POST", "/flights/predict?version=9", {"content": b'{"distance":1,"carrier":"A"}'}), 404),
+    ],
+)
+def test_refuses_with_a_problem(slate_with, request_, status):
+    app = build(slate_with())
+    (answer,) = ask(app, request_)
+    assert answer.status_code == answer.json()["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"]
+    assert app.statistics().counts.refused == {str(status): 1}
+
+
+def test_captures_what_it_answered(written, slate_with, tmp_path):
+    app = build(slate_with())
+    asked = [row | {"flight": 7, "at": "2024-05-01T10:00:00Z"} for row in written.rows[:3]]
+    (answer,) = ask(app, predict(asked))
+    app.close()
+    assert fold_in(tmp_path / "segments", tmp_path / "table").rows == 3
+    from datetime import UTC, datetime
+
+    kept = read_captured(
+        tmp_path / "table", datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 2, tzinfo=UTC)
+    )
+    row = kept.to_pylist()[0]
+    assert row["id"] == answer.json()["ids"][0]
+    assert json.loads(row["row"]) == written.rows[0]
+    assert json.loads(row["key"]) == {"flight": 7}
+    assert row["scores"] == [*answer.json()["predictions"][0]["probabilities"].values()]
+
+
+def test_a_failing_capture_does_not_fail_the_answer(written, slate_with, tmp_path):
+    (tmp_path / "segments").write_text("in the way")
+    answer, ready = ask(build(slate_with()), predict(written.rows[:2]), get("/flights/ready"))
+    assert answer.status_code == 200
+    assert ready.json()["capture_failures"] == 2
+    assert "segments" in ready.json()["capture_error"]
+
+
+def test_captures_nothing_where_nothing_is_wanted(written, slate_with, tmp_path):
+    (answer,) = ask(build(slate_with(captured=False)), predict(written.rows[:2]))
+    assert answer.status_code == 200
+    assert not (tmp_path / "segments").exists()
+
+
+def test_waits_for_the_disk_where_that_is_declared(written, slate_with):
+    slate = slate_with()
+    capture = slate.capture.model_copy(update={"durable": True})
+    app = build(slate.model_copy(update={"capture": capture}))
+    (answer,) = ask(app, predict(written.rows[:2]))
+    app.close()
+    assert answer.status_code == 200
+    assert app.statistics().counts.captured == 2
+
+
+def test_is_not_ready_when_a_model_answers_otherwise_than_when_it_was_trained(slate_with):
+    app = build(slate_with())
+    held = app.live.champion
+    model = replace(held.model, expected=held.model.expected + 0.1)
+    app.live = replace(app.live, champion=replace(held, model=model))
+    ready, v2 = ask(app, get("/flights/ready"), get("/flights/v2/health/ready"))
+    assert ready.status_code == v2.status_code == 503
+    assert ready.json()["ready"] is False
+    assert "otherwise" in ready.json()["reason"]
+
+
+def test_asks_for_a_key_unless_access_is_open(written, slate_with, tmp_path):
+    store = Store(tmp_path)
+    _, theirs = create_key(store, "billing", ["predict"])
+    _, ours = create_key(store, "ops", ["admin"])
+    app = build(slate_with(keys=str(tmp_path / "serving" / "keys.json")))
+    row = written.rows[:1]
+    answers = ask(
+        app,
+        predict(row),
+        predict(row, authorization="Bearer nonsense"),
+        predict(row, authorization=f"Bearer {theirs}"),
+        predict(row, authorization=f"Bearer {ours}"),
+        get("/flights/metrics", authorization=f"Bearer {theirs}"),
+        get("/flights/metrics", authorization=f"Bearer {ours}"),
+        get("/flights"),
+        get("/flights/openapi.json"),
+        get("/flights/v2/models/flights"),
+        get("/flights/live"),
+        get("/flights/ready"),
+        get("/flights/docs"),
+    )
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [401, 401, 200, 403, 403, 200, 401, 401, 401, 200, 200, 200]
+    assert answers[0].headers["www-authenticate"] == "Bearer"
+    assert theirs not in answers[1].text
+
+
+def test_a_key_that_was_just_made_is_known_and_a_revoked_one_is_not(written, slate_with, tmp_path):
+    from holdtrue.access import revoke_key
+
+    store = Store(tmp_path)
+    app = build(slate_with(keys=str(tmp_path / "serving" / "keys.json")))
+    _, secret = create_key(store, "billing", ["predict"])
+    request = predict(written.rows[:1], authorization=f"Bearer {secret}")
+    assert ask(app, request)[0].status_code == 200
+    revoke_key(store, "billing")
+    asyncio.run(app.tick())
+    assert ask(app, request)[0].status_code == 401
+
+
+def test_limits_the_rate_of_a_key(written, slate_with):
+    app = build(slate_with(limits=Limits(max_body_bytes=10_000, requests_per_s=2)))
+    answers = ask(app, *[predict(written.rows[:1])] * 3)
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["retry-after"] == "1"
+
+
+def test_a_share_of_the_keys_goes_to_the_challenger_always_the_same(written, slate_with):
+    def versions(weight):
+        app = build(slate_with(weight, rollout="r", sticky="flight"))
+        rows = [written.rows[0] | {"flight": n} for n in range(200)]
+        return [answer.json()["version"] for answer in ask(app, *map(predict, rows))]
+
+    small, large = versions(0.1), versions(0.5)
+    assert versions(0.1) == small
+    assert 5 < small.count(2) < 40 < 70 < large.count(2) < 130
+    assert all(after == 2 for before, after in zip(small, large, strict=True) if before == 2)
+
+
+def test_a_header_may_decide_too(written, slate_with):
+    app = build(slate_with(0.5, rollout="r", sticky="x-caller"))
+    requests = [predict(written.rows[:1], **{"x-caller": f"c{n % 20}"}) for n in range(60)]
+    versions = [answer.json()["version"] for answer in ask(app, *requests)]
+    assert versions[:20] == versions[20:40] == versions[40:]
+    assert {*versions} == {1, 2}
+
+
+def test_a_version_can_be_asked_for(written, slate_with):
+    app = build(slate_with(0.5))
+    path = "/flights/predict?version={}"
+    content = {"content": json.dumps(written.rows[0])}
+    answers = ask(app, *[("POST", path.format(n), content) for n in (1, 2, 1, 2)])
+    assert [answer.json()["version"] for answer in answers] == [1, 2, 1, 2]
+
+
+def raises(rows):
+    message = "broken"
+    raise RuntimeError(message)
+
+
+def not_finite(rows):
+    return np.full((len(rows), 2), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"), [(raises, "failed"), (not_finite, "not finite")], ids=["raises", "nan"]
+)
+def test_a_challenger_that_cannot_score_never_costs_an_answer(written, slate_with, bad, reason):
+    app = build(slate_with(1.0 - 1e-12), challenger=bad)
+    answers = ask(app, *[predict(written.rows[:1])] * 5)
+    assert [answer.json()["version"] for answer in answers] == [1] * 5
+    counts = app.statistics().counts
+    assert counts.of(2, "challenger").errors == {reason: 5}
+    assert counts.of(1, "champion").requests == 5
+
+
+def test_a_champion_that_cannot_score_is_a_500_that_tells_nothing(written, slate_with):
+    (answer,) = ask(build(slate_with(), champion=raises), predict(written.rows[:1]))
+    assert answer.status_code == 500
+    assert "broken" not in answer.text
+
+
+def shadowed(app, count):
+    """Wait until a shadow has scored, in the loop that it was asked in."""
+
+    async def run():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            method, path, content = predict([{"distance": 5, "carrier": "A"}])
+            answers = [await client.request(method, path, **content) for _ in range(count)]
+            while app._shadow.waiting or app._shadow._running:
+                await asyncio.sleep(0.01)
+        return answers
+
+    return asyncio.run(run())
+
+
+def test_a_shadow_scores_and_is_captured_but_never_answers(slate_with, tmp_path):
+    app = build(slate_with(shadow=True))
+    answers = shadowed(app, 3)
+    app.close()
+    assert [answer.json()["version"] for answer in answers] == [1] * 3
+    assert app.statistics().counts.of(2, "shadow").requests == 3
+    lines = [
+        json.loads(line)
+        for segment in (tmp_path / "segments").glob("*.jsonl")
+        for line in segment.read_bytes().splitlines()
+    ]
+    assert sorted(line["role"] for line in lines) == ["champion"] * 3 + ["shadow"] * 3
+    assert {line["id"] for line in lines if line["role"] == "shadow"} == {
+        answer.json()["ids"][0] for answer in answers
+    }
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"), [(raises, "failed"), (not_finite, "not finite")], ids=["raises", "nan"]
+)
+def test_a_shadow_that_fails_touches_nothing(slate_with, bad, reason):
+    app = build(slate_with(shadow=True), shadow=bad)
+    answers = shadowed(app, 2)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert app.statistics().counts.of(2, "shadow").errors == {reason: 2}
+
+
+def test_a_shadow_that_is_stuck_is_left_behind(written, slate_with, monkeypatch):
+    monkeypatch.setattr("holdtrue.serving._shadow.MAX_WAITING", 2)
+    gate = threading.Event()
+
+    def stuck(rows):
+        gate.wait(20)
+        return np.full((len(rows), 2), 0.5)
+
+    app = build(slate_with(shadow=True), shadow=stuck)
+    # The transport ends its loop with tasks of the shadow still waiting: let it go first.
+
+    async def run():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            method, path, content = predict(written.rows[:1])
+            answers = [await client.request(method, path, **content) for _ in range(8)]
+            dropped = app._shadow.dropped
+            gate.set()
+            while app._shadow._running:
+                await asyncio.sleep(0.01)
+        return answers, dropped
+
+    answers, dropped = asyncio.run(run())
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert dropped >= 5
+    assert app.statistics().counts.shadow_dropped == dropped
+
+
+def slow(model, seconds):
+    def predict(rows):
+        time.sleep(seconds)
+        return np.full((len(rows), 2), 0.5)
+
+    return predict
+
+
+def test_more_than_can_be_answered_in_time_is_refused(written, slate_with):
+    limits = Limits(max_body_bytes=10_000, ongoing=2, wait_s=0.2)
+    app = build(slate_with(limits=limits), champion=slow(None, 0.15))
+    answers = ask(app, *[predict(written.rows[:1])] * 20, at_once=True)
+    statuses = [answer.status_code for answer in answers]
+    assert {*statuses} == {200, 503}
+    assert statuses.count(200) >= 2
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert app.turns.ongoing == app.turns.waiting == 0
+
+
+def test_rows_of_waiting_requests_are_scored_together(written, slate_with):
+    limits = Limits(max_body_bytes=10_000, batch_rows=32, batch_wait_s=0.05)
+    app = build(slate_with(limits=limits))
+    requests = [predict([row]) for row in written.rows[:20]]
+    answers = ask(app, *requests, at_once=True)
+    alone = ask(build(slate_with()), *requests)
+    for together, single in zip(answers, alone, strict=True):
+        assert together.json()["predictions"] == single.json()["predictions"]
+    counts = app.statistics().counts
+    assert counts.batched_rows == 20
+    assert counts.batches < 10
+
+
+def test_a_large_request_is_answered_off_the_event_loop(written, slate_with, monkeypatch):
+    monkeypatch.setattr(module, "SMALL_BYTES", 10)
+    (answer,) = ask(build(slate_with()), predict(written.rows[:3]))
+    assert len(answer.json()["ids"]) == 3
+
+
+def test_a_replica_that_goes_asks_to_close_connections(written, slate_with):
+    app = build(slate_with())
+    app.draining = True
+    (answer,) = ask(app, predict(written.rows[:1]))
+    assert answer.headers["connection"] == "close"
+
+
+def test_counts_all_that_it_answered(written, slate_with):
+    app = build(slate_with())
+    ask(app, predict(written.rows[:1]), predict(written.rows[:30]), predict([{"distance": 1}]))
+    asked = [{"distance": 1, "carrier": "never seen"}]
+    ask(app, predict(asked))
+    arm = app.statistics().counts.of(1)
+    assert (arm.requests, arm.rows, sum(arm.latency), arm.scores.n) == (3, 32, 3, 32)
+    assert arm.unknown == {"carrier": 1}
+    assert [sum(counts) for counts in arm.probabilities] == [32, 32]
+
+
+def test_metrics_are_what_prometheus_reads(written, slate_with):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    app = build(slate_with(0.5))
+    ask(app, *[predict(written.rows[:2])] * 10)
+    (answer,) = ask(app, get("/flights/metrics"))
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    requests = {s.labels["role"]: s.value for s in families["holdtrue_requests"].samples}
+    assert sum(requests.values()) == 10
+    seconds = families["holdtrue_request_seconds"].samples
+    assert sum(s.value for s in seconds if s.name.endswith("_count")) == 10
+    assert sum(s.value for s in families["holdtrue_rows"].samples) == 20
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(written, slate_with):
+    import re
+
+    app = build(slate_with(0.5, shadow=True), champion=raises)
+    ask(app, *[predict([{"distance": 1, "carrier": "never seen"}])] * 4, predict([{}]))
+    (answer,) = ask(app, get("/flights/metrics"))
+    dashboard = Path("deployments/grafana/serving.json").read_text()
+    asked = {*re.findall(r"holdtrue_[a-z_]+", dashboard)}
+    assert len(asked) > 10
+    assert asked <= {*re.findall(r"holdtrue_[a-z_]+", answer.text)}

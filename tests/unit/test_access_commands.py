@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from holdtrue.access import Keyring, keys_path
+from holdtrue.access_commands import key_app
+from holdtrue.errors import ConfigError
+from holdtrue.store import Store
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOLDTRUE_HOME", str(tmp_path / "store"))
+
+    def run(*arguments):
+        done = CliRunner().invoke(key_app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done
+
+    return run
+
+
+@pytest.fixture
+def ring(tmp_path):
+    def ring():
+        return Keyring(keys_path(Store(tmp_path / "store")))
+
+    return ring
+
+
+def test_a_key_is_printed_once_and_is_good_until_it_is_revoked(run, ring):
+    made = run("create", "billing", "--scope", "predict", "--scope", "admin")
+    header = f"Bearer {made.stdout.strip()}".encode()
+    assert ring().find(header).scopes == ("predict", "admin")
+    (listed,) = json.loads(run("list", "--json").stdout)
+    assert (listed["name"], "sha256" in listed) == ("billing", False)
+    assert "billing" in run("list").stdout
+    assert "good no more" in run("revoke", "billing").stdout
+    assert ring().find(header) is None
+    assert "no keys yet" in run("list").stdout
+
+
+def test_a_key_may_predict_where_nothing_else_is_said(run, ring):
+    made = run("create", "billing")
+    assert ring().find(f"Bearer {made.stdout.strip()}".encode()).scopes == ("predict",)
+
+
+def test_shows_this_machine_s_key(run, ring):
+    shown = run("show").stdout.strip()
+    assert run("show").stdout.strip() == shown
+    assert ring().find(f"Bearer {shown}".encode()).name == "this machine"
+
+
+def test_refuses_an_unknown_scope(run):
+    with pytest.raises(ConfigError, match="--scope all: expected one of predict, admin"):
+        run("create", "billing", "--scope", "all")

@@ -1,0 +1,173 @@
+"""Promotion, rollback and rollouts where nothing is up: what the registry then says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdtrue.declaration import parse
+from holdtrue.errors import ConfigError, RegistryError, StackError
+from holdtrue.plan import Context
+from holdtrue.references import Estimate
+from holdtrue.release import advance, counts_of, drive, halt, promote, rollback
+from holdtrue.rollout import Plan, Rollout
+from holdtrue.serving._slate import Arm
+from holdtrue.serving._statistics import (
+    LATENCY_BOUNDS_S,
+    ReplicaStatistics,
+    Statistics,
+    Tally,
+    write_replica,
+)
+from holdtrue.store import Store
+
+DECLARED = """
+name: small
+task: classification
+data: {source: {files: rows.csv}, target: y}
+model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression}]}
+tune: {metric: log_loss}
+serve: {rollout: {canary: [10%, 100%], every: 1m, requests: 50}}
+"""
+NOW = datetime(2024, 1, 31, tzinfo=UTC)
+PLAN = Plan(shares=(0.1,), every_s=60, requests=50, bounds_s=LATENCY_BOUNDS_S)
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """Three versions, the first of them the champion; the third did not pass."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = Context(
+        declaration=parse(DECLARED), project=tmp_path, store=Store(tmp_path / "store"), as_of=NOW
+    )
+    for number in (1, 2, 3):
+        made.registry.register(
+            "small",
+            digest=f"{number:032x}",
+            bundle=f"bundles/{number}",
+            as_of=NOW,
+            passed=number != 3,
+            reason="apply: roc_auc 0.55 is below 0.7" if number == 3 else "apply: all gates held",
+            incumbent=None,
+            metrics={"log_loss": Estimate(value=0.5, low=0.4, high=0.6)},
+            profile="profiles/1",
+            lineage={},
+        )
+    made.registry.promote("small", 1, generation=0, reason="the first")
+    return made
+
+
+def begin(context: Context, number: int = 2) -> Rollout:
+    champion = context.registry.champion("small")
+    assert champion is not None
+    return context.registry.begin_rollout(
+        "small", number, generation=champion.generation, plan=PLAN, now=datetime.now(UTC)
+    )
+
+
+def champion(context: Context) -> int:
+    found = context.registry.champion("small")
+    assert found is not None
+    return found.version.number
+
+
+def test_any_registered_version_can_be_promoted(context: Context) -> None:
+    promote(context, 2, reason="looks better")
+    assert champion(context) == 2
+    last = context.registry.history("small")[-1]
+    assert (last.action, last.reason, last.previous) == ("promote", "looks better", 1)
+
+
+def test_a_version_that_the_gates_refused_needs_force(context: Context) -> None:
+    with pytest.raises(ConfigError, match=r"refused version 3 of small: .* 0\.55 is below") as said:
+        promote(context, 3, reason="?")
+    assert "--force" in (said.value.hint or "")
+    assert champion(context) == 1
+    promote(context, 3, reason="we know better", force=True)
+    assert champion(context) == 3
+
+
+def test_what_cannot_be_promoted_says_why(context: Context) -> None:
+    with pytest.raises(ConfigError, match="version 1 of small is the champion already"):
+        promote(context, 1, reason="?")
+    with pytest.raises(RegistryError, match="small has no version 9"):
+        promote(context, 9, reason="?")
+
+
+def test_rollback_goes_to_the_champion_before(context: Context) -> None:
+    with pytest.raises(ConfigError, match="no earlier champion"):
+        rollback(context, to=None, reason="?")
+    promote(context, 2, reason="better")
+    assert rollback(context, to=None, reason="it was not") == 1
+    assert champion(context) == 1
+
+
+def test_rollback_ends_a_rollout_that_runs(context: Context) -> None:
+    begin(context)
+    assert rollback(context, to=None, reason="no good") == 1
+    assert context.registry.running_rollout("small") is None
+    (ended,) = context.registry.rollouts("small")
+    assert (ended.state, ended.reason) == ("stopped", "no good")
+    assert len(context.registry.history("small")) == 1
+    page = context.store.path("reports", "small", "rollouts.html").read_text()
+    assert "Version 2 over version 1" in page
+    assert "no good" in page
+
+
+@pytest.mark.parametrize(("number", "state"), [(2, "finished"), (3, "stopped")])
+def test_promotion_by_hand_ends_a_rollout(context: Context, number: int, state: str) -> None:
+    begin(context)
+    promote(context, number, reason="now", force=True)
+    assert champion(context) == number
+    (ended,) = context.registry.rollouts("small")
+    assert ended.state == state
+    assert f"version {number} was made the champion by hand: now" in ended.reason
+
+
+def test_there_is_nothing_to_stop_or_drive(context: Context) -> None:
+    with pytest.raises(ConfigError, match="no rollout of small runs"):
+        halt(context, "?")
+    assert advance(context) is None
+    assert drive(context, lambda rollout: None) is None
+
+
+def test_a_rollout_waits_while_nothing_is_up(context: Context) -> None:
+    begin(context)
+    with pytest.raises(StackError, match="nothing is up: the rollout waits"):
+        advance(context)
+    assert context.registry.running_rollout("small") is not None
+
+
+def test_what_replicas_counted_is_told_apart_by_role_and_rollout(context: Context) -> None:
+    begun = begin(context)
+    folder = context.store.path("serving", "small", "stats")
+    folder.mkdir(parents=True)
+    arms = []
+    for role, version, n, failed, name in (
+        ("champion", 1, 40, 1, str(begun.id)),
+        ("shadow", 2, 7, 2, str(begun.id)),
+        ("challenger", 2, 5, 1, str(begun.id)),
+        ("champion", 1, 900, 0, None),
+    ):
+        arm = Arm.model_validate(
+            {"role": role, "version": version, "bundle": "b", "digest": "0" * 32, "weight": 0}
+        )
+        tally = Tally(arm, name, 2, probabilities=True)
+        for _ in range(n):
+            tally.answered(0.003, np.array([[0.3, 0.7]]), {})
+        for _ in range(failed):
+            tally.failed("failed")
+        arms.append(tally.snapshot())
+    write_replica(
+        folder, ReplicaStatistics(id="one", pid=1, at=0.0, counts=Statistics(arms=tuple(arms)))
+    )
+    found = counts_of(context, begun)
+    assert (found.champion.requests, found.champion.failures) == (41, 1)
+    assert (found.challenger.requests, found.challenger.failures) == (15, 3)
+    assert found.challenger.scores.n == 12
+    assert found.challenger.scores.mean == pytest.approx((0.3, 0.7))
+    # Nobody waits for a shadow.
+    assert (sum(found.champion.durations), sum(found.challenger.durations)) == (40, 5)

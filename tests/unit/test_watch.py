@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from holdtrue.declaration import parse
+from holdtrue.plan import Context
+from holdtrue.references import Decision, DriftReport, WindowCheck
+from holdtrue.registry import Registry
+from holdtrue.serving import capture_places, fold_in, read_captured
+from holdtrue.serving._capture import Capture
+from holdtrue.store import Store
+from holdtrue.watch import PERFORMANCE_WINDOWS, _remove_old
+
+DAY = timedelta(days=1)
+# Later than any clock that runs this, so that the declared time counts from here.
+NOW = datetime(2126, 1, 1, tzinfo=UTC)
+YAML = """
+name: flights
+task: classification
+data: {source: {files: flights.csv}, target: late, time: at, key: [flight], labels_after: 5d}
+model: auto
+tune: {metric: log_loss}
+serve: {keep: 30d}
+monitor: {window: 1d}
+"""
+
+
+@pytest.fixture
+def context(tmp_path):
+    """A system whose version was trained a hundred days ago, with a row of each day since."""
+    store = Store(tmp_path)
+    registry = Registry(store)
+    version = registry.register(
+        "flights",
+        digest="0" * 32,
+        bundle="bundles/flights/one",
+        as_of=NOW - 100 * DAY,
+        passed=True,
+        reason="test",
+        incumbent=None,
+        metrics={},
+        profile="profiles/flights/one",
+        lineage={},
+    )
+    registry.promote("flights", version.number, generation=0, reason="test")
+    folder, table = capture_places(store, "flights")
+    capture = Capture(folder)
+    for day in range(101):
+        moment = NOW - day * DAY
+        line = {
+            "id": str(day),
+            "version": version.number,
+            "role": "champion",
+            "received": moment,
+            "event_time": moment,
+            "key": {},
+            "row": {},
+            "scores": [1.0],
+            "decided": None,
+        }
+        capture.append([orjson.dumps(line)])
+    capture.close()
+    fold_in(folder, table)
+    return Context(
+        declaration=parse(YAML, "flights.yaml"), project=tmp_path, store=store, as_of=NOW
+    )
+
+
+def window(end: datetime, state: str = "quiet") -> WindowCheck:
+    return WindowCheck(
+        start=end - DAY,
+        end=end,
+        rows=500,
+        state=state,
+        effect=0.0,
+        effect_limit=1.0,
+        p_value=1.0,
+        p_limit=0.01,
+        columns=(),
+        in_a_row=0,
+        detail="",
+    )
+
+
+def remove(context, *windows: WindowCheck) -> tuple[int, int]:
+    """How many rows are removed, and the age of the oldest that is left."""
+    champion = context.registry.champion("flights")
+    removed = _remove_old(context, champion, list(windows))
+    _, table = capture_places(context.store, "flights")
+    left = read_captured(table, NOW - 1_000 * DAY, NOW + DAY)
+    return removed, max(int(name) for name in left["id"].to_pylist())
+
+
+def test_rows_older_than_declared_are_removed(context):
+    assert remove(context, window(NOW)) == (70, 30)
+
+
+def test_rows_that_are_not_compared_yet_stay(context):
+    assert remove(context) == (0, 100)
+    assert remove(context, window(NOW - 60 * DAY)) == (40, 60)
+
+
+def test_a_window_of_too_few_rows_stays_for_the_next_comparison(context):
+    windows = (window(NOW - 50 * DAY), window(NOW - 49 * DAY, "too_few_rows"))
+    assert remove(context, *windows) == (50, 50)
+
+
+def test_what_earlier_runs_have_compared_counts(context):
+    champion = context.registry.champion("flights").version.number
+    context.registry.record_report(
+        DriftReport(
+            system="flights",
+            version=champion,
+            at=NOW,
+            windows=(window(NOW),),
+            performance=(),
+            decision=Decision(at=NOW, action="none", reason="test"),
+        )
+    )
+    assert remove(context) == (70, 30)
+
+
+def test_rows_whose_labels_are_awaited_or_counted_stay(context):
+    declared = context.declaration
+    serve = declared.serve.model_copy(update={"keep": DAY})
+    object.__setattr__(context, "declaration", declared.model_copy(update={"serve": serve}))
+    removed, oldest = remove(context, window(NOW))
+    assert oldest == 5 + PERFORMANCE_WINDOWS
+    assert removed == 100 - oldest
