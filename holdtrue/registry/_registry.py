@@ -464,7 +464,7 @@ class Registry:
         return [Rollout.model_validate(row.content) for row in rows]
 
     def verdicts(self, rollout: int) -> list[Verdict]:
-        """What was decided in a rollout, oldest first; looks that called for waiting are not kept."""
+        """What was decided in a rollout, oldest first; what called for waiting is not kept."""
         if not self.exists:
             return []
         with self._transaction() as connection:

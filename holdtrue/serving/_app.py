@@ -224,7 +224,8 @@ class Application:
             read = partial(_protocols.read, route, headers, scope["query_string"], body, live.slate)
             small = live.compiled and len(body) <= SMALL_BYTES
             table = read() if small else await self._in_thread(read)
-            small = small and table.n_rows <= SMALL_ROWS
+            # To explain a row takes milliseconds.
+            small = small and table.n_rows <= SMALL_ROWS and not table.explain
             held = live.choose(table, headers)
             try:
                 given, question = await self._score(live, held, table, small)
