@@ -181,7 +181,8 @@ def write_bundle(
         | {name: metadata.version(name) for name in _PACKAGES},
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
-    content = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    # Not sorted: columns keep their order.
+    content = json.dumps(manifest, indent=1).encode()
     with new_folder(path) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)

@@ -5,7 +5,14 @@ import pickle
 import pytest
 
 from holdtrue import errors
-from holdtrue.errors import ConfigError, HoldtrueError, Retryable, StackError, Terminal
+from holdtrue.errors import (
+    ConfigError,
+    HoldtrueError,
+    Retryable,
+    StackError,
+    Terminal,
+    ValueProblem,
+)
 
 KINDS = [
     kind
@@ -14,13 +21,20 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not ValueProblem])
 def test_an_error_crosses_processes_whole(kind: type[HoldtrueError]) -> None:
     sent = kind("what is wrong", hint="what to do")
     back = pickle.loads(pickle.dumps(sent))  # noqa: S301 - written on the line above
     assert type(back) is kind
     assert (back.message, back.hint, back.exit_code) == (sent.message, sent.hint, sent.exit_code)
     assert str(back) == "what is wrong\n  what to do"
+
+
+def test_what_is_wrong_with_a_value_crosses_processes_whole() -> None:
+    sent = ValueProblem(3, "age", "text", "a number")
+    back = pickle.loads(pickle.dumps(sent))  # noqa: S301 - written on the line above
+    assert (back.row, back.column, back.found, back.expected) == (3, "age", "text", "a number")
+    assert str(back) == str(sent) == "row 3, column age: expected a number, got text"
 
 
 @pytest.mark.parametrize("kind", KINDS)
