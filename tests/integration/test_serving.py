@@ -337,7 +337,8 @@ def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key)
         for thread in threads:
             thread.join()
     assert not failed
-    assert read_statistics(store, "scaled").of(1).requests >= len(seen) - 200
+    # Written each second; also what the replica that has gone had answered is in them.
+    _until(lambda: read_statistics(store, "scaled").of(1).requests == len(seen))
     assert undeploy(stack, "scaled")
 
 
