@@ -166,7 +166,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(place):
     said = place.run("-m", "prefect", "deploy", "--all")
-    assert said.count("successfully created") == 3, said
+    assert said.count("successfully created") == 4, said
     return place
 
 
