@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
@@ -172,17 +171,12 @@ def test_tritons_client_reads_why_it_is_refused(triton):
 
 # The driver of the browser is closed, but its pipes by the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_page_shows_the_document_in_a_browser(base):
+def test_the_page_shows_the_document_in_a_browser(base, chromium):
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip(
-            "no Chromium on this machine: install it, such as by `apt-get install chromium`"
-        )
     said: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         try:
             page = browser.new_page()
             page.on("console", lambda message: said.append(message.text))
