@@ -210,6 +210,12 @@ class Application:
         began: float,
     ) -> tuple[Reply, Callable[[float], None]]:
         limits = live.slate.limits
+        waited = perf_counter() - (scope.get("complete") or began)
+        if waited > limits.wait_s:
+            # On the compiled path requests wait for the event loop, not for a turn: nobody should
+            # get an answer that late, and refusing costs a tenth of scoring.
+            err = BusyError(max(1, math.ceil(waited)))
+            raise _busy(err, "more requests than can be answered in time")
         alone = limits.batch_rows == 1
         at_a_time = limits.ongoing
         if alone and not live.compiled:

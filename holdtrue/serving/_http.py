@@ -34,7 +34,7 @@ _POLL_S = 0.02
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that knows when the request on it began to arrive."""
+    """A connection that knows when the request on it began to arrive, and when all was here."""
 
     began: float | None = None
     """Seconds by `perf_counter`; None where no request is on its way."""
@@ -46,6 +46,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that all of it is here."""
+        self.scope["complete"] = perf_counter()  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self.began = None
 
