@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,7 +17,6 @@ from holdtrue.stack._state import ProcessInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 # Ray ends in order in 2 to 4 s, but with Serve it waits half a minute for actors that never end.
@@ -26,6 +26,9 @@ _KILL_WAIT_S = 5.0
 _FOLLOW_S = 2.0
 _POLL_S = 0.2
 _END_POLL_S = 0.05
+# Linux rounds when the machine was started to a second, by the clock of the moment.
+_SAME_S = 1.5
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Kept so that a child that ends before this process is reaped, and no warning says otherwise.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -77,11 +80,16 @@ def start(
             start_new_session=True,
         )
     _children[process.pid] = process
+    return info_of(name, process.pid)
+
+
+def info_of(name: str, pid: int) -> ProcessInfo:
+    """What tells a process from others, later too."""
     try:
-        created = psutil.Process(process.pid).create_time()
+        started_s = _started_s(psutil.Process(pid))
     except psutil.NoSuchProcess:
-        created = 0.0  # already gone; the caller sees it by `is_alive`
-    return ProcessInfo(name=name, pid=process.pid, create_time=created)
+        started_s = 0.0  # already gone; the caller sees it by `is_alive`
+    return ProcessInfo(name=name, pid=pid, started_s=started_s, boot=_boot())
 
 
 def is_alive(info: ProcessInfo) -> bool:
@@ -90,10 +98,35 @@ def is_alive(info: ProcessInfo) -> bool:
     if child is not None and child.poll() is not None:
         return False
     try:
-        process = psutil.Process(info.pid)
-        return bool(process.create_time() == info.create_time and _runs(process))
+        return not _is_reused(info) and _runs(psutil.Process(info.pid))
     except psutil.NoSuchProcess:
         return False
+
+
+def _is_reused(info: ProcessInfo) -> bool:
+    """Whether another process has the pid by now."""
+    if info.boot != _boot():
+        return True
+    try:
+        return abs(_started_s(psutil.Process(info.pid)) - info.started_s) > _SAME_S
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _boot() -> str:
+    """An identifier of the machine's start; empty where the system has none."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started_s(process: psutil.Process) -> float:
+    """Seconds from the machine's start to the process's.
+
+    Since 1970 would be another number whenever the clock is set, as after a laptop's sleep.
+    """
+    return float(process.create_time() - psutil.boot_time())
 
 
 def end(processes: Iterable[ProcessInfo], *, grace_s: float = GRACE_S) -> None:
@@ -106,7 +139,7 @@ def end(processes: Iterable[ProcessInfo], *, grace_s: float = GRACE_S) -> None:
         processes: The leaders.
         grace_s: How long they may take.
     """
-    wanted = list(processes)
+    wanted = [info for info in processes if not _is_reused(info)]
     family = _family(wanted)
     leaders = [psutil.Process(info.pid) for info in wanted if is_alive(info)]
     for process in leaders or family:
@@ -147,10 +180,10 @@ def _family(wanted: Sequence[ProcessInfo]) -> list[psutil.Process]:
     """The processes, their descendants, and orphans of theirs.
 
     A process whose parent was killed has no parent to be found by, but stays in the session
-    that was opened for the leader.
+    that was opened for the leader. While that is there no other gets the leader's pid.
     """
     found: set[psutil.Process] = set()
-    sessions = {info.pid: info.create_time for info in wanted}
+    sessions = {info.pid for info in wanted}
     for info in wanted:
         if is_alive(info):
             with suppress(psutil.Error):
@@ -158,9 +191,7 @@ def _family(wanted: Sequence[ProcessInfo]) -> list[psutil.Process]:
                 found |= {leader, *leader.children(recursive=True)}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            session = os.getsid(process.pid)
-            later = session in sessions and process.create_time() >= sessions[session]
-            if later and _runs(process):
+            if os.getsid(process.pid) in sessions and _runs(process):
                 found.add(process)
     return [process for process in found if process.pid != os.getpid()]
 

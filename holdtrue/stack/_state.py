@@ -27,13 +27,15 @@ _POLL_S = 0.1
 
 
 class ProcessInfo(Reference):
-    """A process that was started; the pair of pid and time tells it from a later one."""
+    """A process that was started; what is kept tells it from a later one with the same pid."""
 
     name: str
     """What it does: ray, prefect or worker."""
     pid: int
-    create_time: float
-    """When it was started, in seconds since 1970."""
+    started_s: float
+    """Seconds from the machine's start to its own: a clock that is set does not change them."""
+    boot: str
+    """Identifier of the machine's start; empty where the system has none."""
 
 
 class StackState(Reference):

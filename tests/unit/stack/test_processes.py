@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from holdtrue.errors import StackError
-from holdtrue.stack import ProcessInfo, free_ports, port_is_free
+from holdtrue.stack import free_ports, port_is_free
 from holdtrue.stack._processes import _runs, end, is_alive, start, wait_until_ready
 
 # A leader with a child that does not end when asked.
@@ -60,12 +60,25 @@ def test_ends_the_orphans_of_a_killed_process(family, monkeypatch):
     assert not _runs(child)
 
 
-def test_leaves_a_later_process_with_the_same_pid_alone():
-    mine = psutil.Process()
-    other = ProcessInfo(name="x", pid=mine.pid, create_time=mine.create_time() - 100)
-    assert not is_alive(other)
-    end([other])
-    assert is_alive(other.model_copy(update={"create_time": mine.create_time()}))
+def test_leaves_a_later_process_with_the_same_pid_alone(family):
+    info, _ = family
+    for other in ({"started_s": info.started_s - 100}, {"boot": "an earlier start"}):
+        later = info.model_copy(update=other)
+        assert not is_alive(later)
+        end([later])
+        assert is_alive(info)
+
+
+def test_knows_its_processes_when_the_clock_is_set(family, monkeypatch):
+    info, log = family
+    child, before = children(info, log)[0], psutil.Process(info.pid).create_time()
+    at = psutil.boot_time()
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: at + 500)
+    assert psutil.Process(info.pid).create_time() > before + 400
+    assert is_alive(info)
+    end([info])
+    assert not is_alive(info)
+    assert not _runs(child)
 
 
 def test_waits_until_ready(family, tmp_path):

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 
-import psutil
 import pytest
 
 from holdtrue.errors import StackError
-from holdtrue.stack import ProcessInfo, Stack, check_answers, free_ports
+from holdtrue.stack import Stack, check_answers, free_ports
+from holdtrue.stack._processes import info_of
 from holdtrue.store import Store
 
 
@@ -23,11 +23,11 @@ def remember(stack, **state):
 
 
 def me(name):
-    return ProcessInfo(name=name, pid=os.getpid(), create_time=psutil.Process().create_time())
+    return info_of(name, os.getpid())
 
 
 def gone(name):
-    return me(name).model_copy(update={"create_time": 1.0})
+    return me(name).model_copy(update={"started_s": 1e9})
 
 
 def test_nothing_is_up(stack, tmp_path):

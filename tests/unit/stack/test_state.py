@@ -36,7 +36,7 @@ def test_each_store_has_its_own(private, tmp_path):
 
 def test_remembers_and_forgets(private):
     assert private.read() == StackState()
-    info = ProcessInfo(name="ray", pid=1, create_time=2.5)
+    info = ProcessInfo(name="ray", pid=1, started_s=2.5, boot="")
     state = private.update(lambda s: s.model_copy(update={"processes": (info,)}))
     assert private.read() == state
     assert state.process("ray") == info
@@ -48,7 +48,7 @@ def test_remembers_and_forgets(private):
 
 def test_changes_from_several_threads_are_all_kept(private):
     def add(number):
-        info = ProcessInfo(name=str(number), pid=number, create_time=0)
+        info = ProcessInfo(name=str(number), pid=number, started_s=0, boot="")
         private.update(lambda s: s.model_copy(update={"processes": (*s.processes, info)}))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
