@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from benchmarks._markdown import MB, Target, measured_by, table, targets_of
 
 OVERHEAD_LIMIT_S = 20.0
 SECOND_LIMIT_S = 5.0
 IMPORTS_ARE_MOST = 0.5
-_MB = 1e6
 
 
 def page(found: dict[str, Any]) -> str:
@@ -26,42 +24,38 @@ def page(found: dict[str, Any]) -> str:
 
 def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    measured = measured_by("make bench-loop", found["date"], found["minutes"], machine)
     load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
     return (
-        f"Measured on {found['date']} by `make bench-loop` in {found['minutes']} minutes, on "
-        f"{machine['cores']} cores and {machine['memory_bytes'] / 1e9:.0f} GB of memory, with "
-        f"Python {machine['python']}, {libraries}.\n\n"
-        f"Load averages of the machine before (1, 5 and 15 minutes): {load}. The machine was "
-        "shared with other work, so times are upper bounds; of the rounds of the first `apply` the "
-        "quickest counts.\n"
+        f"{measured}\nLoad averages of the machine before (1, 5 and 15 minutes): {load}. The "
+        "machine was shared with other work, so times are upper bounds; of the rounds of the first "
+        "`apply` the quickest counts.\n"
     )
 
 
 def _targets(found: dict[str, Any]) -> str:
     first, second = found["first"], found["second"]
-    rows = [
-        (
+    targets = (
+        Target(
             "first `apply`: all that is not extraction, trials, fit or evaluation",
             f"< {OVERHEAD_LIMIT_S:g} s",
             f"{first['overhead']:.1f} s",
             first["overhead"] < OVERHEAD_LIMIT_S,
         ),
-        (
+        Target(
             "second `apply`",
             f"< {SECOND_LIMIT_S:g} s",
             f"{second['seconds']:.1f} s",
             second["seconds"] < SECOND_LIMIT_S,
         ),
-        (
+        Target(
             "share of the second `apply` that is imports",
             f"> {IMPORTS_ARE_MOST:.0%}",
             f"{second['imports_share']:.0%}",
             second["imports_share"] > IMPORTS_ARE_MOST,
         ),
-    ]
-    cells = [(what, aim, got, "met" if met else "**missed**") for what, aim, got, met in rows]
-    return "## Targets\n\n" + table(("what", "target", "measured", ""), cells)
+    )
+    return targets_of(targets)
 
 
 def _first(found: dict[str, Any]) -> str:
@@ -121,8 +115,8 @@ def _memory(found: dict[str, Any]) -> str:
         (
             f"{one['share']:.0%}",
             f"{one['rows']:,}",
-            f"{one['data_bytes'] / _MB:.0f}",
-            f"{one['peak_bytes'] / _MB:.0f}",
+            f"{one['data_bytes'] / MB:.0f}",
+            f"{one['peak_bytes'] / MB:.0f}",
         )
         for one in found["memory"]
     ]
@@ -137,9 +131,3 @@ def _memory(found: dict[str, Any]) -> str:
         "The constant part is the libraries and the source function, which holds all flights of "
         "the year whatever the window is.\n"
     )
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table of Markdown."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._page import table
+from benchmarks._markdown import MB, NOISY, of_parts, share, table, targets_of
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._parts import PARTS
 from benchmarks.serving._targets import back_s, failed, medians, targets
@@ -12,8 +12,6 @@ from benchmarks.serving._targets import back_s, failed, medians, targets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NOISY = 0.1
-_MB = 1e6
 _HEAD = (
     *("", "connections", "requests/s", "p50, ms", "p99, ms", "CPU us a request"),
     *("memory, MB", "failed", "others took", "load took of a core"),
@@ -44,20 +42,13 @@ def page(found: dict[str, Any]) -> str:
 
 def _about(found: dict[str, Any]) -> str:
     size, parts = found["size"], found["parts"]
-    machine = next(iter(parts.values()))["machine"]
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    minutes = sum(part["minutes"] for part in parts.values())
-    missing = [name for name in PARTS if name not in parts]
-    lacks = f" Not measured: {', '.join(missing)}." if missing else ""
+    others = "; the others as `benchmarks/requirements-serve.txt` has them"
     load = "; ".join(
         f"{name} {', '.join(f'{value:.1f}' for value in part['machine']['load_before'])}"
         for name, part in parts.items()
     )
     return (
-        f"Measured on {found['date']} by `make bench-serve` in {minutes:.0f} minutes, on "
-        f"{machine['cores']} cores and {machine['memory_bytes'] / 1e9:.0f} GB of memory, with "
-        f"Python {machine['python']}, {libraries}; the others as "
-        f"`benchmarks/requirements-serve.txt` has them.{lacks}\n\n"
+        f"{of_parts('make bench-serve', found, PARTS, others)}\n"
         "Everybody serves the same fitted pipeline, 200 trees of depth 6 on 18 columns of the "
         "flights, and is seen to answer as the pipeline does (within 1e-6) before it is measured. "
         "Each has its own protocol and one process that scores. MLServer has no pool of workers, "
@@ -76,20 +67,16 @@ def _about(found: dict[str, Any]) -> str:
 
 
 def _targets(parts: dict[str, Any]) -> str:
-    rows = [
-        (one.what, one.wanted, one.measured, "met" if one.met else "**missed**")
-        for one in targets(parts)
-    ]
     most = max(
         (run["foreign"] for part in parts.values() for run in part.get("runs", ())), default=0
     )
     warning = (
         f"Others took up to {most:.0%} of the machine while servers were measured, and not the "
         "same of each: what is compared below is not settled.\n\n"
-        if most > _NOISY
+        if most > NOISY
         else ""
     )
-    return f"## Targets\n\n{warning}" + table(("what", "target", "measured", ""), rows)
+    return targets_of(targets(parts), warning)
 
 
 def _peers(part: dict[str, Any]) -> str:
@@ -99,7 +86,7 @@ def _peers(part: dict[str, Any]) -> str:
         f"{'One row' if rows == 1 else f'{rows} rows'} a request:\n\n{_table(part['runs'], rows)}"
         for rows in many
     ]
-    replicas = [run["replica_bytes"] / _MB for run in part["runs"] if "replica_bytes" in run]
+    replicas = [run["replica_bytes"] / MB for run in part["runs"] if "replica_bytes" in run]
     memory = f"\nA replica of ours takes {max(replicas):.0f} MB.\n" if replicas else ""
     return "## Side by side\n\n" + "\n".join(tables) + memory + _failed(part)
 
@@ -123,9 +110,9 @@ def _table(runs: Sequence[dict[str, Any]], rows: int) -> str:
             f"{cell['p50_ms']:.2f}" if "p50_ms" in cell else "",
             f"{cell['p99_ms']:.2f}" if "p99_ms" in cell else "",
             f"{cell['cpu_us']:,.0f}",
-            f"{cell['memory_bytes'] / _MB:.0f}",
+            f"{cell['memory_bytes'] / MB:.0f}",
             f"{cell['failed']:.0f}",
-            _share(cell["foreign"]),
+            share(cell["foreign"]),
             f"{cell['client_share']:.0%}",
         )
         for (name, many, c), cell in medians(runs).items()
@@ -164,7 +151,7 @@ def _capture(part: dict[str, Any]) -> str:
             f"{run['per_s']:,.0f}",
             f"{run['p99_ms']:.2f}",
             f"{run['cpu_us']:,.0f}",
-            _share(run["foreign"]),
+            share(run["foreign"]),
         )
         for run in part["runs"]
     ]
@@ -230,7 +217,3 @@ def _overload(part: dict[str, Any]) -> str:
         f"percentile was back {words}.\n\n"
         + table(("second", "answered", "refused", "p99, ms"), lines)
     )
-
-
-def _share(value: float) -> str:
-    return f"**{value:.0%}**" if value > _NOISY else f"{value:.0%}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._markdown import Target
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._parts import UNCAPTURED
-from benchmarks.tuning._targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

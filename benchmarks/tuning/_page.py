@@ -5,15 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._page import table
-from benchmarks.tuning._parts import OURS
+from benchmarks._markdown import MB, of_parts, share, table, targets_of
+from benchmarks.tuning._parts import OURS, PARTS
 from benchmarks.tuning._targets import left_s, medians, targets, worse_by_pruning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NOISY = 0.1
-_MB = 1e6
 _HEAD = (
     *("", "wall, s", "trials/s", "efficiency", "of what others left", "overhead, CPU ms a trial"),
     *("others took", "peak memory, MB", "best"),
@@ -37,23 +35,19 @@ def page(found: dict[str, Any]) -> str:
     }
     sections = [write(parts[part]) for part, write in written.items() if part in parts]
     return "\n".join(
-        ["# Searches: how fast, and how good\n", _about(found), _targets(parts), *sections]
+        [
+            "# Searches: how fast, and how good\n",
+            _about(found),
+            targets_of(targets(parts)),
+            *sections,
+        ]
     )
 
 
 def _about(found: dict[str, Any]) -> str:
-    size, parts = found["size"], found["parts"]
-    machine = next(iter(parts.values()))["machine"]
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    minutes = sum(part["minutes"] for part in parts.values())
-    missing = [
-        name for name in ("real", "tiny", "prune", "long", "warm", "scale") if name not in parts
-    ]
-    lacks = f" Not measured: {', '.join(missing)}." if missing else ""
+    size = found["size"]
     return (
-        f"Measured on {found['date']} by `make bench-tune` in {minutes:.0f} minutes, on "
-        f"{machine['cores']} cores and {machine['memory_bytes'] / 1e9:.0f} GB of memory, with "
-        f"Python {machine['python']}, {libraries}.{lacks}\n\n"
+        f"{of_parts('make bench-tune', found, PARTS)}\n"
         f"A real trial trains XGBoost, {size['rounds']} rounds on one thread, on four fifths of "
         f"{size['rows']:,} flights with 30 columns, and is judged by the logarithmic loss on the "
         f"others; ten parameters are searched. A tiny trial computes for {size['tiny_s'] * 1000:g} "
@@ -67,14 +61,6 @@ def _about(found: dict[str, Any]) -> str:
         "trials'. Memory: of all processes, each page divided by the number that share it, looked "
         f"at every 2 s. Numbers are medians of the repeats ({size['repeats']}), which take turns.\n"
     )
-
-
-def _targets(parts: dict[str, Any]) -> str:
-    rows = [
-        (one.what, one.wanted, one.measured, "met" if one.met else "**missed**")
-        for one in targets(parts)
-    ]
-    return "## Targets\n\n" + table(("what", "target", "measured", ""), rows)
 
 
 def _real(part: dict[str, Any]) -> str:
@@ -133,7 +119,7 @@ def _prune(part: dict[str, Any]) -> str:
         (
             name,
             f"{one['wall_s']:.1f}",
-            _share(one["foreign"]),
+            share(one["foreign"]),
             f"{one['trials_cpu_s']:.1f}",
             f"{one['pruned']:.0f} of {one['finished']:.0f}",
             f"{one['best']:.4f}",
@@ -161,7 +147,7 @@ def _long(part: dict[str, Any]) -> str:
     return (
         f"## Long searches\n\nTen parameters, TPE, each ask after another trial was told.\n\n"
         f"{table(head, rows)}\nA whole search of {whole['trials']:,} tiny trials by TPE took "
-        f"{whole['wall_s']:.0f} s (others took {_share(whole['foreign'])}), with an efficiency of "
+        f"{whole['wall_s']:.0f} s (others took {share(whole['foreign'])}), with an efficiency of "
         f"{whole['efficiency_of_left']:.2f} of what others left.\n"
     )
 
@@ -196,11 +182,11 @@ def _warm(part: dict[str, Any]) -> str:
 
 def _scale(part: dict[str, Any]) -> str:
     rows = [
-        (f"{run['rows']:,}", run["name"], f"{run['peak_bytes'] / _MB:.0f}", f"{left_s(run):.1f}")
+        (f"{run['rows']:,}", run["name"], f"{run['peak_bytes'] / MB:.0f}", f"{left_s(run):.1f}")
         for run in part["runs"]
     ]
     peaks = [run["peak_bytes"] for run in part["runs"]]
-    more = [(many - one) / 7 / _MB for one, many in zip(peaks[::2], peaks[1::2], strict=True)]
+    more = [(many - one) / 7 / MB for one, many in zip(peaks[::2], peaks[1::2], strict=True)]
     return (
         "## Memory of several trials at a time\n\nOur search of real trials on a Ray with room "
         "for eight, whatever the cores: all its processes, Ray's own included.\n\n"
@@ -223,11 +209,7 @@ def _line(name: str, one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['efficiency']:.2f}" if known else "",
         f"{one['efficiency_of_left']:.2f}" if known else "",
         f"{one['overhead_ms']:.1f}" if known else "",
-        _share(one["foreign"]),
-        f"{one['peak_bytes'] / _MB:.0f}",
+        share(one["foreign"]),
+        f"{one['peak_bytes'] / MB:.0f}",
         f"{one['best']:.4f}",
     )
-
-
-def _share(value: float) -> str:
-    return f"**{value:.0%}**" if value > _NOISY else f"{value:.0%}"

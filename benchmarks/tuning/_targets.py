@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._markdown import Target
 from benchmarks.tuning._parts import OURS, RAY_TUNE
 
 if TYPE_CHECKING:
@@ -18,16 +18,6 @@ ASKING_SHARE = 0.1
 TIMES_BY_PRUNING = 1.6
 BEST_WITHIN = 0.002
 MEMORY_RATIO = 1.5
-
-
-@dataclass(frozen=True)
-class Target:
-    """What was wanted, and what it is."""
-
-    what: str
-    wanted: str
-    measured: str
-    met: bool
 
 
 def medians(runs: Sequence[dict[str, Any]], sampler: str | None = None) -> dict[str, Any]:
