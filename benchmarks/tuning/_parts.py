@@ -160,8 +160,11 @@ def warm(place: Place) -> dict[str, Any]:
         job = place.job("warm start", "folds", place.size.warm, "tpe")
         _, pairs = run(replace(job, data=name, seed=place.size.warm_seeds))
         found[name] = pairs
-        good = sum(pair["warm"] <= pair["cold"] for pair in pairs)
-        place.say(f"  {name}: {good} of {len(pairs)}")
+        good, unseen = (
+            sum(pair[f"warm{end}"] <= pair[f"cold{end}"] for pair in pairs)
+            for end in ("", "_unseen")
+        )
+        place.say(f"  {name}: {good} of {len(pairs)}, on unseen rows {unseen}")
     return {"trials": place.size.warm, "sets": found}
 
 

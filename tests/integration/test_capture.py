@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from holdtrue.access import own_key
@@ -20,9 +19,7 @@ from holdtrue.models import Signature, pipeline, typed, write_bundle
 from holdtrue.registry import Registry
 from holdtrue.serving import Arm, capture_places, deploy, fold_in, read_captured, slate_of
 from holdtrue.serving._statistics import is_alive, read_replicas
-from holdtrue.stack import Stack, free_ports
-from holdtrue.stack._processes import _runs
-from holdtrue.store import Store
+from holdtrue.stack import free_ports
 from holdtrue.trace import trace
 
 pytestmark = pytest.mark.integration
@@ -38,26 +35,6 @@ SIGNATURE = Signature(
 CHANCE = np.random.default_rng(0)
 ROWS = [{"distance": float(CHANCE.normal()), "carrier": "ABC"[n % 3]} for n in range(300)]
 CLIENTS, KILLS = 3, 2
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def stack(store, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        stack = Stack(store)
-        try:
-            stack.up_ray()
-            yield stack
-        finally:
-            leaders = [psutil.Process(info.pid) for info in stack.state().processes]
-            family = [p for one in leaders for p in (one, *one.children(recursive=True))]
-            stack.down()
-            assert not [process for process in family if _runs(process)]
 
 
 @pytest.fixture(scope="module")

@@ -122,23 +122,6 @@ def written(tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def stack(store, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        stack = Stack(store)
-        try:
-            stack.up_ray()
-            yield stack
-        finally:
-            stack.down()
-
-
 @dataclass(frozen=True)
 class Served:
     """The endpoint that the tests disturb."""
