@@ -17,11 +17,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from holdtrue.access import Keyring
-from holdtrue.errors import ServingError
 from holdtrue.models._served import joined
 from holdtrue.serving import _protocols
 from holdtrue.serving._asked import (
@@ -34,10 +32,11 @@ from holdtrue.serving._asked import (
     read_body,
 )
 from holdtrue.serving._batching import Batcher
-from holdtrue.serving._capture import Capture, new_ids
+from holdtrue.serving._capture import Capture
 from holdtrue.serving._limits import BusyError, Rates, Turns
 from holdtrue.serving._live import within
 from holdtrue.serving._record import lines
+from holdtrue.serving._scoring import FAILED, ModelError, answered, score, words
 from holdtrue.serving._shadow import Shadow
 from holdtrue.serving._statistics import (
     Gauges,
@@ -52,6 +51,8 @@ from holdtrue.serving._statistics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+
     from holdtrue.access import Scope
     from holdtrue.serving._asked import Table
     from holdtrue.serving._live import Held, Live, Tallies
@@ -63,7 +64,6 @@ MODULES_VARIABLE = "HOLDTRUE_SHOW_MODULES"
 SMALL_BYTES = 65_536
 """Requests of up to this size are answered in the event loop where the models are compiled."""
 SMALL_ROWS = 256
-FAILED, NOT_FINITE = "failed", "not finite"
 # More threads make pandas slower: they take turns at the interpreter lock.
 SCORING_THREADS = 2
 SLOW_S = 1.0
@@ -124,7 +124,7 @@ class Application:
         except Problem as problem:
             reply = self._problem(scope["path"], problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
-            self._log("a request failed", path=scope["path"], error=_words(err))
+            self._log("a request failed", path=scope["path"], error=words(err))
             reply = self._problem(scope["path"], Problem(500, "the request could not be answered"))
         finally:
             self._inside -= 1
@@ -274,7 +274,7 @@ class Application:
         try:
             scores = await batcher.predict(question.encoded, table.n_rows)
         except Exception as err:
-            raise ModelError(FAILED, _words(err)) from err
+            raise ModelError(FAILED, words(err)) from err
         return answered(live, held, scores), question
 
     def _batcher(self, live: Live, held: Held) -> Batcher:
@@ -456,68 +456,6 @@ class Application:
         logger.warning("%s", orjson.dumps(line | fields, default=str).decode())
 
 
-class ModelError(Exception):
-    """A version could not score rows that are acceptable.
-
-    Args:
-        reason: ``failed`` or ``not finite``.
-        detail: What happened, in words.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def score(live: Live, held: Held, table: Table) -> tuple[Answered, Asked]:
-    """Encode rows for one version and score them; in any thread.
-
-    Raises:
-        Problem: The rows are not what the version takes.
-        ModelError: They are, but it cannot score them.
-    """
-    question = asked(table, held.model, live.slate)
-    try:
-        scores = held.model.predict(question.encoded)
-    except Exception as err:
-        raise ModelError(FAILED, _words(err)) from err
-    given = answered(live, held, scores)
-    if not question.explain:
-        return given, question
-    try:
-        explained = held.model.contributions(question.encoded)
-    except ServingError as err:
-        raise Problem(422, err.message) from err
-    return answered(live, held, scores, given.ids, explained), question
-
-
-def answered(
-    live: Live,
-    held: Held,
-    scores: np.ndarray,
-    ids: Sequence[str] | None = None,
-    contributions: Any = None,
-) -> Answered:
-    """What a version says, with new ids where none are given.
-
-    Raises:
-        ModelError: A score is no number.
-    """
-    # A sum is finite only if all terms are; faster than asking each.
-    if not math.isfinite(scores.sum()) and not np.isfinite(scores).all():
-        raise ModelError(NOT_FINITE, "a score is no number")
-    return Answered(
-        live.slate.system,
-        held.arm.version,
-        held.arm.digest,
-        scores,
-        new_ids(len(scores)) if ids is None else ids,
-        held.model.signature,
-        held.model.answering,
-        contributions,
-    )
-
-
 def _unready(live: Live) -> str | None:
     """Why a slate cannot answer; None where it can."""
     for held in live.held:
@@ -526,7 +464,7 @@ def _unready(live: Live) -> str | None:
         try:
             within(_VERIFY_TIMEOUT_S, f"version {held.arm.version}", held.model.verify)
         except Exception as err:  # noqa: BLE001 - whatever it is, the replica is not ready
-            return _words(err)
+            return words(err)
     return None
 
 
@@ -549,7 +487,3 @@ def _busy(err: BusyError, detail: str) -> Problem:
 
 def _json(content: Any, status: int = 200) -> Reply:
     return Reply(status, orjson.dumps(content))
-
-
-def _words(err: BaseException) -> str:
-    return err.message if isinstance(err, ServingError) else f"{type(err).__name__}: {err}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ PROBLEM = "application/problem+json"
 JSON = "application/json"
 
 _MAX_ERRORS = 20
+_FEW_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class DisconnectedError(Exception):
     """The caller went away before its request was read; there is nobody to answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answered:
     """What a model said to the rows of one request."""
 
@@ -110,6 +111,23 @@ class Answered:
     answering: Answering
     contributions: Contributions | None = None
     """Where the request asked for explanations."""
+
+    @cached_property
+    def listed(self) -> list[Any]:
+        """The scores as plain floats: of each row a list of them, or for regression one."""
+        listed: list[Any] = self.scores.tolist()
+        return listed
+
+    @cached_property
+    def decided(self) -> list[str]:
+        """The class that is answered for each row; empty for a regression."""
+        classes = self.signature.classes
+        if classes is None:
+            return []
+        if self.answering.costs is None and len(self.scores) <= _FEW_ROWS:
+            # As `decide` does, the first of equal ones; for few rows in a tenth of the time.
+            return [classes[row.index(max(row))] for row in self.listed]
+        return [classes[index] for index in self.answering.decide(self.scores).tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ def loads(body: bytes) -> Any:
     colons = body.count(b":")
     if type(document) is dict and colons == len(document):
         return document  # it has no other names, for each would have a colon of its own
+    if type(document) is list and _n_outer_names(document) == colons:
+        return document
     names, in_texts = _n_colons(document)
     if colons == names or (colons == names + in_texts and b"\\" not in body):
         return document
@@ -72,6 +74,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise Problem(400, f"the name {name[:100]} is repeated in an object")
         seen[name] = value
     return seen
+
+
+def _n_outer_names(records: list[Any]) -> int:
+    """Names in a list of objects, without those of objects in them; -1 where it is another list."""
+    return sum(map(len, records)) if {*map(type, records)} == {dict} else -1
 
 
 def _n_colons(document: Any) -> tuple[int, int]:

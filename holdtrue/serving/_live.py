@@ -7,6 +7,7 @@ import random
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class Live:
         """All versions."""
         return tuple(h for h in (self.champion, self.challenger, self.shadow) if h is not None)
 
-    @property
+    @cached_property
     def compiled(self) -> bool:
         """Whether every version that answers takes microseconds."""
         answering = (h for h in (self.champion, self.challenger) if h is not None)

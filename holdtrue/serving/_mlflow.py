@@ -75,16 +75,15 @@ def read(media_type: str, body: bytes, *, explain: bool, version: int | None) ->
 
 def write(answered: Answered) -> Reply:
     """The answer: ``predictions`` as MLflow's clients expect them, then what they may ignore."""
-    scores, classes = answered.scores, answered.signature.classes
-    content: dict[str, Any] = {"predictions": scores.tolist()}
+    classes = answered.signature.classes
+    content: dict[str, Any] = {"predictions": answered.listed}
     if classes is not None:
-        decided = answered.answering.decide(scores).tolist()
         content = {
-            "predictions": [classes[index] for index in decided],
+            "predictions": answered.decided,
             "classes": classes,
-            "probabilities": scores.tolist(),
+            "probabilities": answered.listed,
         }
-    elif (ends := answered.answering.intervals(scores)) is not None:
+    elif (ends := answered.answering.intervals(answered.scores)) is not None:
         content["intervals"] = ends.tolist()
     content |= {"model": answered.model, "version": answered.version, "ids": answered.ids}
     if answered.contributions is not None:

@@ -143,18 +143,17 @@ def predictions(answered: Answered) -> list[dict[str, Any]]:
         ``{"class", "probabilities": {class: probability}}``, or ``{"value"}`` and, where one is
         declared, ``"interval": [low, high]``.
     """
-    scores, answering = answered.scores, answered.answering
     classes = answered.signature.classes
     if classes is None:
-        given: list[dict[str, Any]] = [{"value": value} for value in scores.tolist()]
-        ends = answering.intervals(scores)
+        given: list[dict[str, Any]] = [{"value": value} for value in answered.listed]
+        ends = answered.answering.intervals(answered.scores)
         if ends is not None:
             for prediction, interval in zip(given, ends.tolist(), strict=True):
                 prediction["interval"] = interval
         return given
     return [
-        {"class": classes[index], "probabilities": dict(zip(classes, row, strict=True))}
-        for index, row in zip(answering.decide(scores).tolist(), scores.tolist(), strict=True)
+        {"class": name, "probabilities": dict(zip(classes, row, strict=True))}
+        for name, row in zip(answered.decided, answered.listed, strict=True)
     ]
 
 

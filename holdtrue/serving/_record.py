@@ -44,8 +44,7 @@ def lines(
             return []
     keys, times = asked.keys, asked.times
     rows = None if arm.role == "shadow" else asked.rows()
-    scores = answered.scores.tolist()
-    decided = _decided(answered, scores)
+    scores, decided = answered.listed, answered.decided
     return [
         orjson.dumps(
             {
@@ -62,17 +61,6 @@ def lines(
         )
         for i in kept
     ]
-
-
-def _decided(answered: Answered, scores: list[list[float]]) -> list[str]:
-    """The class of each row that was answered; empty for a regression."""
-    classes = answered.signature.classes
-    if classes is None:
-        return []
-    if answered.answering.costs is None:
-        # As `decide` does, the first of equal ones; for few rows in a tenth of the time.
-        return [classes[row.index(max(row))] for row in scores]
-    return [classes[index] for index in answered.answering.decide(answered.scores).tolist()]
 
 
 def is_sampled(name: str, share: float) -> bool:

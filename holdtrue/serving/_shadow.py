@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from holdtrue.serving._asked import Problem, asked
+from holdtrue.serving._scoring import FAILED, NOT_FINITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,12 +85,12 @@ class Shadow:
                     # Rows that the champion takes and the shadow does not: its columns are others.
                     shadow.tally.failed("refused")
                 except Exception:  # noqa: BLE001 - a shadow may do anything
-                    shadow.tally.failed("failed")
+                    shadow.tally.failed(FAILED)
                 else:
                     if np.isfinite(scores).all():
                         shadow.tally.answered(seconds, scores, unknown)
                     else:
-                        shadow.tally.failed("not finite")
+                        shadow.tally.failed(NOT_FINITE)
         finally:
             self._running = None
 

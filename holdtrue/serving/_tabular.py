@@ -284,13 +284,12 @@ def answer_columns(answered: Answered) -> dict[str, list[Any]]:
         "version": [answered.version] * len(scores),
     }
     if classes is None:
-        columns["prediction"] = scores.tolist()
+        columns["prediction"] = answered.listed
         ends = answered.answering.intervals(scores)
         if ends is not None:
             columns["interval_low"], columns["interval_high"] = ends.T.tolist()
     else:
-        decided = answered.answering.decide(scores).tolist()
-        columns["prediction"] = [classes[index] for index in decided]
+        columns["prediction"] = answered.decided
         for name, values in zip(classes, scores.T.tolist(), strict=True):
             columns[f"probability_{name}"] = values
     if answered.contributions is not None:

@@ -428,8 +428,7 @@ def _answers(answered: Answered) -> dict[str, Any]:
         if ends is not None:
             tensors["interval"] = ends
     else:
-        decided = answered.answering.decide(scores).tolist()
-        tensors["prediction"] = [classes[index] for index in decided]
+        tensors["prediction"] = answered.decided
         tensors["probabilities"] = scores
     tensors["ids"] = [*answered.ids]
     if answered.contributions is not None:

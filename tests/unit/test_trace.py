@@ -20,6 +20,7 @@ from holdtrue.plan._journal import Record
 from holdtrue.plan._plan import _rooms
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in
+from holdtrue.serving._asked import Answered
 from holdtrue.serving._capture import Capture, new_ids
 from holdtrue.serving._record import is_sampled, lines
 from holdtrue.serving._slate import Arm
@@ -123,11 +124,12 @@ class House:
     def answer(self, rows, role="champion", ids=None, scores=None) -> list[str]:
         """What a replica writes for a request."""
         encoded = self.served.encode(rows)
-        answered = SimpleNamespace(
-            ids=ids or new_ids(len(rows)),
-            scores=self.served.predict(encoded) if scores is None else scores,
-            signature=SIGNATURE,
-            answering=self.served.answering,
+        answered = Answered(
+            *("flights", self.version, self.digest),
+            self.served.predict(encoded) if scores is None else scores,
+            ids or new_ids(len(rows)),
+            SIGNATURE,
+            self.served.answering,
         )
         asked = SimpleNamespace(
             keys=[{"flight": n} for n in range(len(rows))],
