@@ -27,10 +27,10 @@ def drive(
     arguments: Sequence[str] | None,
     description: str | None,
 ) -> None:
-    """Measure the parts that are asked for.
+    """Measure the parts that are asked for; those that are not stay as they were measured last.
 
     Args:
-        name: Of the results: NAME-DATE.json and NAME.md.
+        name: Of the results: NAME.json and NAME.md.
         parts: What can be measured; each is called with the place.
         page: Makes the page from what was found.
         place: Makes the place, with its ``size``, from a folder and whether it is to be quick.
@@ -43,18 +43,19 @@ def drive(
     date = f"{datetime.now(UTC):%Y-%m-%d}"
     with tempfile.TemporaryDirectory(prefix="ht-bench-") as folder:
         results = Path(folder) if asked.quick else RESULTS
-        path = results / f"{name}-{date}.json"
-        found = read_json(path) if path.exists() else {}
+        path = results / f"{name}.json"
+        found = read_json(path) if path.exists() else {"parts": {}}
         where = place(Path(folder), asked.quick)
-        found = {"parts": {}} | found | {"date": date, "size": asdict(where.size)}
+        found["size"] = asdict(where.size)
         for part in asked.part or parts:
-            if asked.resume and part in found["parts"]:
+            if asked.resume and found["parts"].get(part, {}).get("date") == date:
                 continue
             say(f"({part}) {(parts[part].__doc__ or '').splitlines()[0]}")
             started, before = time.monotonic(), machine()
             measured = parts[part](where)
             minutes = round((time.monotonic() - started) / 60, 1)
-            found["parts"][part] = {"machine": before, "minutes": minutes} | measured
+            about = {"date": date, "machine": before, "minutes": minutes}
+            found["parts"][part] = about | measured
             write_json(path, found)
             write_atomically(results / f"{name}.md", page(found).encode())
         say(f"\n{page(found)}\n{'' if asked.quick else f'written to {RESULTS}'}")

@@ -69,7 +69,14 @@ def of_parts(command: str, found: dict[str, Any], parts: Iterable[str], more: st
     minutes = sum(part["minutes"] for part in measured.values())
     missing = [name for name in parts if name not in measured]
     machine = next(iter(measured.values()))["machine"]
-    return measured_by(command, found["date"], minutes, machine, more, missing)
+    by_date: dict[str, list[str]] = {}
+    for name, part in measured.items():
+        by_date.setdefault(part["date"], []).append(name)
+    dates = " and ".join(
+        f"{date} ({', '.join(names)})" if len(by_date) > 1 else date
+        for date, names in sorted(by_date.items())
+    )
+    return measured_by(command, dates, minutes, machine, more, missing)
 
 
 def share(value: float) -> str:

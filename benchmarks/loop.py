@@ -66,7 +66,7 @@ def main() -> None:
             )
         found["memory"] = sorted(memory, key=lambda one: one["share"])
     found["minutes"] = round((time.monotonic() - started) / 60, 1)
-    write_json(RESULTS / f"loop-{found['date']}.json", found)
+    write_json(RESULTS / "loop.json", found)
     write_atomically(RESULTS / "loop.md", page(found).encode())
     say(f"\n{page(found)}\nwritten to {RESULTS}")
 

@@ -136,7 +136,7 @@ def test_the_cost_of_ending_early_is_taken_seed_by_seed():
 def parts() -> dict:
     others = ("Optuna n_jobs", "Optuna processes", *RAY_TUNE)
     names = (OURS, *others)
-    head = {"machine": MACHINE, "minutes": 1.0}
+    head = {"date": "2026-01-01", "machine": MACHINE, "minutes": 1.0}
     halving = a_run("scikit-learn halving", efficiency=None, trials_cpu_s=None)
     tiny = [a_run(name, sampler=how) for how in ("fixed", "random", "tpe") for name in names]
     return {
@@ -196,18 +196,21 @@ def test_each_target_is_met_or_said_to_be_missed():
 def test_the_page_says_what_was_missed_and_what_was_noisy():
     measured = parts()
     measured["real"]["fixed"][0]["foreign"] = 0.4
+    measured["real"]["date"] = "2026-01-02"
     size = {"rounds": 45, "rows": 50_000, "tiny_s": 0.02, "repeats": 3}
-    found = {"date": "2026-01-01", "size": size}
+    found = {"size": size}
     text = page(found | {"parts": measured})
     assert "| ≤ 1.5 times | 1.60 times | **missed** |" in text
     assert "**40%**" in text
     assert "Not measured" not in text
+    dates = "2026-01-01 (tiny, prune, long, warm, scale) and 2026-01-02 (real)"
+    assert f"Measured on {dates} by `make bench-tune`" in text
 
 
 @pytest.mark.parametrize("part", ["real", "tiny", "prune", "long", "warm", "scale"])
 def test_a_page_of_one_part_names_the_others(part):
     size = {"rounds": 45, "rows": 50_000, "tiny_s": 0.02, "repeats": 3}
-    found = {"date": "2026-01-01", "size": size}
+    found = {"size": size}
     text = page(found | {"parts": {part: parts()[part]}})
     rest = [name for name in ("real", "tiny", "prune", "long", "warm", "scale") if name != part]
     assert f"Not measured: {', '.join(rest)}." in text
