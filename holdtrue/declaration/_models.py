@@ -258,7 +258,7 @@ class Limits(Section):
     wait: Duration = timedelta(seconds=1)
     """How long a request waits for its turn before it is refused."""
     requests_per_s: float | None = Field(default=None, gt=0)
-    """Of one key."""
+    """Of one key, from each copy by itself: with four copies it gets up to four times as many."""
     batch_rows: int = Field(default=1, ge=1, le=10_000)
     """Rows of several requests that are scored together; pays where a model is not compiled."""
     batch_wait_ms: float = Field(default=2.0, ge=0, le=1_000)

@@ -29,10 +29,11 @@ from holdtrue.serving._asked import (
     Problem,
     Reply,
     asked,
+    failure,
     read_body,
 )
 from holdtrue.serving._batching import Batcher
-from holdtrue.serving._capture import Capture
+from holdtrue.serving._capture import Capture, new_ids
 from holdtrue.serving._limits import BusyError, Rates, Turns
 from holdtrue.serving._live import within
 from holdtrue.serving._record import lines
@@ -70,6 +71,7 @@ SLOW_S = 1.0
 _READY_S = 1.0
 _VERIFY_TIMEOUT_S = 20.0
 _LOG_LINES_PER_S = 10
+_LOG_IDS = 5
 
 
 class Application:
@@ -124,8 +126,10 @@ class Application:
         except Problem as problem:
             reply = self._problem(scope["path"], problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
-            self._log("a request failed", path=scope["path"], error=words(err))
-            reply = self._problem(scope["path"], Problem(500, "the request could not be answered"))
+            (request,) = new_ids(1)
+            self._log("a request failed", ids=[request], path=scope["path"], error=words(err))
+            failed = failure("the request could not be answered", request)
+            reply = self._problem(scope["path"], failed)
         finally:
             self._inside -= 1
         await self._send(reply, send)
@@ -233,19 +237,7 @@ class Application:
             # To explain a row takes milliseconds.
             small = small and table.n_rows <= SMALL_ROWS and not table.explain
             held = live.choose(table, headers)
-            try:
-                given, question = await self._score(live, held, table, small)
-            except ModelError as err:
-                held.tally.failed(err.reason)
-                self._log("a version failed", version=held.arm.version, error=str(err))
-                if held is live.champion or table.version is not None:
-                    raise Problem(500, "the model gave no score for these rows") from err
-                held = live.champion  # a challenger never costs an answer
-                try:
-                    given, question = await self._score(live, held, table, small)
-                except ModelError as second:
-                    held.tally.failed(second.reason)
-                    raise Problem(500, "the model gave no score for these rows") from second
+            held, given, question = await self._scored(live, held, table, small)
             reply = question.write(given)
             await self._keep(live, held, question, given, small)
         finally:
@@ -256,9 +248,41 @@ class Application:
             if live.shadow is not None:
                 self._shadow.ask(live, table, given)
             if seconds > SLOW_S:
-                self._log("a slow request", seconds=round(seconds, 3), ids=[*given.ids[:5]])
+                self._log("a slow request", ids=[*given.ids[:_LOG_IDS]], seconds=round(seconds, 3))
 
         return reply, after
+
+    async def _scored(
+        self, live: Live, held: Held, table: Table, small: bool
+    ) -> tuple[Held, Answered, Asked]:
+        """What a version says, or the champion in its place: a challenger never costs an answer.
+
+        Raises:
+            Problem: The rows are not what the version takes, or there is no score for them (500).
+        """
+        champion = live.champion
+        # Who asks for a version is not answered by another.
+        tried = (held,) if held is champion or table.version is not None else (held, champion)
+        errors: list[tuple[int, ModelError]] = []
+        ids: Sequence[str] = ()
+        try:
+            for one in tried:
+                try:
+                    given, question = await self._score(live, one, table, small)
+                except ModelError as err:
+                    one.tally.failed(err.reason)
+                    errors.append((one.arm.version, err))
+                else:
+                    ids = given.ids
+                    return one, given, question
+            ids = new_ids(1)
+            message = "the model gave no score for these rows"
+            raise failure(message, *ids) from errors[-1][1]
+        finally:
+            # Only now is it known which ids the caller gets.
+            for version, error in errors:
+                shown = [*ids[:_LOG_IDS]]
+                self._log("a version failed", ids=shown, version=version, error=str(error))
 
     async def _score(
         self, live: Live, held: Held, table: Table, small: bool

@@ -91,6 +91,19 @@ class Problem(Exception):  # noqa: N818 - it is an answer, not a failure
         return Reply(self.status, orjson.dumps(self.document()), PROBLEM, self.headers)
 
 
+def failure(detail: str, request: str) -> Problem:
+    """That a request could not be answered, through no fault of its own (500).
+
+    Args:
+        detail: What the caller may know of it.
+        request: Identifier that the line in the log carries too.
+
+    References:
+        RFC 9457, section 3.1.5; RFC 9562, section 4.
+    """
+    return Problem(500, detail, instance=f"urn:uuid:{request}")
+
+
 class DisconnectedError(Exception):
     """The caller went away before its request was read; there is nobody to answer."""
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 _WAITING_PER_ONGOING = 4
 """Requests that may wait for each that is answered; time is the limit that matters."""
-_FORGET = 0.2
-"""Weight of the newest turn in the mean time between turns."""
+_ROUNDS = 8
+"""How many times over all turns have ended in the time that is measured."""
+_SURE = 0.8
+"""Share of the time to wait that the expected wait may have. Under a lasting overload all who are
+let in expect the longest wait there is, and a twentieth would be refused when it is over."""
 _MAX_BUCKETS = 10_000
 
 
@@ -37,8 +40,9 @@ class BusyError(Exception):
 class Turns:
     """Lets a number of requests be answered at a time; for one event loop.
 
-    A request that would have to wait longer than it may is refused at once, by what the last
-    turns took; one that does wait is refused when its time is over.
+    A request that would have to wait longer than it may is refused at once, by how fast turns
+    have ended since others began to wait; one that does wait is refused when its time is over.
+    A burst finds nobody waiting, so that nothing is known that could be held against it.
 
     Args:
         clock: Seconds.
@@ -48,8 +52,8 @@ class Turns:
         self.ongoing = 0
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._between_s = 0.0
-        self._last_end: float | None = None
+        self._ends: deque[float] = deque()
+        """When the last turns ended that others waited for."""
 
     @property
     def waiting(self) -> int:
@@ -75,8 +79,9 @@ class Turns:
         """
         if self.take(at_a_time):
             return
-        expected_s = (len(self._queue) + 1) * self._between_s
-        if len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing or expected_s > limits.wait_s:
+        expected_s = (len(self._queue) + 1) * self._between_s(at_a_time)
+        is_full = len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
+        if is_full or expected_s > _SURE * limits.wait_s:
             raise BusyError(max(1, math.ceil(min(expected_s, 60))))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
@@ -98,15 +103,24 @@ class Turns:
             turn = self._queue.popleft()
             if turn.done():  # given up a moment ago
                 continue
-            # Only between turns that were waited for: else it is the callers that are slow.
-            now = self._clock()
-            if self._last_end is not None:
-                self._between_s += _FORGET * (now - self._last_end - self._between_s)
-            self._last_end = now
+            self._ends.append(self._clock())
             turn.set_result(None)
             return
-        self._last_end = None
+        # Nobody waits: from here on it is the callers that are slow. What was measured before says
+        # nothing of later, and would never be corrected if it kept everybody from waiting.
+        self._ends.clear()
         self.ongoing -= 1
+
+    def _between_s(self, at_a_time: int) -> float:
+        """Mean time from one end of a turn to the next; 0 where too few have ended to say.
+
+        Turns that began together end together, so that less than all of them tell nothing.
+        """
+        while len(self._ends) > _ROUNDS * at_a_time + 1:
+            self._ends.popleft()
+        if len(self._ends) <= at_a_time:
+            return 0.0
+        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
 
 
 class Rates:

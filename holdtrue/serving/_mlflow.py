@@ -22,7 +22,14 @@ from holdtrue.serving._asked import (
     value_problem,
 )
 from holdtrue.serving._json import loads
-from holdtrue.serving._plain import check_records, csv_table, explanations, first_value, kind_of
+from holdtrue.serving._plain import (
+    arrow_table,
+    check_records,
+    csv_table,
+    explanations,
+    first_value,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +37,12 @@ if TYPE_CHECKING:
     from holdtrue.models._served import ServedModel
     from holdtrue.serving._asked import Column
 
-MEDIA_TYPES = (JSON, _tabular.CSV)
+MEDIA_TYPES = (JSON, _tabular.CSV, _tabular.ARROW)
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def read(media_type: str, body: bytes, *, explain: bool, version: int | None) -> Table:
-    """Read one of MLflow's forms.
+    """Read one of MLflow's forms, or a table as CSV or an Arrow stream.
 
     ``dataframe_split`` has ``columns`` and ``data`` row by row (an ``index`` is not looked at),
     ``dataframe_records`` and ``instances`` a list of records, ``inputs`` lists by column;
@@ -48,10 +55,13 @@ def read(media_type: str, body: bytes, *, explain: bool, version: int | None) ->
         version: The version that must answer.
 
     Raises:
-        Problem: It is not JSON (400), or none of the forms (422), or has too many rows (413).
+        Problem: It is not what `media_type` says (400), or none of the forms (422), or has too
+            many rows (413).
     """
     if media_type == _tabular.CSV:
         return csv_table(body, write, explain=explain, version=version)
+    if media_type == _tabular.ARROW:
+        return arrow_table(body, write, explain=explain, version=version)
     form, content = _form(loads(body))
     if form == "dataframe_split":
         columns = _split(content)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.serving import _mlflow, _tabular, _v2
+from holdtrue.serving import _tabular, _v2
 from holdtrue.serving._asked import JSON, MAX_ROWS, PROBLEM, Reply
 
 if TYPE_CHECKING:
@@ -201,13 +201,14 @@ def _invocations(model: ServedModel, slate: Slate) -> dict[str, Any]:
     return {
         "summary": "Predict (MLflow)",
         "operationId": "invocations",
-        "description": "The forms of MLflow's scoring server.",
+        "description": "The forms of MLflow's scoring server; CSV and Arrow are answered as JSON.",
         "parameters": _parameters(slate),
         "requestBody": {
             "required": True,
             "content": {
                 JSON: {"schema": {"oneOf": forms}} | ({"examples": examples} if rows else {}),
-                _mlflow.MEDIA_TYPES[1]: {"schema": {"type": "string"}},
+                _tabular.CSV: {"schema": {"type": "string"}},
+                _tabular.ARROW: {"schema": _BYTES},
             },
         },
         "responses": _answers("The predictions", {JSON: {"schema": _ref("MlflowAnswer")}}),
@@ -421,6 +422,16 @@ _V2_SCHEMAS: dict[str, Schema] = {
             "model_name": _TEXT,
             "model_version": _TEXT,
             "id": _TEXT,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "ids": {
+                        "type": "string",
+                        "description": "Of the predictions, with commas between them, where the "
+                        "output `ids` is not among those asked for.",
+                    }
+                },
+            },
             "outputs": {"type": "array", "items": _V2_TENSOR},
         },
     },
@@ -434,6 +445,10 @@ _PROBLEM_SCHEMA: Schema = {
         "title": _TEXT,
         "status": _INTEGER,
         "detail": _TEXT,
+        "instance": {
+            "type": "string",
+            "description": "Of a failure (500): what its line in the log is found by.",
+        },
         "errors": {
             "type": "array",
             "items": {

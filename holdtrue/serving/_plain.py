@@ -42,6 +42,17 @@ def read(
         return Table(len(records), write, records[0].get, records, explain=explain, version=version)
     if media_type == _tabular.CSV:
         return csv_table(body, write, explain=explain, version=version)
+    return arrow_table(body, write, explain=explain, version=version)
+
+
+def arrow_table(
+    body: bytes, write: Callable[[Answered], Reply], *, explain: bool, version: int | None
+) -> Table:
+    """Read an Arrow stream.
+
+    Raises:
+        Problem: It is no Arrow stream (400), or has no rows (422), or too many (413).
+    """
     columns, n_rows = _tabular.read_arrow(body)
     return Table(
         *(n_rows, write, partial(first_value, columns)),

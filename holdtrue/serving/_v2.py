@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 BINARY = "application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
 MEDIA_TYPES = (JSON, BINARY)
+_IDS = "ids"
 
 _DTYPES = {
     "BOOL": "?",
@@ -143,8 +144,11 @@ class Inference:
         }
         if self.id is not None:
             content["id"] = self.id
-        content["outputs"] = described = []
         tensors = _answers(answered)
+        if self.outputs and _IDS not in dict(self.outputs):
+            # No answer without its ids; a parameter is text, a number or a flag, never a list.
+            content["parameters"] = {_IDS: ",".join(answered.ids)}
+        content["outputs"] = described = []
         parts: list[bytes] = []
         for name, binary in self.outputs or [(name, self.binary) for name in tensors]:
             values = tensors[name]
@@ -234,7 +238,7 @@ def outputs(signature: Signature, *, interval: bool) -> list[dict[str, Any]]:
         found.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(classes)]})
     elif interval:
         found.append({"name": "interval", "datatype": "FP64", "shape": [-1, 2]})
-    return [*found, {"name": "ids", "datatype": "BYTES", "shape": [-1]}]
+    return [*found, {"name": _IDS, "datatype": "BYTES", "shape": [-1]}]
 
 
 def metadata(system: str, versions: list[int], model: ServedModel) -> dict[str, Any]:
@@ -430,7 +434,7 @@ def _answers(answered: Answered) -> dict[str, Any]:
     else:
         tensors["prediction"] = answered.decided
         tensors["probabilities"] = scores
-    tensors["ids"] = [*answered.ids]
+    tensors[_IDS] = [*answered.ids]
     if answered.contributions is not None:
         tensors["base"] = answered.contributions.base
         tensors["contributions"] = answered.contributions.values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from benchmarks.serving._process import Asking
@@ -331,6 +333,8 @@ def test_the_client_of_triton_gets_the_same_scores(good):
                 SYSTEM, [distance, carrier], outputs=[output], headers=good.headers
             )
             answered.append(result.as_numpy("probabilities"))
+            ids = result.get_response()["parameters"]["ids"].split(",")
+            assert len({*ids}) == len(rows)
     finally:
         client.close()
     for scores in answered:
@@ -352,3 +356,13 @@ def test_a_call_meant_for_mlflow_gets_the_same_answers(good):
         answer = good.post("invocations", {form: content}).json()
         assert answer["predictions"] == [one["class"] for one in expected]
         assert answer["probabilities"] == [[*one["probabilities"].values()] for one in expected]
+    table = pa.Table.from_pylist(rows)
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    headers = good.headers | {"content-type": "application/vnd.apache.arrow.stream"}
+    given = httpx.post(
+        f"{good.url}/invocations", content=out.getvalue(), headers=headers, trust_env=False
+    ).json()
+    assert given["predictions"] == answer["predictions"]
+    assert given["probabilities"] == answer["probabilities"]

@@ -301,6 +301,72 @@ def test_a_champion_that_cannot_score_is_a_500_that_tells_nothing(written, slate
     assert "broken" not in answer.text
 
 
+def logged(caplog):
+    return [json.loads(r.getMessage()) for r in caplog.records if r.name == "ray.serve"]
+
+
+@pytest.mark.parametrize("path", ["predict", "invocations", "v2/models/flights/infer"])
+def test_a_failure_is_found_in_the_log_by_what_the_caller_got(slate_with, path, caplog):
+    def broken(*args):
+        message = "out of order"
+        raise OSError(message)
+
+    bodies = {
+        "predict": {"distance": 1, "carrier": "A"},
+        "invocations": {"instances": [{"distance": 1, "carrier": "A"}]},
+        "v2/models/flights/infer": {
+            "inputs": [
+                {"name": "distance", "datatype": "INT64", "shape": [1], "data": [1]},
+                {"name": "carrier", "datatype": "BYTES", "shape": [1], "data": ["A"]},
+            ]
+        },
+    }
+    request = ("POST", f"/flights/{path}", {"content": json.dumps(bodies[path])})
+    no_score, no_answer = build(slate_with(), champion=raises), build(slate_with())
+    no_answer._keep = broken
+    for app, event, error in (
+        (no_score, "a version failed", "broken"),
+        (no_answer, "a request failed", "out of order"),
+    ):
+        caplog.clear()
+        (answer,) = ask(app, request)
+        (line,) = logged(caplog)
+        assert answer.status_code == 500
+        assert (line["event"], error in line["error"]) == (event, True)
+        assert [answer.json()["instance"]] == [f"urn:uuid:{one}" for one in line["ids"]]
+
+
+def test_a_failed_challenger_is_logged_with_the_ids_of_the_champions_answer(
+    written, slate_with, caplog
+):
+    app = build(slate_with(1.0 - 1e-12), challenger=raises)
+    (answer,) = ask(app, predict(written.rows[:7]))
+    (line,) = logged(caplog)
+    assert (line["event"], line["version"]) == ("a version failed", 2)
+    assert line["ids"] == answer.json()["ids"][:5]
+
+
+def test_a_failed_challenger_is_logged_also_where_the_champion_refuses(written, slate_with, caplog):
+    app = build(slate_with(1.0 - 1e-12), challenger=raises)
+    champion = app.live.champion
+
+    def refuses(rows):
+        raise module.Problem(422, "not these")
+
+    app.live = replace(app.live, champion=replace(champion, model=Wrapped(champion.model, None)))
+    app.live.champion.model.encode = refuses
+    (answer,) = ask(app, predict(written.rows[:1]))
+    assert answer.status_code == 422
+    assert [(line["event"], line["ids"]) for line in logged(caplog)] == [("a version failed", [])]
+
+
+def test_a_slow_request_is_logged_with_its_ids(written, slate_with, monkeypatch, caplog):
+    monkeypatch.setattr(module, "SLOW_S", 0.0)
+    (answer,) = ask(build(slate_with()), predict(written.rows[:2]))
+    (line,) = logged(caplog)
+    assert (line["event"], line["ids"]) == ("a slow request", answer.json()["ids"])
+
+
 def shadowed(app, count):
     """Wait until a shadow has scored, in the loop that it was asked in."""
 

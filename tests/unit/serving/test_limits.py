@@ -8,6 +8,53 @@ from holdtrue.serving import Limits
 from holdtrue.serving._limits import BusyError, Rates, Turns
 
 
+class Skipping(asyncio.SelectorEventLoop):
+    """An event loop that does not wait: its clock skips to what is due next."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        select = self._selector.select
+
+        def skip(timeout):
+            self.now += timeout or 0
+            return select(0)
+
+        self._selector.select = skip
+
+    def time(self):
+        return self.now
+
+
+def offered(*, every_s, for_s, service_s, at_a_time, wait_s):
+    """Requests that come at a rate: for each when it came, how long it waited, if it got a turn."""
+
+    async def run(loop):
+        turns, seen = Turns(loop.time), []
+
+        async def one(number):
+            came = loop.time()
+            try:
+                await turns.wait(limits(ongoing=64, wait_s=wait_s), at_a_time)
+            except BusyError:
+                seen.append((came, loop.time() - came, False))
+                return
+            seen.append((came, loop.time() - came, True))
+            await asyncio.sleep(service_s * (0.5, 1.0, 1.5)[number % 3])
+            turns.leave()
+
+        asked = []
+        while loop.time() < for_s or not asked:
+            asked.append(asyncio.create_task(one(len(asked))))
+            await asyncio.sleep(every_s)
+        await asyncio.gather(*asked)
+        assert (turns.ongoing, turns.waiting) == (0, 0)
+        return seen
+
+    with asyncio.Runner(loop_factory=Skipping) as runner:
+        return runner.run(run(runner.get_loop()))
+
+
 def limits(**changes):
     return Limits(**({"max_body_bytes": 10, "ongoing": 1, "wait_s": 0.05} | changes))
 
@@ -103,6 +150,53 @@ def test_who_would_wait_too_long_is_refused_at_once():
 
     refused = asyncio.run(run())
     assert refused.retry_after_s > 20
+
+
+def test_under_three_times_the_load_nearly_all_refusals_come_at_once():
+    # 100 a second can be answered, 300 come.
+    seen = offered(every_s=1 / 300, for_s=20, service_s=0.02, at_a_time=2, wait_s=0.5)
+    settled = [one for one in seen if one[0] > 1]
+    refused = [waited for _, waited, answered in settled if not answered]
+    assert 0.6 < len(refused) / len(settled) < 0.72
+    assert sum(waited > 0.01 for waited in refused) < 0.01 * len(refused)
+    assert max(waited for _, waited, _ in seen) <= 0.5 + 1e-6
+    assert sum(answered for *_, answered in seen) > 0.95 * 100 * 20
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 64])
+def test_nobody_is_refused_while_the_load_can_be_borne(at_a_time):
+    every_s = 0.02 / at_a_time / 0.8
+    seen = offered(every_s=every_s, for_s=5, service_s=0.02, at_a_time=at_a_time, wait_s=0.5)
+    assert all(answered for *_, answered in seen)
+
+
+def test_a_burst_from_idle_waits_also_after_an_overload_by_far_slower_turns():
+    now = [0.0]
+
+    async def run():
+        turns = Turns(lambda: now[0])
+        assert turns.take(1)
+        slow = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
+        await asyncio.sleep(0)
+        for _ in range(4):
+            turns.leave()
+            now[0] += 30
+            await asyncio.sleep(0)
+        await asyncio.gather(*slow)
+        with pytest.raises(BusyError):  # now it is known how slow it is
+            await turns.wait(limits(wait_s=20), 1)
+        turns.leave()
+        assert turns.take(1)
+        burst = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert turns.waiting == 4
+        for _ in range(4):
+            turns.leave()
+            now[0] += 0.001
+            await asyncio.sleep(0)
+        await asyncio.gather(*burst)
+
+    asyncio.run(run())
 
 
 def test_a_key_has_a_second_s_worth_and_gets_it_back_with_time():

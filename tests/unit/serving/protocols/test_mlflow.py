@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,33 @@ def test_csv_is_taken_too(door, rows):
     wanted = door.scores("predict", [GOOD, missing])
     assert (door.scores("invocations", body, b"text/csv") == wanted).all()
     assert "predictions" in json.loads(door.reply("invocations", body, b"text/csv").content)
+
+
+ARROW = b"application/vnd.apache.arrow.stream"
+
+
+def arrow_of(rows):
+    out = io.BytesIO()
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def test_arrow_gives_the_same_scores_also_for_integers_with_nulls(any_door, rows):
+    assert any(row["distance"] is None for row in rows)
+    wanted = any_door.scores("predict", rows)
+    body = arrow_of(rows)
+    assert (any_door.scores("predict", body, ARROW) == wanted).all()
+    assert (any_door.scores("invocations", body, ARROW) == wanted).all()
+    reply = any_door.reply("invocations", body, ARROW)
+    as_json = any_door.reply("invocations", {"dataframe_records": rows})
+    assert (reply.media_type, reply.content) == (as_json.media_type, as_json.content)
+
+
+def test_refuses_what_is_no_arrow_stream(door):
+    status, refused = door.refused("invocations", b"no stream", ARROW)
+    assert (status, refused["error_code"]) == (400, "BAD_REQUEST")
 
 
 def test_answers_what_clients_expect(door, regression, door_of, rows):
@@ -112,8 +141,9 @@ def test_refuses_a_value_with_its_place(any_door):
 
 
 def test_refuses_other_content_types(door):
-    kind = b"application/vnd.apache.arrow.stream"
-    assert door.refused("invocations", b"", kind)[0] == 415
+    status, refused = door.refused("invocations", b"", b"application/vnd.apache.parquet")
+    assert status == 415
+    assert ARROW.decode() in refused["detail"]
 
 
 ANY = st.recursive(

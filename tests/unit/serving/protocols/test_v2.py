@@ -165,6 +165,30 @@ def test_answers_only_the_outputs_that_are_wanted(door, rows):
     assert (status, "prediction, probabilities, ids" in content["error"]) == (400, True)
 
 
+@pytest.mark.parametrize("binary_data", [True, False])
+def test_ids_are_parameters_where_other_outputs_are_asked_for(door, rows, binary_data):
+    http = pytest.importorskip("tritonclient.http")
+    wanted = {"name": "probabilities", "parameters": {"binary_data": binary_data}}
+    reply = door.reply(PATH, {"id": "mine", "inputs": tensors_of(rows), "outputs": [wanted]})
+    length = dict(reply.headers).get(b"inference-header-content-length")
+    result = http.InferResult.from_response_body(
+        reply.content, header_length=None if length is None else int(length)
+    )
+    said = result.get_response()
+    assert said["parameters"] == {"ids": ",".join(f"id-{n}" for n in range(60))}
+    assert said["id"] == "mine"
+    assert (result.as_numpy("probabilities") == door.scores("predict", rows)).all()
+
+
+@pytest.mark.parametrize("outputs", [None, [], [{"name": "ids"}, {"name": "prediction"}]])
+def test_ids_that_are_an_output_are_not_said_twice(door, rows, outputs):
+    asked = {"inputs": tensors_of(rows)} | ({} if outputs is None else {"outputs": outputs})
+    said = json.loads(door.reply(PATH, asked).content)
+    assert "parameters" not in said
+    (ids,) = (output["data"] for output in said["outputs"] if output["name"] == "ids")
+    assert ids == [f"id-{n}" for n in range(60)]
+
+
 def test_explains_in_tensors(compiled, door_of, rows):
     door = door_of(compiled, explain=True)
     asked = {"inputs": tensors_of(rows), "parameters": {"explain": True}}
