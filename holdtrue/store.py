@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
+import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +33,13 @@ def find_project(declaration: Path) -> Path:
         if any((candidate / mark).exists() for mark in _PROJECT_MARKS):
             return candidate
     return folder
+
+
+def put_on_path(project: Path) -> None:
+    """Let modules of a project be imported, before others: sources and models may be of them."""
+    if str(project) not in sys.path:
+        sys.path.insert(0, str(project))
+    importlib.invalidate_caches()
 
 
 class Store:

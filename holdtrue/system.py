@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.declaration import Declaration, load
 from holdtrue.errors import ConfigError, HoldtrueError, StackError
 from holdtrue.references import DriftReport, Reference, Release, Study, Version
-from holdtrue.store import Store, alone, find_project
+from holdtrue.store import Store, alone, find_project, put_on_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +116,7 @@ class System:
         from holdtrue.plan import Context
         from holdtrue.progress import Silent
 
+        put_on_path(self.project)
         return Context(
             declaration=self.declaration,
             project=self.project,
@@ -475,6 +476,7 @@ class System:
                 message = f"no version of {name} has passed the gates yet"
                 raise ConfigError(message, hint="run `holdtrue apply` first")
             version = champion.version
+        put_on_path(self.project)
         return self.store.path(version.bundle), version.digest
 
     def trace(self, prediction: str) -> Trace:
@@ -489,6 +491,7 @@ class System:
         """
         from holdtrue.trace import trace
 
+        put_on_path(self.project)
         return trace(self.store, self.declaration, prediction)
 
     def promote(

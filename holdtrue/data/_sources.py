@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import glob
-import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.data._kinds import as_table
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.models import digest_of, import_object
+from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,10 +68,7 @@ def import_from(project: Path, path: str, what: str = "source") -> Any:
     Raises:
         ConfigError: There is no such thing.
     """
-    folder = str(project)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    importlib.invalidate_caches()
+    put_on_path(project)
     return import_object(path, what)
 
 

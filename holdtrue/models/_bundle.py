@@ -7,9 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from importlib import metadata
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -34,6 +32,7 @@ from holdtrue.models._manifest import (
 )
 from holdtrue.models._served import ServedModel
 from holdtrue.models._signature import Signature
+from holdtrue.models._skops import dump_skops, load_skops, package_of
 from holdtrue.references import Compilation
 from holdtrue.store import new_folder
 
@@ -50,8 +49,6 @@ __all__ = ["Bundle", "digest_of", "read_setting", "read_signature", "scores", "w
 
 SAMPLE_ROWS = 20
 _PACKAGES = ("numpy", "onnxruntime", "pandas", "scikit-learn", "skops", "xgboost")
-# Besides the types that skops trusts by itself. Nothing here can run code when loaded.
-_TRUSTED_PREFIXES = ("sklearn.", "numpy.")
 
 
 @dataclass(frozen=True)
@@ -158,12 +155,14 @@ def write_bundle(
     """
     answering = answering or Answering()
     expected = answering.calibrated(scores(fitted, signature, from_rows(sample, signature)))
-    files = {FEATURES: _dump_skops(fitted["features"])}
+    files = {FEATURES: dump_skops(fitted["features"])}
     model = fitted["model"]
+    trusted: tuple[str, ...] = ()
     if _is_xgboost(estimator):
         files[BOOSTER] = bytes(model.get_booster().save_raw(raw_format="json"))
     else:
-        files[ESTIMATOR] = _dump_skops(model)
+        trusted = package_of(model)
+        files[ESTIMATOR] = dump_skops(model)
     rows = training or {name: [row[name] for row in sample] for name in signature.columns}
     compiled, compilation = _compile(fitted, signature, answering, files.get(BOOSTER), rows)
     if compiled is not None:
@@ -172,6 +171,9 @@ def write_bundle(
         "format": FORMAT,
         "estimator": estimator,
         "params": params,
+        # Packages whose types may be in the estimator's file. The manifest's digest is registered,
+        # so that an altered bundle cannot name others.
+        "trusted": list(trusted),
         "signature": signature.model_dump(mode="json"),
         "answering": answering.model_dump(mode="json"),
         "compilation": compilation.model_dump(mode="json"),
@@ -268,53 +270,10 @@ def load_pipeline(files: dict[str, bytes], manifest: dict[str, Any]) -> Pipeline
     """
     from sklearn.pipeline import Pipeline
 
-    features = _load_skops(files[FEATURES])
+    features = load_skops(files[FEATURES])
     if BOOSTER in files:
         model = construct(manifest["estimator"], manifest["params"], seed=0, threads=1)
         model.load_model(bytearray(files[BOOSTER]))
     else:
-        model = _load_skops(files[ESTIMATOR])
+        model = load_skops(files[ESTIMATOR], manifest.get("trusted", ()))
     return Pipeline([("features", features), ("model", model)])
-
-
-def _dump_skops(thing: Any) -> bytes:
-    """Write an object by skops: the same object gives the same bytes.
-
-    skops writes memory addresses, random file names and the time of day; they become numbers in
-    order of occurrence and a constant.
-    """
-    from skops.io import dumps
-
-    ids: dict[int, int] = {}
-    names = {"schema.json": "schema.json"}
-
-    def renumber(node: Any) -> None:
-        if isinstance(node, dict):
-            if isinstance(node.get("__id__"), int):
-                node["__id__"] = ids.setdefault(node["__id__"], len(ids))
-            if isinstance(node.get("file"), str):
-                suffix = node["file"].rpartition(".")[2]
-                node["file"] = names.setdefault(node["file"], f"{len(names)}.{suffix}")
-        for child in node.values() if isinstance(node, dict) else node:
-            if isinstance(child, dict | list):
-                renumber(child)
-
-    written = BytesIO()
-    with ZipFile(BytesIO(dumps(thing))) as before, ZipFile(written, "w") as after:
-        schema = json.loads(before.read("schema.json"))
-        renumber(schema)
-        for old, new in names.items():
-            content = json.dumps(schema).encode() if old == "schema.json" else before.read(old)
-            after.writestr(ZipInfo(new), content)
-    return written.getvalue()
-
-
-def _load_skops(content: bytes) -> Any:
-    from skops.io import get_untrusted_types, loads
-
-    unknown = get_untrusted_types(data=content)
-    refused = [name for name in unknown if not name.startswith(_TRUSTED_PREFIXES)]
-    if refused:
-        message = f"the model holds types that are not trusted: {', '.join(refused)}"
-        raise ServingError(message)
-    return loads(content, trusted=unknown)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, ServingError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,9 @@ def import_object(path: str, what: str) -> Any:
 
 
 def check_candidate(candidate: Candidate, task: str, model: Model | None = None) -> None:
-    """Refuse an estimator that is none, does not fit the task or does not have a parameter.
+    """Refuse an estimator that is none, does not fit the task or cannot be written without pickle.
+
+    Parameters that it does not have are refused, too.
 
     Args:
         candidate: As declared.
@@ -81,6 +83,7 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
             raise ConfigError(message, hint=hint)
     if model is not None:
         _check_training(candidate.estimator, estimator, model)
+    _check_written(candidate)
 
 
 def _check_training(path: str, estimator: Any, model: Model) -> None:
@@ -92,6 +95,34 @@ def _check_training(path: str, estimator: Any, model: Model) -> None:
         message = f"model.class_weight: estimator {path} takes no weights of rows"
         raise ConfigError(message, hint="leave out model.class_weight, or that candidate")
     loss_params(path, model.loss)
+
+
+def _check_written(candidate: Candidate) -> None:
+    """Refuse before a search what could not be written after it, as far as an unfitted one shows.
+
+    Raises:
+        ConfigError: An instance holds what skops cannot write, or would not be trusted to load.
+    """
+    path = candidate.estimator
+    # XGBoost writes its models itself; scikit-learn's that are not fitted hold what is declared.
+    if path.startswith(("sklearn.", "xgboost.")):
+        return
+    from holdtrue.models._skops import check_types, dump_skops, package_of
+
+    try:
+        model = construct(path, candidate.params, seed=0, threads=1)
+        content = dump_skops(model)
+    except TrainingError as err:
+        message = f"estimator {path}: {err.message}"
+        raise ConfigError(message, hint=err.hint) from err
+    except Exception:  # noqa: BLE001 - it may lack an argument of the space, or be told by fit only
+        return
+    try:
+        check_types(content, package_of(model))
+    except ServingError as err:
+        message = f"estimator {path} cannot be written without pickle: {err.message}"
+        hint = "it may hold values, and types of its own package, NumPy and scikit-learn"
+        raise ConfigError(message, hint=hint) from err
 
 
 def _parameters(estimator: Any) -> set[str] | None:

@@ -146,6 +146,7 @@ def deploy_arms(context: Context, champion: Champion, rollout: Rollout | None) -
         context.store,
         arms_of(context, champion, rollout),
         str(rollout.id) if rollout is not None and rollout.state == "running" else None,
+        project=context.project,
     )
     return deploy(context.stack, context.declaration, slate)
 

@@ -16,7 +16,7 @@ from holdtrue.models._served import ServedModel
 from holdtrue.serving._asked import Problem
 from holdtrue.serving._slate import Slate
 from holdtrue.serving._statistics import Tally
-from holdtrue.store import write_atomically
+from holdtrue.store import put_on_path, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,6 +145,8 @@ def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | No
     Raises:
         ServingError: A model is damaged, answers otherwise or not at all.
     """
+    if slate.project is not None:
+        put_on_path(Path(slate.project))
     known = {} if now is None else {(h.arm.bundle, h.arm.digest): h.model for h in now.held}
     held: dict[Role, Held] = {}
     for arm in slate.arms:

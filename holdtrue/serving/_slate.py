@@ -60,6 +60,8 @@ class Slate(Reference):
     """Exactly one champion, at most one challenger and one shadow."""
     rollout: str | None = None
     """Identifier of the rollout that this slate is a step of."""
+    project: str | None = None
+    """Absolute path of the folder whose modules a model may be made of."""
     sticky: str | None = None
     """Column or header that decides which arm answers; else each request is drawn by itself."""
     capture: CaptureSettings | None

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def slate_of(
-    declaration: Declaration, store: Store, arms: Iterable[Arm], rollout: str | None = None
+    declaration: Declaration,
+    store: Store,
+    arms: Iterable[Arm],
+    rollout: str | None = None,
+    *,
+    project: Path | None = None,
 ) -> Slate:
     """The slate of a system.
 
@@ -25,6 +30,7 @@ def slate_of(
         store: Where answers are captured, and where statistics and the hashes of keys lie.
         arms: Exactly one champion, at most one challenger and one shadow.
         rollout: Identifier of the rollout that it is a step of.
+        project: Folder whose modules a model may be made of.
     """
     served = declaration.serve
     segments, _ = capture_places(store, declaration.name)
@@ -36,6 +42,7 @@ def slate_of(
         system=declaration.name,
         arms=tuple(arms),
         rollout=rollout,
+        project=None if project is None else str(project.resolve()),
         sticky=_sticky(declaration),
         capture=capture if served.capture else None,
         statistics=str(statistics_folder(store, declaration.name).resolve()),

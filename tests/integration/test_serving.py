@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from holdtrue.serving import (
 )
 from holdtrue.serving._statistics import is_alive, read_replicas
 from holdtrue.stack import Stack, free_ports
+from holdtrue.store import put_on_path
 
 pytestmark = pytest.mark.integration
 
@@ -394,3 +396,42 @@ def test_needs_ray(store, bundles, declaration, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(StackError, match="no Ray is up"):
         put(Stack(store), declaration, store, arm(bundles, 1))
+
+
+OWN = """
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+
+class Always(ClassifierMixin, BaseEstimator):
+    def fit(self, x, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, x):
+        return np.tile([0.25, 0.75], (len(x), 1))
+"""
+
+
+def test_a_model_of_the_projects_own_class_is_served(stack, store, tmp_path, monkeypatch, key):
+    """A replica does not run in the project's folder, and finds its modules nevertheless."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "own_always.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    put_on_path(project)
+    model = pipeline("own_always.Always", {}, SIGNATURE, seed=0, threads=1)
+    model.fit(typed(pd.DataFrame(ROWS), SIGNATURE), [n // 20 for n in range(40)])
+    path = tmp_path / "bundle"
+    digest = write_bundle(
+        path, model, SIGNATURE, estimator="own_always.Always", params={}, sample=ROWS[:10]
+    )
+    declaration = declare("own", free_ports(1)[0])
+    one = arm({1: (path, digest)}, 1)
+    with pytest.raises(ServingError, match=r"own_always\.Always, which cannot be imported"):
+        put(stack, declaration, store, one)
+    url = deploy(stack, declaration, slate_of(declaration, store, [one], project=project))
+    with Endpoint(url, key=key) as endpoint:
+        predictions = endpoint.predict(ROWS[:2])["predictions"]
+    assert [p["probabilities"]["yes"] for p in predictions] == [0.75, 0.75]
+    undeploy(stack, "own")

@@ -25,7 +25,7 @@ from holdtrue.access import own_key
 from holdtrue.declaration import Declaration
 from holdtrue.errors import HoldtrueError
 from holdtrue.models import Signature, digest_of, pipeline, typed, write_bundle
-from holdtrue.models._bundle import _dump_skops
+from holdtrue.models._skops import dump_skops
 from holdtrue.serving import deploy, read_statistics
 from holdtrue.serving._deploy import Control
 from holdtrue.serving._slate import Arm
@@ -83,7 +83,7 @@ def without_numbers(folder: Path, good: Written, model: Any) -> Written:
     """The bundle of a model that answers with NaN, every digest of it being right."""
     shutil.copytree(good.path, folder)
     model["model"].coef_ = np.full_like(model["model"].coef_, np.nan)
-    content = _dump_skops(model["model"])
+    content = dump_skops(model["model"])
     (folder / "model.skops").write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("compilation")  # or the compiled scorer, which is as it was, would answer

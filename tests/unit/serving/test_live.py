@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 
 import pytest
 
@@ -51,3 +52,14 @@ def test_a_key_that_went_over_stays_there_with_every_further_step(live_with):
     before, after = (challenged(live_with(weight), tables) for weight in (0.1, 0.25))
     assert sum(after) > sum(before)
     assert all(now for was, now in zip(before, after, strict=True) if was)
+
+
+def test_modules_of_the_project_can_be_imported_when_a_model_is_read(
+    slate_with, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    load(slate_with(project=str(tmp_path)), None, Tallies())
+    assert sys.path[0] == str(tmp_path)
+    before = list(sys.path)
+    load(slate_with(project=str(tmp_path)), None, Tallies())
+    assert sys.path == before
