@@ -290,9 +290,9 @@ def _run_on_ray(
     """
     import ray
 
-    from holdtrue.stack._resources import alive_nodes
+    from holdtrue.stack._resources import free_cpus
 
-    most = _AHEAD * sum(node.free_cpus for node in alive_nodes())
+    most = _AHEAD * free_cpus()
     if most == 0:
         return left
     task: Any = ray.remote(score_piece).options(

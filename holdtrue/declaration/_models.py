@@ -338,7 +338,12 @@ class Ray(Section):
     address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+:\d+$")
     """Host and port of a running Ray cluster; one on this machine is started where left out."""
     memory: Size | None = None
-    """Training rows that need more than this in one process are trained on in parts, by several."""
+    """Training rows that need more than this in one process are trained on in parts, by several.
+
+    An estimate from the number of rows and columns, not a limit that is enforced. It does not cover
+    Python and its libraries, the model itself, reading and splitting the data, several trials at a
+    time and their folds in Ray's object store, evaluation and serving.
+    """
 
 
 class Track(Section):

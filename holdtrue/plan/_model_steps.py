@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from holdtrue.errors import TrainingError
 from holdtrue.evaluation import evaluate, importance, judge
 from holdtrue.models import (
     Bundle,
@@ -19,20 +20,23 @@ from holdtrue.models import (
 )
 from holdtrue.models._manifest import read_compilation
 from holdtrue.models._rows import read_sample
-from holdtrue.models._sharded import columns_of, fit_on_ray, rows_within
+from holdtrue.models._sharded import columns_of, fit_on_ray, plan_fit, rows_within
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study, Verdict
+from holdtrue.stack._resources import alive_nodes
 from holdtrue.tuning import labels, read_trials, tune
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
     from holdtrue.references import Trial
+    from holdtrue.stack._resources import Node
 
 # Limits of a search: where they change, it goes on.
 _LIMITS = {"trials", "timeout", "stop"}
@@ -58,11 +62,45 @@ def _signature(work: Work) -> Signature:
     )
 
 
+def check_memory(
+    declaration: Declaration, rows: int, signature: Signature, nodes: Sequence[Node]
+) -> None:
+    """Refuse before a search a candidate that could not be fitted after it, within ``ray.memory``.
+
+    Args:
+        declaration: With candidates and the limit.
+        rows: Training rows.
+        signature: The columns.
+        nodes: The cluster.
+
+    Raises:
+        TrainingError: As `plan_fit`; names the candidate.
+    """
+    limit = declaration.ray.memory
+    if limit is None:
+        return
+    candidates = declaration.model.candidates
+    for label, candidate in zip(labels(candidates), candidates, strict=True):
+        try:
+            plan_fit(
+                rows,
+                signature,
+                estimator=candidate.estimator,
+                params=constant_params(candidate, declaration.model),
+                limit_bytes=limit,
+                nodes=nodes,
+            )
+        except TrainingError as err:
+            message = f"{err.message}; candidate {label} could not be fitted after the search"
+            raise TrainingError(message, hint=err.hint) from err
+
+
 def _tune(work: Work) -> Study:
     context = work.context
     declaration, split = context.declaration, work.get("split", Split)
     signature = _signature(work)
     check_classes(declaration.model, signature.classes or ())
+    check_memory(declaration, split.train_rows, signature, alive_nodes())
     limit = declaration.ray.memory
     wanted = max(2, round(declaration.tune.sample * split.train_rows))
     most = wanted if limit is None else min(wanted, rows_within(columns_of(signature), limit))

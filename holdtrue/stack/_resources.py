@@ -134,6 +134,23 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
+def free_cpus(settle_s: float = _SETTLE_S) -> int:
+    """How many CPUs of the whole cluster nobody uses.
+
+    Args:
+        settle_s: How long to wait for the first, as where this program's own work has just ended.
+
+    Returns:
+        0 where other work has all of them.
+    """
+    deadline = time.monotonic() + settle_s
+    while True:
+        free = sum(node.free_cpus for node in alive_nodes())
+        if free > 0 or time.monotonic() > deadline:
+            return free
+        time.sleep(_POLL_S)
+
+
 def fit_cpus(settle_s: float = _SETTLE_S) -> int:
     """How many CPUs to ask for to fit a model on one node, so that it need not wait.
 

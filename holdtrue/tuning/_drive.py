@@ -38,6 +38,8 @@ _COUNT_EVERY_S = 5.0
 # Trials that the mean time is taken from.
 _RECENT = 50
 _REASON_LENGTH = 500
+# A trial that is cancelled stops at its next line of Python.
+_LISTEN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,14 @@ class _Driver:
         import ray
 
         self.asker.close()
-        for future in self.tasks:
+        # Force only what does not listen: Ray ends the whole program where a task that is killed
+        # finishes at that moment.
+        tasks = [*self.tasks]
+        for future in tasks:
+            ray.cancel(future)
+        if tasks:
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_LISTEN_S, fetch_local=False)
+        for future in tasks:
             ray.cancel(future, force=True)
         if self.hub is not None:
             ray.kill(self.hub)

@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, get_args
 
 from pydantic import ValidationError
 
-from holdtrue.declaration import Pruner, Range, Stop
+from holdtrue.declaration import Pruner, Range, Stop, Tune
 from holdtrue.errors import ConfigError
 from holdtrue.store import Store
 from holdtrue.tuning._drive import drive
@@ -47,7 +47,10 @@ class FunctionObjective:
             ended = watch.report(made[-1])
             return ended
 
-        value = self.function(setting.params, *([report] if self.reports else []))
+        value: Any = self.function(setting.params, *([report] if self.reports else []))
+        if not ended and not isinstance(value, SupportsFloat):
+            message = f"the function returned {type(value).__name__}, expected a number"
+            raise TypeError(message)
         return Outcome(
             state="pruned" if ended else "complete",
             value=made[-1].value if ended else value,
@@ -86,6 +89,8 @@ def search(
             each name of the space (for those whose ``when`` holds). ``report(step, value)``, with
             whole steps that rise, says how good it is on its way, and returns whether the
             function should return at once because it is worse than others.
+            A second argument with a default is left alone, unless it is called ``report``.
+            A trial fails where its function raises, or returns NaN or no number.
         space: By name, as in a declaration: ``{"x": {"float": [0, 1]}}``.
         log: An Optuna journal file; made where it is missing.
         trials: Finished trials wanted in all.
@@ -105,7 +110,8 @@ def search(
         progress: Told how it goes.
 
     Raises:
-        ConfigError: The space cannot be searched, or no node has room for a trial.
+        ConfigError: The space cannot be searched, there is no such sampler, or no node has room
+            for a trial.
         StackError: Another process has the log, or Ray does not start.
 
     Example:
@@ -117,6 +123,10 @@ def search(
     """
     from holdtrue.stack import Stack, ray_session
 
+    samplers = get_args(Tune.model_fields["sampler"].annotation)
+    if sampler not in samplers:
+        message = f"sampler: {sampler!r}, expected one of {', '.join(samplers)}"
+        raise ConfigError(message)
     spans = {name: _span(name, span) for name, span in space.items()}
     declared = Search(
         metric=metric,
@@ -133,7 +143,7 @@ def search(
         gpus=gpus,
     )
     path = Path(log)
-    objective = FunctionObjective(function, len(inspect.signature(function).parameters) > 1)
+    objective = FunctionObjective(function, _reports(function))
     with ray_session(Stack(Store.of(Path.cwd() / "function")), address):
         return drive(
             objective,
@@ -143,6 +153,13 @@ def search(
             study_name=path.stem,
             progress=progress or (lambda _: None),
         )
+
+
+def _reports(function: Callable[..., float]) -> bool:
+    """Whether a second argument must be given; one that has a default is the function's own."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = [one for one in inspect.signature(function).parameters.values() if one.kind in kinds]
+    return len(known) > 1 and (known[1].name == "report" or known[1].default is known[1].empty)
 
 
 def _span(name: str, span: Range | Mapping[str, Any]) -> Range:

@@ -158,8 +158,16 @@ def _check_folds(
     parts: Sequence[tuple[np.ndarray, np.ndarray]], target: np.ndarray, classes: Sequence[str]
 ) -> None:
     for number, (fit, judge) in enumerate(parts, start=1):
-        if len(np.unique(target[fit])) < len(classes) or len(np.unique(target[judge])) < 2:
-            message = f"fold {number} of {len(parts)} lacks a class: too few rows of it"
+        counts = np.bincount(target[fit], minlength=len(classes))
+        lacks = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+        only = np.unique(target[judge])
+        what = ""
+        if lacks:
+            what = f"has no rows of class {lacks[0]} to fit on"
+        elif len(only) < 2:
+            what = f"is judged on rows of class {classes[int(only[0])]} only"
+        if what:
+            message = f"fold {number} of {len(parts)} {what}"
             raise TrainingError(
                 message, hint="use fewer tune.folds, a larger tune.sample or a longer data.window"
             )
@@ -172,11 +180,11 @@ def _study(
     complete = [trial for trial in driven.trials if trial.state == "complete"]
     if not complete:
         reasons = Counter(trial.reason for trial in driven.trials if trial.reason)
-        why, count = reasons.most_common(1)[0] if reasons else (driven.stopped, 0)
-        message = (
-            f"none of {len(driven.trials)} trials succeeded; "
-            f"the commonest reason ({count} times): {why}"
-        )
+        why = f"the search ended by this: {driven.stopped}"
+        if reasons:
+            reason, count = reasons.most_common(1)[0]
+            why = f"the commonest reason ({count} time{'s' if count > 1 else ''}): {reason}"
+        message = f"none of {len(driven.trials)} trials succeeded; {why}"
         raise TrainingError(message, hint="look at model.candidates: params and space")
     sign = -1.0 if direction == "higher" else 1.0
     best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

@@ -194,27 +194,3 @@ def test_a_report_does_not_wait_for_a_hub_that_is_slow():
     assert not watch.ended(0.01)
     ray.get(hub.release.remote())
     assert watch.ended(60.0)
-
-
-def test_how_long_a_report_keeps_a_trial():
-    import ray
-
-    hub = start_hub(MEDIAN, "lower", [(number, finished(0.1)) for number in range(5)])
-
-    def measured(hub):
-        blocked, answered = [], []
-        for number in range(10):
-            watch = make_watch(hub, 100 + number, rule=MEDIAN, direction="lower")
-            for step in range(1, 21):
-                started = time.perf_counter()
-                watch.report(Report("rounds", step, 0.01))
-                blocked.append(time.perf_counter() - started)
-                watch.ended(10.0)
-                answered.append(time.perf_counter() - started)
-        return blocked, answered
-
-    blocked, answered = ray.get(ray.remote(measured).remote(hub))
-    assert len(blocked) == 200
-    for name, seconds in (("blocked", blocked), ("answered after", answered)):
-        p50, p95 = 1e3 * np.quantile(seconds, [0.5, 0.95])
-        print(f"{name}: {p50:.3f} ms, p95 {p95:.3f} ms")  # noqa: T201

@@ -1,0 +1,200 @@
+"""From a declaration to a fitted bundle on real Ray: `model: auto`, own estimators, a limit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from holdtrue.errors import ConfigError, TrainingError
+from holdtrue.models import Bundle
+from holdtrue.models._served import ServedModel
+from holdtrue.references import ModelRef, Study
+from holdtrue.stack import Stack, ray_session
+from holdtrue.store import HOME_VARIABLE, Store
+from holdtrue.system import Applied, System
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+OWN = """
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+
+class Median(RegressorMixin, BaseEstimator):
+    def __init__(self, shift=0.0):
+        self.shift = shift
+
+    def fit(self, x, y):
+        self.middle_ = float(np.median(y))
+        return self
+
+    def predict(self, x):
+        return np.full(len(x), self.middle_ + self.shift)
+
+
+class Locked(Median):
+    def __init__(self, shift=0.0):
+        import threading
+
+        self.shift, self.lock = shift, threading.Lock()
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project's folder, which is the working folder, and a Ray of this file's own."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pyproject.toml").touch()
+    (folder / "own_medians.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(HOME_VARIABLE, raising=False)
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setattr(sys, "path", list(sys.path))
+        patch.chdir(folder)
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+            patch.delenv(name, raising=False)
+        with ray_session(Stack(Store(folder / "store")), None):
+            yield folder
+
+
+def rows(count: int) -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": chance.normal(size=count), "age": chance.normal(size=count)})
+    noise = chance.normal(scale=0.5, size=count)
+    return frame.assign(price=3 * frame["size"] - frame["age"] + noise)
+
+
+def apply(project: Path, name: str, frame: pd.DataFrame, **sections: Any) -> Applied:
+    """Run the steps up to the fit."""
+    frame.to_parquet(project / f"{name}.parquet", index=False)
+    (project / f"{name}.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": name,
+                "data": {
+                    "source": {"files": f"{name}.parquet"},
+                    "target": "price",
+                    "as_of": "2024-01-31",
+                },
+                **sections,
+            }
+        )
+    )
+    return System(project / f"{name}.yaml").apply(until="fit")
+
+
+def outputs(applied: Applied) -> tuple[Study, ModelRef]:
+    found = {done.step: done.output for done in applied.steps}
+    return Study.model_validate(found["tune"]), ModelRef.model_validate(found["fit"])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_auto_lets_every_kind_of_model_compete_and_fits_the_best(project: Path, task: str) -> None:
+    frame = rows(400)
+    if task == "classification":
+        frame["price"] = np.where(frame["price"] > 0, "dear", "cheap")
+    name = f"auto-{task}"
+    applied = apply(
+        *(project, name, frame), task=task, model="auto", tune={"trials": 5, "folds": 2}
+    )
+    study, model = outputs(applied)
+    tried = Counter(trial.candidate for trial in study.trials)
+    assert len(study.trials) == 5
+    assert len(tried) == 4
+    assert all(trial.state == "complete" for trial in study.trials)
+    best = study.best_trial
+    assert best.value == min(trial.value for trial in study.trials if trial.value is not None)
+    assert model.estimator == best.candidate
+    assert model.params | best.params == model.params
+    assert model.shards == 1
+    bundle = Bundle.load(System(project / f"{name}.yaml").store.path(model.bundle), model.digest)
+    answered = bundle.predict(bundle.frame([{"size": 2.0, "age": 0.0}, {"size": -2.0, "age": 0.0}]))
+    if task == "classification":
+        assert bundle.signature.classes == ("cheap", "dear")
+        assert answered[0, 1] > 0.8 > 0.2 > answered[1, 1]
+    else:
+        assert answered[0] > 3 > -3 > answered[1]
+
+
+def test_an_estimator_of_the_project_is_searched_written_and_loaded(project: Path) -> None:
+    candidate = {
+        "estimator": "own_medians.Median",
+        "space": {"shift": {"float": [-1.0, 1.0]}},
+    }
+    frame = rows(200)
+    applied = apply(
+        *(project, "own", frame),
+        task="regression",
+        model={"candidates": [candidate]},
+        tune={"metric": "rmse", "trials": 3, "folds": 2},
+    )
+    study, model = outputs(applied)
+    assert [trial.reason for trial in study.trials] == [None] * 3
+    path = System(project / "own.yaml").store.path(model.bundle)
+    served = ServedModel.load(path, model.digest)
+    served.verify()
+    assert (served.estimator, served.compiled) == ("own_medians.Median", False)
+
+
+def test_an_estimator_that_cannot_be_written_is_refused_before_the_data_are_read(
+    project: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"own_medians\.Locked cannot be written without pickle"):
+        apply(
+            *(project, "locked", rows(200)),
+            task="regression",
+            model={"candidates": [{"estimator": "own_medians.Locked"}]},
+            tune={"metric": "rmse", "trials": 3},
+        )
+    assert not System(project / "locked.yaml").store.path("data", "locked").exists()
+
+
+@pytest.fixture(scope="module")
+def many() -> pd.DataFrame:
+    """A hundred thousand rows: at 12 MB one process cannot be fitted on what is trained on."""
+    return rows(100_000)
+
+
+def limited(project: Path, name: str, many: pd.DataFrame, memory: str) -> Applied:
+    candidate = {"estimator": "xgboost.XGBRegressor", "params": {"n_estimators": 20}}
+    return apply(
+        *(project, name, many),
+        task="regression",
+        model={"candidates": [candidate]},
+        tune={"metric": "rmse", "trials": 1, "folds": 2, "sample": "2%"},
+        ray={"memory": memory},
+    )
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two CPUs")
+def test_rows_beyond_the_declared_memory_are_trained_on_by_two_processes(
+    project: Path, many: pd.DataFrame
+) -> None:
+    _, model = outputs(limited(project, "limited", many, "12MB"))
+    assert model.shards == 2
+    assert 71_428 < model.rows < 100_000  # all training rows, more than one process can take
+    path = System(project / "limited.yaml").store.path(model.bundle)
+    bundle = Bundle.load(path, model.digest)
+    answered = bundle.predict(bundle.frame([{"size": 1.0, "age": 0.0}, {"size": -1.0, "age": 0.0}]))
+    assert answered[0] > 1.5 > -1.5 > answered[1]
+
+
+def test_what_the_declared_memory_cannot_hold_is_refused_before_the_search(
+    project: Path, many: pd.DataFrame
+) -> None:
+    with pytest.raises(TrainingError) as caught:
+        limited(project, "tight", many, "6.5MB")
+    assert caught.value.message.startswith("ray.memory: to train on 80,000 rows within")
+    assert "candidate xgboost.XGBRegressor could not be fitted" in caught.value.message
+    assert not System(project / "tight.yaml").store.path("studies", "tight").exists()
