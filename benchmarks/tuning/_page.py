@@ -6,8 +6,8 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import MB, of_parts, share, table, targets_of
-from benchmarks.tuning._parts import OURS, PARTS
-from benchmarks.tuning._targets import left_s, medians, targets, worse_by_pruning
+from benchmarks.tuning._parts import OURS, PARTS, RAY_TUNE
+from benchmarks.tuning._targets import left_s, medians, targets, times, worse_by_pruning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ def page(found: dict[str, Any]) -> str:
     written = {
         "real": _real,
         "tiny": _tiny,
+        "parallel": _parallel,
         "prune": _prune,
         "long": _long,
         "warm": _warm,
@@ -82,6 +83,7 @@ def _real(part: dict[str, Any]) -> str:
     free, ordered = (medians(own)[name]["left_s"] for name in (OURS, "holdtrue, deterministic"))
     return (
         f"## {trials} real trials\n\nThe same settings for all:\n\n{_table(medians(fixed))}\n"
+        f"{_limit(medians(fixed))}\n\n"
         f"Each with TPE of its own, a seed each time:\n\n{_table(medians(own))}\n{spread}\n"
         "Ray Tune starts its actors with each search, which is in its time; as `running` it is "
         "measured from when they have run two trials each.\n\n"
@@ -92,6 +94,15 @@ def _real(part: dict[str, Any]) -> str:
     )
 
 
+def _limit(fixed: dict[str, Any]) -> str:
+    """What the best of the peers could be, whatever runs the trials."""
+    said = "The process pool chooses nothing and hands the settings out in their order: the limit."
+    for name in (OURS, *RAY_TUNE):
+        if {name, "process pool"} <= fixed.keys():
+            said += f" {name} is {times(fixed, name, 'process pool'):.2f} times as fast."
+    return said.replace(f" {OURS} is", " Ours is")
+
+
 def _bests(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     names = dict.fromkeys(run["name"] for run in runs)
     return {name: [run["best"] for run in runs if run["name"] == name] for name in names}
@@ -99,6 +110,12 @@ def _bests(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 def _tiny(part: dict[str, Any]) -> str:
     trials, few = (int(part[key][0]["trials"]) for key in ("many", "few"))
+    ours, tune = (medians(part["few"])[name] for name in (OURS, RAY_TUNE[0]))
+    bound = (
+        f"With no overhead at all, these {few} trials would be "
+        f"{tune['left_s'] / (ours['trials_cpu_s'] / ours['workers']):.1f} times as fast as with "
+        "Ray Tune.\n"
+    )
     tables = [
         f"{words}:\n\n{_table(medians(part['many'], sampler))}"
         for sampler, words in {
@@ -109,7 +126,20 @@ def _tiny(part: dict[str, Any]) -> str:
     ]
     return (
         f"## {trials} tiny trials\n\n" + "\n".join(tables) + f"\nThe first {few}, with Ray Tune "
-        f"(all {trials} would take it minutes):\n\n{_table(medians(part['few']))}"
+        f"(all {trials} would take it minutes):\n\n{_table(medians(part['few']))}\n{bound}"
+    )
+
+
+def _parallel(part: dict[str, Any]) -> str:
+    rows = [
+        (name, f"{one['wall_s']:.2f}", f"{one['finished'] / one['wall_s']:.2f}")
+        for name, one in medians(part["runs"]).items()
+    ]
+    first = part["runs"][0]
+    return (
+        f"## Eight workers\n\n{first['trials']} trials that sleep for {first['tiny_s']:g} s and "
+        "need no core, on a Ray with room for one or for eight.\n\n"
+        f"{table(('', 'wall, s', 'trials/s'), rows)}"
     )
 
 

@@ -19,6 +19,7 @@ OURS = "holdtrue"
 RAY_TUNE = ("Ray Tune", "Ray Tune, running")
 # In the tables, the driver that chooses the same settings for any number of workers.
 DETERMINISTIC = "holdtrue, deterministic"
+RULES = ("halving", "hyperband", "median")
 _MANY = 8
 _ALL_ROWS = 327_346
 
@@ -37,6 +38,8 @@ class Size:
     """Tiny trials of Ray Tune, which takes long, and ours beside it."""
     repeats: int = 3
     seeds: int = 5
+    waiting: int = 64
+    waiting_s: float = 0.5
     past: tuple[int, ...] = (100, 1_000, 5_000)
     """Trials that a study has when it is asked."""
     concurrent: int = 32
@@ -53,6 +56,8 @@ QUICK = Size(
     tiny=20,
     tiny_s=0.005,
     tiny_few=6,
+    waiting=16,
+    waiting_s=0.05,
     repeats=1,
     seeds=1,
     past=(20, 50),
@@ -129,14 +134,26 @@ def tiny(place: Place) -> dict[str, Any]:
     return {"many": many, "few": few}
 
 
+def parallel(place: Place) -> dict[str, Any]:
+    """How many times as fast eight workers are as one, where the cores are not what limits."""
+    size = place.size
+    job = place.job(OURS, "waiting", size.waiting, "random", tiny_s=size.waiting_s)
+    return {
+        "runs": [
+            place.measure(replace(job, workers=workers), f"{workers} at a time")
+            for _ in range(size.repeats)
+            for workers in (1, _MANY)
+        ]
+    }
+
+
 def prune(place: Place) -> dict[str, Any]:
     """What ending trials early saves, and what it costs in the best score."""
     runs = []
     for seed in range(place.size.seeds):
         job = place.job(OURS, "folds", place.size.real, "tpe", seed=seed)
         runs += [
-            place.measure(replace(job, pruner=rule), rule or "none")
-            for rule in (None, "hyperband", "median")
+            place.measure(replace(job, pruner=rule), rule or "none") for rule in (None, *RULES)
         ]
     return {"runs": runs}
 
@@ -186,6 +203,7 @@ def scale(place: Place) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "real": real,
     "tiny": tiny,
+    "parallel": parallel,
     "prune": prune,
     "long": long,
     "warm": warm,

@@ -18,6 +18,7 @@ ASKING_SHARE = 0.1
 TIMES_BY_PRUNING = 1.6
 BEST_WITHIN = 0.002
 MEMORY_RATIO = 1.5
+TIMES_BY_EIGHT = 6.5
 
 
 def medians(runs: Sequence[dict[str, Any]], sampler: str | None = None) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def targets(parts: dict[str, Any]) -> list[Target]:
     checks: dict[str, Callable[[dict[str, Any]], Iterator[Target]]] = {
         "real": _real,
         "tiny": _tiny,
+        "parallel": _parallel,
         "prune": _prune,
         "long": _long,
         "scale": _scale,
@@ -93,6 +95,18 @@ def _tiny(part: dict[str, Any]) -> Iterator[Target]:
     few_trials = f"{int(few[OURS]['finished'])} tiny trials"
     for name in RAY_TUNE:
         yield _times(few_trials, few, name, TIMES_RAY_TUNE["few"])
+
+
+def _parallel(part: dict[str, Any]) -> Iterator[Target]:
+    runs = medians(part["runs"])
+    one, eight = runs
+    measured = times(runs, eight, one)
+    yield Target(
+        f"{int(runs[one]['finished'])} trials that wait: 8 workers as fast as 1",
+        f"≥ {TIMES_BY_EIGHT:g} times",
+        f"{measured:.2f} times",
+        measured >= TIMES_BY_EIGHT,
+    )
 
 
 def _prune(part: dict[str, Any]) -> Iterator[Target]:

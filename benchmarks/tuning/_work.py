@@ -1,8 +1,9 @@
 """What a trial does: the same two functions for whoever runs the search.
 
 A real trial trains XGBoost on flights and judges it on others; a tiny one computes for 20 ms
-without giving the interpreter away. With ``folds`` holdtrue trains on the same flights in its own
-way, which ends trials early.
+without giving the interpreter away; a waiting one sleeps, so that more of them than there are cores
+can run at a time. With ``folds`` holdtrue trains on the same flights in its own way, which ends
+trials early.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from holdtrue.declaration import Range
 
-Kind = Literal["real", "tiny", "folds"]
+Kind = Literal["real", "tiny", "waiting", "folds"]
 # Settings for trials that are not measured.
 WARM_SEED = 999_983
 
@@ -48,6 +49,7 @@ class Job:
     """Trials at a time where they are fewer than `workers`; holdtrue only."""
     rounds: int = 45
     tiny_s: float = 0.02
+    """Of a tiny trial, and of a waiting one."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ SPACES: dict[Kind, dict[str, Span]] = {
     "tiny": {f"x{number}": Span(0, 1) for number in range(10)},
 }
 SPACES["folds"] = SPACES["real"]
+SPACES["waiting"] = SPACES["tiny"]
 
 
 def settings(kind: Kind, trials: int, seed: int = 0) -> list[dict[str, float]]:
@@ -211,6 +214,9 @@ def run_trial(
     """
     if job.kind == "tiny":
         return compute(params, job.tiny_s)
+    if job.kind == "waiting":
+        time.sleep(job.tiny_s)
+        return compute(params, 0.0)
     with lend(job, rows) as binned:
         return train_and_judge(params, binned, job.rounds)
 

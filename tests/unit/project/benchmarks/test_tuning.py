@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.tuning._load import Load, Meter
 from benchmarks.tuning._page import page
-from benchmarks.tuning._parts import DETERMINISTIC, OURS, RAY_TUNE
+from benchmarks.tuning._parts import DETERMINISTIC, OURS, PARTS, RAY_TUNE
 from benchmarks.tuning._run import BenchmarkError, measure, summary
 from benchmarks.tuning._targets import left_s, medians, targets, times, worse_by_pruning
 from benchmarks.tuning._work import SPACES, Job, compute, log_loss, settings
@@ -147,6 +147,7 @@ def parts() -> dict:
         },
         "tiny": head
         | {"many": tiny, "few": [a_run(OURS, wall_s=1.0), *(a_run(name) for name in RAY_TUNE)]},
+        "parallel": head | {"runs": [a_run("1 at a time"), a_run("8 at a time", wall_s=2.0)]},
         "prune": head | {"runs": [a_run("none"), a_run("median", wall_s=8.0)]},
         "long": head
         | {
@@ -184,6 +185,7 @@ def test_each_target_is_met_or_said_to_be_missed():
     assert not found["64 real trials: as fast as Ray Tune"].met
     assert found["64 tiny trials: as fast as Ray Tune"].measured == "16.00 times"
     assert found["64 tiny trials: as fast as Ray Tune"].met
+    assert found["64 trials that wait: 8 workers as fast as 1"].measured == "8.00 times"
     assert found["ending trials early by median: as fast as all of them to their end"].met
     assert found["asking after 5,000 trials, of the time of a real trial"].measured == "1.9%"
     assert not found["memory of 8 trials at a time beside 1, 50,000 rows"].met
@@ -203,14 +205,14 @@ def test_the_page_says_what_was_missed_and_what_was_noisy():
     assert "| ≤ 1.5 times | 1.60 times | **missed** |" in text
     assert "**40%**" in text
     assert "Not measured" not in text
-    dates = "2026-01-01 (tiny, prune, long, warm, scale) and 2026-01-02 (real)"
+    dates = "2026-01-01 (tiny, parallel, prune, long, warm, scale) and 2026-01-02 (real)"
     assert f"Measured on {dates} by `make bench-tune`" in text
 
 
-@pytest.mark.parametrize("part", ["real", "tiny", "prune", "long", "warm", "scale"])
+@pytest.mark.parametrize("part", list(parts()))
 def test_a_page_of_one_part_names_the_others(part):
     size = {"rounds": 45, "rows": 50_000, "tiny_s": 0.02, "repeats": 3}
     found = {"size": size}
     text = page(found | {"parts": {part: parts()[part]}})
-    rest = [name for name in ("real", "tiny", "prune", "long", "warm", "scale") if name != part]
+    rest = [name for name in PARTS if name != part]
     assert f"Not measured: {', '.join(rest)}." in text
