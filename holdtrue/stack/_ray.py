@@ -29,6 +29,8 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Without this, autoscaling looks at the load only every 10 s.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # Ray ends a worker whose machine runs out of memory, and would run its task again for ever.
+    "RAY_task_oom_retries": "2",
     # The function that workers call first.
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "holdtrue.serving._hook.prepare",
 }

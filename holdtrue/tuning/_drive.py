@@ -38,6 +38,7 @@ _COUNT_EVERY_S = 5.0
 # Trials that the mean time is taken from.
 _RECENT = 50
 _REASON_LENGTH = 500
+_ROUNDING = 1e-6
 # A trial that is cancelled stops at its next line of Python.
 _LISTEN_S = 2.0
 
@@ -126,7 +127,8 @@ def room(search: Search) -> tuple[int, int]:
     slots = 0
     for node in nodes:
         fits = node.cpus // search.cpus
-        slots += int(min(fits, node.gpus // search.gpus)) if search.gpus else fits
+        # 1 // 0.1 is 9: a tenth is a little more than that in binary.
+        slots += min(fits, int(node.gpus / search.gpus + _ROUNDING)) if search.gpus else fits
     most = min(search.parallel or slots, LAG if search.deterministic else slots)
     return (most, most) if most < slots else (slots, slots + 1)
 
@@ -182,6 +184,7 @@ class _Driver:
         """Search until something ends it."""
         stopped = self._over()
         interrupted = False
+        cut_off_s = self.log.cut_off_s
         if stopped is None:
             try:
                 self._begin(objective)
@@ -192,9 +195,10 @@ class _Driver:
             except KeyboardInterrupt:
                 stopped, interrupted = "interrupted by Ctrl-C", True
             finally:
+                cut_off_s += self._running_s()
                 self._end()
         seconds = self.log.seconds + self._elapsed()
-        self.log.note(stopped=stopped, seconds=round(seconds, 3))
+        self.log.note(stopped=stopped, seconds=round(seconds, 3), cut_off_s=round(cut_off_s, 3))
         progress(self._live())
         if interrupted and self.tally.best is None:
             raise KeyboardInterrupt
@@ -256,7 +260,8 @@ class _Driver:
             if self.wanted < self.search.trials:
                 return "every combination was tried"
             return f"all {self.wanted} trials are done"
-        if (reason := self.tally.spent(self._running_s())) is not None:
+        unfinished_s = self.log.cut_off_s + self._running_s()
+        if (reason := self.tally.spent(unfinished_s)) is not None:
             return reason
         return f"the time of {limit_s:g} s is over" if self._elapsed() >= limit_s else None
 
@@ -431,10 +436,12 @@ def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:
 
 def _why(err: Exception) -> str:
     """Why a task came to nothing, in a line."""
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayTaskError
 
     if isinstance(err, RayTaskError):
         cause = err.cause if isinstance(err.cause, Exception) else err
         return f"{type(cause).__name__}: {cause}"[:_REASON_LENGTH]
+    if isinstance(err, OutOfMemoryError):
+        return f"its worker was ended {_RETRIES + 1} times because its node ran out of memory"
     lines = str(err).strip().splitlines() or [type(err).__name__]
     return f"its worker died {_RETRIES + 1} times: {lines[0]}"[:_REASON_LENGTH]

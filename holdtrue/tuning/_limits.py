@@ -52,16 +52,17 @@ class Tally:
             return f"{self.counts['failed']} trials failed"
         return None
 
-    def spent(self, running_s: float) -> str | None:
+    def spent(self, unfinished_s: float) -> str | None:
         """Whether the CPU time is used up, in words; None where it is not.
 
         Args:
-            running_s: Estimate of the CPU time of the trials that run now, seconds.
+            unfinished_s: Estimate of the CPU time of the trials that run now, and of those that
+                earlier runs left unfinished, seconds.
         """
         if self._search.stop.cpu is None:
             return None
         limit = self._search.stop.cpu.total_seconds()
-        if self.cpu_seconds + running_s < limit:
+        if self.cpu_seconds + unfinished_s < limit:
             return None
         return f"the CPU time of {limit:g} s is used up"
 

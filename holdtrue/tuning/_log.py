@@ -142,6 +142,11 @@ class StudyLog:
         """Wall time that the runs before this one took."""
         return float(self.attrs.get("seconds", 0.0))
 
+    @property
+    def cut_off_s(self) -> float:
+        """CPU time of trials that the runs before this one left unfinished, as far as noted."""
+        return float(self.attrs.get("cut_off_s", 0.0))
+
     def ask(self, group: Sequence[Asked]) -> None:
         """Write down settings that were chosen, before any of them is tried."""
         self._write([_asked_line(asked) for asked in group])
