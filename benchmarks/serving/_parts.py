@@ -44,7 +44,7 @@ class Size:
     connections: tuple[int, ...] = (1, 8, 32)
     rounds: int = 2
     """How often each server is started and measured, in turns."""
-    turns: int = 4
+    turns: int = 10
     """Of measurements with and without capture."""
     calls: int = 2_000
     """One row in process; those that are slow are called fewer times."""
