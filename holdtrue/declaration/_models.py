@@ -218,6 +218,10 @@ class Replicas(Section):
     """Never more than this many."""
     target_ongoing_requests: PositiveInt = 32
     """Requests that one copy works on at a time before another is started."""
+    up_after: Duration = timedelta(seconds=2)
+    """How long there must be more than that before another is started."""
+    down_after: Duration = timedelta(minutes=1)
+    """How long fewer copies must have been enough before one is taken away."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -28,6 +28,7 @@ from holdtrue.serving._asked import (
     DisconnectedError,
     Problem,
     Reply,
+    UnscoredError,
     asked,
     failure,
     read_body,
@@ -35,9 +36,9 @@ from holdtrue.serving._asked import (
 from holdtrue.serving._batching import Batcher
 from holdtrue.serving._capture import Capture, new_ids
 from holdtrue.serving._limits import BusyError, Rates, Turns
-from holdtrue.serving._live import within
+from holdtrue.serving._readiness import Readiness
 from holdtrue.serving._record import lines
-from holdtrue.serving._scoring import FAILED, ModelError, answered, score, words
+from holdtrue.serving._scoring import FAILED, REFUSED, ModelError, answered, score, words
 from holdtrue.serving._shadow import Shadow
 from holdtrue.serving._statistics import (
     Gauges,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from holdtrue.access import Scope
     from holdtrue.serving._asked import Table
     from holdtrue.serving._live import Held, Live, Tallies
+    from holdtrue.serving._slate import Limits
 
 logger = logging.getLogger("ray.serve")
 
@@ -68,10 +70,9 @@ SMALL_ROWS = 256
 # More threads make pandas slower: they take turns at the interpreter lock.
 SCORING_THREADS = 2
 SLOW_S = 1.0
-_READY_S = 1.0
-_VERIFY_TIMEOUT_S = 20.0
 _LOG_LINES_PER_S = 10
 _LOG_IDS = 5
+_BUSY = "more requests than can be answered in time"
 
 
 class Application:
@@ -95,6 +96,8 @@ class Application:
         self.connections: Callable[[], int] = lambda: 0
         self.tallies = tallies
         self.turns = Turns()
+        self.aside = Turns()
+        """Of what is answered off the event loop, and takes long: nothing small waits behind it."""
         self._rates = Rates()
         self._keyring: Keyring | None = None
         self._keys_path: str | None = None
@@ -108,8 +111,10 @@ class Application:
         self._inside = 0
         self._answers = 0
         self._measured = (perf_counter(), 0.0, 0)
-        self._ready: tuple[float, str, Reply] | None = None
+        self._ready = Readiness()
         self._log_left = _LOG_LINES_PER_S
+        self._write_failures = 0
+        self._write_error: str | None = None
 
     async def __call__(
         self, scope: Mapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
@@ -168,7 +173,7 @@ class Application:
         if not route.open:
             self._allow(live, headers, "predict")
         if route.action == "ready":
-            ready = await self._say_ready(live)
+            ready = await self._ready.ask(live, self._readiness)
             if not route.v2 or ready.status != HTTPStatus.OK:
                 return ready
         if route.action == "live" and not route.v2:
@@ -214,34 +219,35 @@ class Application:
         began: float,
     ) -> tuple[Reply, Callable[[float], None]]:
         limits = live.slate.limits
-        waited = perf_counter() - (scope.get("complete") or began)
-        if waited > limits.wait_s:
+        arrived = scope.get("complete") or began
+        if perf_counter() - arrived > limits.wait_s:
             # On the compiled path requests wait for the event loop, not for a turn: nobody should
             # get an answer that late, and refusing costs a tenth of scoring.
-            err = BusyError(max(1, math.ceil(waited)))
-            raise _busy(err, "more requests than can be answered in time")
+            raise _too_late(perf_counter() - arrived)
+        # What is encoded may become many times as large.
+        small = live.compiled and len(body) <= SMALL_BYTES and b"content-encoding" not in headers
         alone = limits.batch_rows == 1
-        at_a_time = limits.ongoing
-        if alone and not live.compiled:
-            # Others that are let in would only wait for a thread, without a limit in time.
-            at_a_time = min(at_a_time, SCORING_THREADS)
-        if not self.turns.take(at_a_time):
-            try:
-                await self.turns.wait(limits, at_a_time)
-            except BusyError as err:
-                raise _busy(err, "more requests than can be answered in time") from None
+        turns: Turns | None = await self._turn(limits, arrived, aside=alone and not small)
         try:
             read = partial(_protocols.read, route, headers, scope["query_string"], body, live.slate)
-            small = live.compiled and len(body) <= SMALL_BYTES
             table = read() if small else await self._in_thread(read)
+            alone = alone or table.explain or table.n_rows > limits.batch_rows
             # To explain a row takes milliseconds.
             small = small and table.n_rows <= SMALL_ROWS and not table.explain
+            if turns is self.turns and alone and not small:
+                turns.leave()
+                turns = None
+                turns = await self._turn(limits, arrived, aside=True)
             held = live.choose(table, headers)
-            held, given, question = await self._scored(live, held, table, small)
-            reply = question.write(given)
+            held, given, question = await self._scored(live, held, table, small, alone)
+            if small:
+                reply = question.write(given)
+            else:
+                reply = await self._in_thread(partial(question.write, given))
             await self._keep(live, held, question, given, small)
         finally:
-            self.turns.leave()
+            if turns is not None:
+                turns.leave()
 
         def after(seconds: float) -> None:
             held.tally.answered(seconds, given.scores, _unknown(question))
@@ -252,44 +258,70 @@ class Application:
 
         return reply, after
 
+    async def _turn(self, limits: Limits, arrived: float, *, aside: bool) -> Turns:
+        """Wait for a turn, at most as long as is left of the time to wait.
+
+        Args:
+            limits: How many are answered at a time, and how long a request may wait.
+            arrived: When all of the request was here, by `perf_counter`.
+            aside: Whether it is answered off the event loop. More of these at a time would only
+                wait for a thread, without a limit in time.
+
+        Raises:
+            Problem: There is none in time (503).
+        """
+        turns, at_a_time = self.turns, limits.ongoing
+        if aside:
+            turns, at_a_time = self.aside, min(at_a_time, SCORING_THREADS)
+        if not turns.take(at_a_time):
+            try:
+                await turns.wait(limits, at_a_time, perf_counter() - arrived)
+            except BusyError as err:
+                raise _busy(err, _BUSY) from None
+        return turns
+
     async def _scored(
-        self, live: Live, held: Held, table: Table, small: bool
+        self, live: Live, held: Held, table: Table, small: bool, alone: bool
     ) -> tuple[Held, Answered, Asked]:
         """What a version says, or the champion in its place: a challenger never costs an answer.
 
         Raises:
-            Problem: The rows are not what the version takes, or there is no score for them (500).
+            Problem: The champion does not take the rows either, or there is no score for them
+                (500).
         """
         champion = live.champion
         # Who asks for a version is not answered by another.
         tried = (held,) if held is champion or table.version is not None else (held, champion)
-        errors: list[tuple[int, ModelError]] = []
+        errors: list[tuple[Held, ModelError]] = []
         ids: Sequence[str] = ()
         try:
             for one in tried:
                 try:
-                    given, question = await self._score(live, one, table, small)
+                    given, question = await self._score(live, one, table, small, alone)
                 except ModelError as err:
-                    one.tally.failed(err.reason)
-                    errors.append((one.arm.version, err))
+                    errors.append((one, err))
+                except Problem as problem:
+                    if one is tried[-1]:
+                        # What the champion refuses too is the caller's, and counts against nobody.
+                        errors = [(v, e) for v, e in errors if e.reason != REFUSED]
+                        raise
+                    errors.append((one, ModelError(REFUSED, problem.detail)))
                 else:
                     ids = given.ids
                     return one, given, question
             ids = new_ids(1)
-            message = "the model gave no score for these rows"
-            raise failure(message, *ids) from errors[-1][1]
+            raise UnscoredError(*ids) from errors[-1][1]
         finally:
             # Only now is it known which ids the caller gets.
-            for version, error in errors:
-                shown = [*ids[:_LOG_IDS]]
+            for one, error in errors:
+                one.tally.failed(error.reason)
+                shown, version = [*ids[:_LOG_IDS]], one.arm.version
                 self._log("a version failed", ids=shown, version=version, error=str(error))
 
     async def _score(
-        self, live: Live, held: Held, table: Table, small: bool
+        self, live: Live, held: Held, table: Table, small: bool, alone: bool
     ) -> tuple[Answered, Asked]:
-        limits = live.slate.limits
-        batched = limits.batch_rows > 1 and not table.explain
-        if not batched:
+        if alone:
             work = partial(score, live, held, table)
             return work() if small else await self._in_thread(work)
         encode = partial(asked, table, held.model, live.slate)
@@ -364,20 +396,12 @@ class Application:
         await send({"type": "http.response.body", "body": reply.content})
 
     def _problem(self, path: str, problem: Problem) -> Reply:
-        status = str(problem.status)
-        self._refusals[status] = self._refusals.get(status, 0) + 1
+        if not isinstance(problem, UnscoredError):  # which is counted by the versions that failed
+            status = str(problem.status)
+            self._refusals[status] = self._refusals.get(status, 0) + 1
         system = "" if self.live is None else self.live.slate.system
         reply: Reply = _protocols.refuse(_below(path, system), problem)
         return reply
-
-    async def _say_ready(self, live: Live) -> Reply:
-        """By a real prediction of every version that answers; asked again after a second."""
-        last = self._ready
-        now = perf_counter()
-        if last is None or now - last[0] > _READY_S or last[1] != live.name:
-            reason = await asyncio.to_thread(_unready, live)
-            last = self._ready = (now, live.name, self._readiness(live, reason))
-        return last[2]
 
     def _readiness(self, live: Live, reason: str | None) -> Reply:
         champion = live.champion.arm
@@ -399,6 +423,8 @@ class Application:
             "capture_error": next(
                 (c.last_error for c in self._captures.values() if c.last_error), None
             ),
+            "write_failures": self._write_failures,
+            "write_error": self._write_error,
         }
         if reason is not None:
             return _json(state | {"reason": reason}, 503)
@@ -429,10 +455,11 @@ class Application:
                 capture_failures=sum(capture.failed for capture in captures),
                 batches=self._batches,
                 batched_rows=self._batched_rows,
+                write_failures=self._write_failures,
             ),
             gauges=Gauges(
                 ongoing=self._inside,
-                waiting=self.turns.waiting,
+                waiting=self.turns.waiting + self.aside.waiting,
                 connections=self.connections(),
                 shadow_waiting=self._shadow.waiting,
             ),
@@ -447,6 +474,7 @@ class Application:
             self._keys_path = live.slate.keys
             self._keyring = None if live.slate.keys is None else Keyring(Path(live.slate.keys))
         self._batchers.clear()
+        self._shadow.serve(live)
         self.live, self.refused = live, None
 
     async def tick(self) -> None:
@@ -470,6 +498,19 @@ class Application:
         for capture in [*self._captures.values()]:
             capture.close()
 
+    def not_written(self, path: Path, err: OSError) -> None:
+        """Count a file for other processes that could not be written; in any thread.
+
+        Args:
+            path: Of the file.
+            err: Why.
+        """
+        self._write_failures += 1
+        said = f"{err.strerror or err}: {path}"
+        if said != self._write_error:  # each second it is tried again
+            self._write_error = said
+            self._log("a file could not be written", error=said)
+
     def _log(self, event: str, **fields: Any) -> None:
         """Write one line of JSON, at most ten a second."""
         if self._log_left <= 0:
@@ -480,18 +521,6 @@ class Application:
         logger.warning("%s", orjson.dumps(line | fields, default=str).decode())
 
 
-def _unready(live: Live) -> str | None:
-    """Why a slate cannot answer; None where it can."""
-    for held in live.held:
-        if held.arm.role == "shadow":
-            continue
-        try:
-            within(_VERIFY_TIMEOUT_S, f"version {held.arm.version}", held.model.verify)
-        except Exception as err:  # noqa: BLE001 - whatever it is, the replica is not ready
-            return words(err)
-    return None
-
-
 def _unknown(question: Asked) -> Mapping[str, int]:
     found: Mapping[str, int] = question.encoded.unknown
     return found
@@ -500,6 +529,10 @@ def _unknown(question: Asked) -> Mapping[str, int]:
 def _below(path: str, system: str) -> str:
     """The path below the system's; also without it, as clients with a base URL may send it."""
     return path.removeprefix(f"/{system}").strip("/")
+
+
+def _too_late(waited_s: float) -> Problem:
+    return _busy(BusyError(max(1, math.ceil(waited_s))), _BUSY)
 
 
 def _busy(err: BusyError, detail: str) -> Problem:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 MAX_ROWS = 10_000
+MAX_EXPLAINED_ROWS = 100
+"""Of a request; each takes milliseconds, and a request should not take much longer than others
+may wait for it."""
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 
@@ -102,6 +105,18 @@ def failure(detail: str, request: str) -> Problem:
         RFC 9457, section 3.1.5; RFC 9562, section 4.
     """
     return Problem(500, detail, instance=f"urn:uuid:{request}")
+
+
+class UnscoredError(Problem):
+    """That a model gave no score for rows that it takes (500); counted by version.
+
+    Args:
+        request: Identifier that the line in the log carries too.
+    """
+
+    def __init__(self, request: str) -> None:
+        detail = "the model gave no score for these rows"
+        super().__init__(500, detail, instance=f"urn:uuid:{request}")
 
 
 class DisconnectedError(Exception):

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from pydantic import ValidationError
 
 from holdtrue.access import own_key
 from holdtrue.errors import ConfigError, ServingError, StackError
+from holdtrue.references import Reference
 from holdtrue.serving._endpoint import Endpoint
 from holdtrue.serving._listener import LOOPBACK
 from holdtrue.serving._scaling import POLICY
+from holdtrue.serving._slate import Slate
 from holdtrue.serving._statistics import ReplicaStatistics, is_alive, read_replicas
 from holdtrue.stack import port_is_free
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
-    from holdtrue.serving._slate import Slate
     from holdtrue.stack import Stack
 
 IMPORT_PATH = "holdtrue.serving._replica:application"
@@ -29,8 +31,21 @@ STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.1
 _REQUEST_TIMEOUT_S = 90.0
 _READY_TIMEOUT_S = 10.0
+# Ray Serve's word for a replica that may be asked.
+_READY = "RUNNING"
 # An exception's own line at the end of a traceback.
 _ERROR_LINE = re.compile(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+
+
+class ReplicaCounts(Reference):
+    """How many replicas a system has."""
+
+    wanted: int
+    """As many as there are to be now."""
+    up_to_date: int
+    """That live and hold the versions that are to be served."""
+    ready: int
+    """That Ray Serve has found started and well, whatever they hold."""
 
 
 class Control:
@@ -39,9 +54,13 @@ class Control:
     Args:
         dashboard: Its URL.
         token: What it asks for.
+        timeout_s: How long one answer may take.
     """
 
-    def __init__(self, dashboard: str, token: str | None) -> None:
+    def __init__(
+        self, dashboard: str, token: str | None, timeout_s: float = _REQUEST_TIMEOUT_S
+    ) -> None:
+        self._timeout_s = timeout_s
         self._url = f"{dashboard}/api/serve/applications/"
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
@@ -91,7 +110,7 @@ class Control:
                 self._url,
                 json=content,
                 headers=self._headers,
-                timeout=_REQUEST_TIMEOUT_S,
+                timeout=self._timeout_s,
                 trust_env=False,
             )
         except httpx.HTTPError as err:
@@ -186,6 +205,47 @@ def undeploy(stack: Stack, system: str, timeout_s: float = 60.0) -> bool:
     return True
 
 
+def replicas_of(stack: Stack, system: str, timeout_s: float = 2.0) -> ReplicaCounts | None:
+    """How many replicas a system has; None where it is not served, or Ray Serve does not say.
+
+    Args:
+        stack: Its Ray cluster is asked.
+        system: Its name.
+        timeout_s: How long the answer may take.
+    """
+    dashboard = stack.state().ray_dashboard
+    if dashboard is None:
+        return None
+    try:
+        details = Control(dashboard, stack.ray_token(), timeout_s).details()
+    except StackError:
+        return None
+    return replica_counts(details, system)
+
+
+def replica_counts(details: dict[str, Any], system: str) -> ReplicaCounts | None:
+    """The same, from what Ray Serve says of all that it serves."""
+    app = details["applications"].get(system, {})
+    config = app.get("deployed_app_config")
+    if not config:
+        return None
+    part = app["deployments"].get(DEPLOYMENT, {})
+    return ReplicaCounts(
+        wanted=part.get("target_num_replicas", 0),
+        up_to_date=_up_to_date(config["deployments"][0]["user_config"]),
+        ready=sum(replica["state"] == _READY for replica in part.get("replicas", ())),
+    )
+
+
+def _up_to_date(told: dict[str, Any]) -> int:
+    """How many replicas serve what they are told; none where that is of another version of ours."""
+    try:
+        slate = Slate.model_validate(told)
+    except ValidationError:
+        return 0
+    return sum(replica.slate == slate.name for replica in _replicas(slate))
+
+
 def last_error(text: str) -> str | None:
     """The message of the last exception in a text with tracebacks."""
     found = _ERROR_LINE.findall(text)
@@ -240,8 +300,8 @@ def _application(declaration: Declaration, slate: Slate) -> dict[str, Any]:
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_ongoing_requests,
-            "upscale_delay_s": 2,
-            "downscale_delay_s": 60,
+            "upscale_delay_s": replicas.up_after.total_seconds(),
+            "downscale_delay_s": replicas.down_after.total_seconds(),
             "look_back_period_s": 5,
             "metrics_interval_s": 1,
             "policy": {"policy_function": POLICY},

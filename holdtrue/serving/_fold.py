@@ -47,9 +47,10 @@ def capture_places(store: Store, system: str) -> tuple[Path, Path]:
 def schema() -> pa.Schema:
     """The columns of the table; they do not change with the model's.
 
-    `key` and `row` are JSON objects; `scores` holds the probabilities in the order of the
-    model's classes, or the one predicted value; `decided` is the class that was answered. A
-    shadow's scores have the id of the answer that they were given beside, and no `row`.
+    `digest` is that of the version's bundle, null in rows from before it was captured; `key` and
+    `row` are JSON objects; `scores` holds the probabilities in the order of the model's classes,
+    or the one predicted value; `decided` is the class that was answered. A shadow's scores have
+    the id of the answer that they were given beside, and no `row`.
     """
     import pyarrow as pa
 
@@ -58,6 +59,7 @@ def schema() -> pa.Schema:
         {
             "id": pa.string(),
             "version": pa.int64(),
+            "digest": pa.string(),
             "role": pa.string(),
             "received": moment,
             "event_time": moment,
@@ -257,10 +259,11 @@ def _parse(content: bytes, records: list[dict[str, Any]]) -> int:
 
 
 def _record(line: dict[str, Any]) -> dict[str, Any]:
-    event_time = line["event_time"]
+    event_time, digest = line["event_time"], line.get("digest")  # which older segments lack
     return {
         "id": str(line["id"]),
         "version": int(line["version"]),
+        "digest": None if digest is None else str(digest),
         "role": str(line["role"]),
         "received": datetime.fromisoformat(line["received"]),
         "event_time": None if event_time is None else datetime.fromisoformat(event_time),

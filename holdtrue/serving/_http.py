@@ -15,6 +15,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdtrue.errors import ServingError
+from holdtrue.serving._asked import Problem
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 KEEP_ALIVE_S = 300
 SLOW_REQUEST_S = 30.0
 """A request must have arrived as a whole after this."""
+MAX_HEAD_BYTES = 65_536
+"""Path and headers of a request; the parser by itself keeps them without a limit."""
 _START_TIMEOUT_S = 20.0
 _TICK_S = 1.0
 _POLL_S = 0.02
@@ -38,14 +41,59 @@ class Connection(HttpToolsProtocol):
 
     began: float | None = None
     """Seconds by `perf_counter`; None where no request is on its way."""
+    gathered = 0
+    """Bytes since the last end of a head, part of a content or end of a request: as much as the
+    parser may have kept of a head, or of the fields that may follow a content in chunks."""
+    refused = False
+    """Whether a head was found too large as a whole."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but no head without end."""
+        self.gathered += len(data)
+        super().data_received(data)
+        if self.gathered > MAX_HEAD_BYTES and self.began is not None:
+            self.refuse_head()
 
     def on_message_begin(self) -> None:
         """Note the time."""
         super().on_message_begin()
         self.began = self.scope["arrived"] = perf_counter()  # type: ignore[typeddict-unknown-key]
 
+    def on_headers_complete(self) -> None:
+        """Begin to answer, unless the head is too large as a whole."""
+        if self.gathered > MAX_HEAD_BYTES:  # with what came with it
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                self.refused = True
+                raise _HeadError  # the parser stops, and `send_400_response` is called
+        self.gathered = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the content."""
+        self.gathered = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or has too large a head."""
+        if self.refused:
+            self.refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def refuse_head(self) -> None:
+        """End it, with an answer where nothing else is answered on it."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+        else:
+            self.give_up()
+
     def on_message_complete(self) -> None:
         """Note that all of it is here."""
+        self.gathered = 0
         self.scope["complete"] = perf_counter()  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self.began = None
@@ -53,6 +101,26 @@ class Connection(HttpToolsProtocol):
     def give_up(self) -> None:
         """End it without an answer."""
         self.transport.abort()
+
+
+class _HeadError(Exception):
+    """A head is too large."""
+
+
+def _head_too_large() -> bytes:
+    reply = Problem(
+        431, f"path and headers have more than {MAX_HEAD_BYTES:,} bytes; send fewer"
+    ).reply()
+    lines = (
+        "HTTP/1.1 431 Request Header Fields Too Large",
+        f"content-type: {reply.media_type}",
+        f"content-length: {len(reply.content)}",
+        "connection: close",
+    )
+    return "\r\n".join([*lines, "", ""]).encode() + reply.content
+
+
+_HEAD_TOO_LARGE = _head_too_large()
 
 
 class HttpServer:

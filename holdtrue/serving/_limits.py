@@ -67,26 +67,28 @@ class Turns:
         self.ongoing += 1
         return True
 
-    async def wait(self, limits: Limits, at_a_time: int) -> None:
+    async def wait(self, limits: Limits, at_a_time: int, waited_s: float = 0.0) -> None:
         """Wait for a turn; `leave` gives it back.
 
         Args:
             limits: How long it may take.
             at_a_time: Turns that there are.
+            waited_s: How long the request has waited already, for something else.
 
         Raises:
             BusyError: There is none in time.
         """
         if self.take(at_a_time):
             return
+        left_s = limits.wait_s - waited_s
         expected_s = (len(self._queue) + 1) * self._between_s(at_a_time)
         is_full = len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
-        if is_full or expected_s > _SURE * limits.wait_s:
+        if is_full or left_s <= 0 or expected_s > _SURE * left_s:
             raise BusyError(max(1, math.ceil(min(expected_s, 60))))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
-            async with asyncio.timeout(limits.wait_s):
+            async with asyncio.timeout(left_s):
                 await turn
         except BaseException as err:
             if turn.done() and not turn.cancelled():  # it came while we were giving up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ LOAD_TIMEOUT_S = 60.0
 """A model that takes longer to be read and to answer its sample is given up."""
 LAST_GOOD = "slate.json"
 _HASH_BITS = 64
+# CSV and binary tensors write a missing text as an empty one.
+_NO_KEY = (None, "")
+# A whole number as a column of floats has it, which one with missing values becomes.
+_WHOLE = re.compile(r"(-?[0-9]+)\.0*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,12 @@ class Live:
         challenger = self.challenger
         if challenger is None or challenger.arm.weight <= 0:
             return self.champion
-        name, text = self.slate.sticky, None
+        name, key = self.slate.sticky, None
         if name is not None:
-            text = table.first(name)
-            if text is None:
-                header = headers.get(name.lower().encode())
-                text = None if header is None else header.decode("latin-1")
-        place = random.random() if text is None else self.place(text)  # noqa: S311
+            key = table.first(name)
+            if key in _NO_KEY:
+                key = headers.get(name.lower().encode(), b"").decode("latin-1")
+        place = random.random() if key in _NO_KEY else self.place(key)  # noqa: S311
         return challenger if place < challenger.arm.weight else self.champion
 
     def place(self, key: object) -> float:
@@ -93,8 +97,14 @@ class Live:
 
         The challenger answers for the places below its weight, so that a higher weight only moves
         keys to it.
+
+        Args:
+            key: A number and its text lie at the same place, and so do 7 and 7.0: the same key is
+                the one or the other by the protocol that it came by.
         """
-        text = f"{self.slate.rollout or self.slate.system}\n{key}".encode("utf-8", "replace")
+        text = f"{self.slate.rollout or self.slate.system}\n{_text_of(key)}".encode(
+            "utf-8", "replace"
+        )
         digest = hashlib.blake2b(text, digest_size=_HASH_BITS // 8).digest()
         return int.from_bytes(digest) / 2.0**_HASH_BITS
 
@@ -131,6 +141,14 @@ class Tallies:
     def all(self) -> list[Tally]:
         """The counts up to now."""
         return list(self._tallies.values())
+
+
+def _text_of(key: object) -> str:
+    if isinstance(key, float) and key.is_integer():
+        return str(int(key))
+    text = str(key)
+    whole = _WHOLE.fullmatch(text)
+    return text if whole is None else whole[1]
 
 
 def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | None = None) -> Live:

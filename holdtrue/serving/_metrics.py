@@ -13,7 +13,12 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from holdtrue.serving._statistics import LATENCY_BOUNDS_S, PROBABILITY_BOUNDS, merge
+from holdtrue.serving._statistics import (
+    LATENCY_BOUNDS_S,
+    PROBABILITY_BOUNDS,
+    VALUE_BOUNDS,
+    merge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,7 +67,8 @@ class _Families(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield from self._of_arms()
-        yield self._predictions()
+        yield self._probabilities()
+        yield self._values()
         yield from self._of_all()
         yield from self._of_now()
 
@@ -102,7 +108,7 @@ class _Families(Collector):
                 seconds.add_metric(labels, buckets, arm.latency_sum_s)
         yield from (requests, rows, errors, unknown, seconds)
 
-    def _predictions(self) -> Metric:
+    def _probabilities(self) -> Metric:
         family = HistogramMetricFamily(
             "holdtrue_probability",
             "Predicted probabilities, by class",
@@ -118,6 +124,21 @@ class _Families(Collector):
                     _cumulated(PROBABILITY_BOUNDS, counts),
                     mean * arm.scores.n,
                 )
+        return family
+
+    def _values(self) -> Metric:
+        family = HistogramMetricFamily("holdtrue_value", "Predicted values", labels=_ARM)
+        for arm in self._arms:
+            if not arm.values:
+                continue
+            labels = self._labels(arm)
+            buckets = _cumulated(VALUE_BOUNDS, arm.values)
+            family.add_metric(labels, buckets, None)
+            # The library leaves these two out where values may be negative.
+            told = dict(zip(_ARM, labels, strict=True))
+            family.add_sample("holdtrue_value_count", told, buckets[-1][1])
+            mean = arm.scores.mean[0] if arm.scores.n else 0.0
+            family.add_sample("holdtrue_value_sum", told, mean * arm.scores.n)
         return family
 
     def _of_all(self) -> Iterator[Metric]:
@@ -136,6 +157,11 @@ class _Families(Collector):
             ("shadow_dropped", "Requests that a shadow was too slow for", counts.shadow_dropped),
             ("batches", "Times that rows of several requests were scored at once", counts.batches),
             ("batched_rows", "Rows that were scored so", counts.batched_rows),
+            (
+                "write_failures",
+                "Times that a replica could not write its counts or the slate that it serves",
+                counts.write_failures,
+            ),
         ):
             family = CounterMetricFamily(f"holdtrue_{name}", says, labels=("system",))
             family.add_metric(system, value)

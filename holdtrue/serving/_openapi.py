@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.serving import _tabular, _v2
-from holdtrue.serving._asked import JSON, MAX_ROWS, PROBLEM, Reply
+from holdtrue.serving._asked import JSON, MAX_EXPLAINED_ROWS, MAX_ROWS, PROBLEM, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -268,7 +268,10 @@ def _parameters(slate: Slate) -> list[dict[str, Any]]:
     explain: dict[str, Any] = {
         "name": "explain",
         "in": "query",
-        "description": "Whether each column's share of the score is answered too.",
+        "description": (
+            "Whether each column's share of the score is answered too; for at most "
+            f"{MAX_EXPLAINED_ROWS} rows."
+        ),
         "schema": {"type": "boolean", "default": False},
     }
     return [version, explain] if slate.explain else [version]

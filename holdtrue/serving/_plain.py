@@ -131,7 +131,12 @@ _KINDS: tuple[tuple[type, str], ...] = (
 def first_value(columns: Mapping[str, Column | list[str]], name: str) -> Any:
     """The first row's value of a column, for `Table.first`."""
     values = columns.get(name)
-    return None if values is None else values[0]
+    return None if values is None else first_of(values)
+
+
+def first_of(values: Column | list[str]) -> Any:
+    """The first value of a column as Python has it; None where an array masks it."""
+    return values[0] if isinstance(values, list) else values[:1].tolist()[0]
 
 
 def write_json(answered: Answered) -> Reply:

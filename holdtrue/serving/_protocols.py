@@ -10,7 +10,15 @@ from urllib.parse import parse_qsl
 import orjson
 
 from holdtrue.serving import _mlflow, _plain, _v2
-from holdtrue.serving._asked import JSON, PROBLEM, Problem, Reply, Table, too_large
+from holdtrue.serving._asked import (
+    JSON,
+    MAX_EXPLAINED_ROWS,
+    PROBLEM,
+    Problem,
+    Reply,
+    Table,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,6 +164,9 @@ def read(
         table = _v2.read(headers, body, explain=explain, version=version)
     if table.explain and not slate.explain:
         raise Problem(403, "explanations are not declared; see serve.explain")
+    if table.explain and table.n_rows > MAX_EXPLAINED_ROWS:
+        detail = f"expected at most {MAX_EXPLAINED_ROWS} rows to explain, got {table.n_rows:,}"
+        raise Problem(413, detail)
     return table
 
 
@@ -284,7 +295,8 @@ def _decoded(body: bytes, coding: bytes, limit: int) -> bytes:
     """Undo a content coding, to at most `limit` bytes.
 
     Raises:
-        Problem: It is not known (415), the content is not in it (400), or more comes of it (413).
+        Problem: It is not known (415), the content is not in it or is of several members of gzip
+            (400), or more comes of it (413).
 
     References:
         RFC 9110, section 8.4.1; RFC 7694.
@@ -303,7 +315,8 @@ def _decoded(body: bytes, coding: bytes, limit: int) -> bytes:
     if len(content) > limit:
         raise too_large(limit)
     if not reader.eof or reader.unused_data:
-        raise Problem(400, f"the content is not {name.decode()}: it ends too early or too late")
+        detail = f"the content is not {name.decode()}: it ends too early, or is of several members"
+        raise Problem(400, detail)
     return content
 
 

@@ -50,6 +50,7 @@ def lines(
             {
                 "id": ids[i],
                 "version": arm.version,
+                "digest": arm.digest,
                 "role": arm.role,
                 "received": received,
                 "event_time": times[i],

@@ -17,7 +17,7 @@ from holdtrue.serving._capture import new_ids
 from holdtrue.serving._deploy import DEPLOYMENT, STOP_TIMEOUT_S
 from holdtrue.serving._http import HttpServer
 from holdtrue.serving._listener import LOOPBACK, Sharing, obtain
-from holdtrue.serving._live import Tallies, keep_last_good, last_good, load
+from holdtrue.serving._live import LAST_GOOD, Tallies, keep_last_good, last_good, load
 from holdtrue.serving._slate import Slate
 from holdtrue.serving._statistics import (
     Refused,
@@ -140,7 +140,10 @@ class Replica:
                 raise
             logger.exception("a slate was refused")
             return earlier, refused
-        keep_last_good(slate)
+        try:
+            keep_last_good(slate)
+        except OSError as err:  # a full disk is no reason not to answer
+            self.application.not_written(slate.folder / LAST_GOOD, err)
         return live, None
 
     def _earlier(self, config: dict[str, Any]) -> Live | None:
@@ -198,8 +201,13 @@ class Replica:
             now = self.application.statistics()
             last = self._written
             if last is None or now.model_copy(update={"at": last.at}) != last:
-                write_replica(Path(live.slate.statistics), now)
-                self._written = now
+                folder = Path(live.slate.statistics)
+                try:
+                    write_replica(folder, now)
+                except OSError as err:  # what was counted is kept, and written when there is room
+                    self.application.not_written(folder, err)
+                else:
+                    self._written = now
 
 
 def keep_on_loopback() -> None:

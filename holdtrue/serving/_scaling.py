@@ -15,8 +15,8 @@ TOLERANCE = 0.1
 def wanted_replicas(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
     """As many that each has the declared number of requests at a time.
 
-    Serve's own count is of requests that come by its proxy, which ours do not. Bounds and the
-    delays, up in 2 s and down in a minute, are Serve's.
+    Serve's own count is of requests that come by its proxy, which ours do not. Bounds and delays
+    (`serve.replicas.up_after` and `down_after`) are kept by Serve.
 
     Args:
         context: Has what `Replica.record_autoscaling_stats` has said, on average over the last

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from holdtrue.serving._asked import Table
     from holdtrue.serving._live import Held, Live
 
-FAILED, NOT_FINITE = "failed", "not finite"
+FAILED, NOT_FINITE, REFUSED = "failed", "not finite", "refused"
+"""Why a version gave no score; `REFUSED` is one that refuses what the champion takes."""
 
 
 class ModelError(Exception):
     """A version could not score rows that are acceptable.
 
     Args:
-        reason: ``failed`` or ``not finite``.
+        reason: `FAILED`, `NOT_FINITE` or `REFUSED`.
         detail: What happened, in words.
     """
 
@@ -37,8 +38,8 @@ def score(live: Live, held: Held, table: Table) -> tuple[Answered, Asked]:
     """Encode rows for one version and score them; in any thread.
 
     Raises:
-        Problem: The rows are not what the version takes.
-        ModelError: They are, but it cannot score them.
+        Problem: The rows are not what the version takes, or it is of a kind that is not explained.
+        ModelError: They are, but it cannot score or explain them.
     """
     question = asked(table, held.model, live.slate)
     try:
@@ -52,6 +53,8 @@ def score(live: Live, held: Held, table: Table) -> tuple[Answered, Asked]:
         explained = held.model.contributions(question.encoded)
     except ServingError as err:
         raise Problem(422, err.message) from err
+    except Exception as err:
+        raise ModelError(FAILED, words(err)) from err
     return answered(live, held, scores, given.ids, explained), question
 
 

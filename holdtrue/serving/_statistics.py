@@ -28,6 +28,10 @@ LATENCY_BOUNDS_S = (*(round(a * 10.0**b, 6) for b in range(-4, 1) for a in _STEP
 """Upper ends of the latency histogram's buckets, inclusive; one more bucket holds the rest."""
 PROBABILITY_BOUNDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Upper ends of the buckets of probabilities; one more bucket holds the rest."""
+_VALUES = tuple(round(a * 10.0**b, 2) for b in range(-2, 7) for a in (1.0, 2.0, 5.0))
+VALUE_BOUNDS = (*(-value for value in reversed(_VALUES)), 0.0, *_VALUES)
+"""Upper ends of the buckets of predicted values, inclusive, the same for every model, so that
+versions can be compared; one more bucket holds the rest."""
 TOTAL = "total.json"
 LOCK_SUFFIX = ".lock"
 _SUFFIX = ".json"
@@ -78,6 +82,8 @@ class ArmStatistics(Reference):
     scores: Moments = Moments()
     probabilities: tuple[tuple[int, ...], ...] = ()
     """For classification, by class: rows in the buckets of `PROBABILITY_BOUNDS`."""
+    values: tuple[int, ...] = ()
+    """For regression: rows by the predicted value, in the buckets of `VALUE_BOUNDS`."""
     unknown: dict[str, int] = Field(default_factory=dict)
     """By column: values that are no known category."""
 
@@ -92,6 +98,7 @@ class ArmStatistics(Reference):
                 "latency_sum_s": self.latency_sum_s + other.latency_sum_s,
                 "scores": self.scores.plus(other.scores),
                 "probabilities": _add_tables(self.probabilities, other.probabilities),
+                "values": _add_counts(self.values, other.values),
                 "unknown": _add(self.unknown, other.unknown),
             }
         )
@@ -124,6 +131,8 @@ class Statistics(Reference):
     batches: int = 0
     """Times that rows of several requests were scored together, where that is declared."""
     batched_rows: int = 0
+    write_failures: int = 0
+    """Times that a replica could not write its counts or the slate that it serves."""
 
     def plus(self, other: Statistics) -> Statistics:
         """The counts of both together."""
@@ -135,6 +144,7 @@ class Statistics(Reference):
             capture_failures=self.capture_failures + other.capture_failures,
             batches=self.batches + other.batches,
             batched_rows=self.batched_rows + other.batched_rows,
+            write_failures=self.write_failures + other.write_failures,
         )
 
     def of(
@@ -198,7 +208,14 @@ class _Total(Reference):
 
 
 class Tally:
-    """Counts what one arm does; for one thread."""
+    """Counts what one arm does; for one thread.
+
+    Args:
+        arm: Of the slate.
+        rollout: The rollout that the slate is a step of.
+        columns: Scores of a row.
+        probabilities: Whether they are probabilities, or the one value that is predicted.
+    """
 
     def __init__(self, arm: Arm, rollout: str | None, columns: int, *, probabilities: bool) -> None:
         self.version, self.role, self.rollout = arm.version, arm.role, rollout
@@ -210,8 +227,9 @@ class Tally:
         self._n = 0
         self._mean = [0.0] * columns
         self._m2 = [0.0] * columns
-        buckets = len(PROBABILITY_BOUNDS) + 1
-        self._probabilities = [[0] * buckets for _ in range(columns)] if probabilities else []
+        self._probabilities = probabilities
+        self._bounds = PROBABILITY_BOUNDS if probabilities else VALUE_BOUNDS
+        self._buckets = [[0] * (len(self._bounds) + 1) for _ in range(columns)]
 
     def answered(self, seconds: float, scores: np.ndarray, unknown: Mapping[str, int]) -> None:
         """Count a request that was scored.
@@ -246,8 +264,9 @@ class Tally:
             distance = value - mean[i]
             mean[i] += distance / n
             m2[i] += distance * (value - mean[i])
-        for value, counts in zip(values, self._probabilities, strict=False):
-            counts[bisect.bisect_left(PROBABILITY_BOUNDS, value)] += 1
+        bounds = self._bounds
+        for value, counts in zip(values, self._buckets, strict=False):
+            counts[bisect.bisect_left(bounds, value)] += 1
 
     def _many(self, rows: np.ndarray) -> None:
         mean = rows.mean(axis=0)
@@ -256,8 +275,8 @@ class Tally:
             Moments(n=len(rows), mean=tuple(mean.tolist()), m2=tuple(m2.tolist()))
         )
         self._n, self._mean, self._m2 = both.n, list(both.mean), list(both.m2)
-        for column, counts in zip(rows.T, self._probabilities, strict=False):
-            found = np.searchsorted(PROBABILITY_BOUNDS, column)
+        for column, counts in zip(rows.T, self._buckets, strict=False):
+            found = np.searchsorted(self._bounds, column)
             for bucket, count in enumerate(np.bincount(found, minlength=len(counts)).tolist()):
                 counts[bucket] += count
 
@@ -268,6 +287,7 @@ class Tally:
 
     def snapshot(self) -> ArmStatistics:
         """The counts up to now."""
+        buckets = tuple(tuple(counts) for counts in self._buckets)
         return ArmStatistics(
             version=self.version,
             role=self.role,
@@ -278,7 +298,8 @@ class Tally:
             latency=tuple(self.latency),
             latency_sum_s=self.latency_sum_s,
             scores=self._moments(),
-            probabilities=tuple(tuple(counts) for counts in self._probabilities),
+            probabilities=buckets if self._probabilities else (),
+            values=() if self._probabilities else buckets[0],
             unknown=dict(self.unknown),
         )
 

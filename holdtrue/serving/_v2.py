@@ -25,7 +25,7 @@ from holdtrue.serving._asked import (
     value_problem,
 )
 from holdtrue.serving._json import loads
-from holdtrue.serving._plain import kind_of
+from holdtrue.serving._plain import first_of, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,8 +101,7 @@ class Inference:
         """The first row's value of a column."""
         for tensor in self.inputs:
             if tensor.name == name and math.prod(tensor.shape[1:]) == 1:
-                value = tensor.values[0]
-                return value.item() if isinstance(value, np.generic) else value
+                return first_of(tensor.values)
         return None
 
     def columns(self, model: ServedModel) -> Mapping[str, Column]:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -36,18 +38,20 @@ SIGNATURE = Signature(
     categorical=(),
 )
 ROWS = [{"distance": float(n), "delay": float(n % 7)} for n in range(40)]
-GOOD, ALSO_GOOD, FAILING, DAMAGED = 1, 2, 3, 4
+WIDER_SIGNATURE = SIGNATURE.model_copy(update={"columns": SIGNATURE.columns | {"tide": "number"}})
+WIDER_ROWS = [row | {"tide": float(n % 5)} for n, row in enumerate(ROWS)]
+GOOD, ALSO_GOOD, FAILING, DAMAGED, WIDER = 1, 2, 3, 4, 5
 
 
-def train(c: float):
-    frame = typed(pd.DataFrame(ROWS), SIGNATURE)
-    model = pipeline(ESTIMATOR, {"C": c}, SIGNATURE, seed=0, threads=1)
+def train(c: float, signature: Signature, rows: list[dict[str, float]]):
+    frame = typed(pd.DataFrame(rows), signature)
+    model = pipeline(ESTIMATOR, {"C": c}, signature, seed=0, threads=1)
     return model.fit(frame, [n % 2 for n in range(40)])
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A declaration with a store and four registered versions, the first of them the champion."""
+    """A declaration with a store and five registered versions, the first of them the champion."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(folder / "store"))
@@ -72,21 +76,27 @@ def path(tmp_path_factory):
         }
         (folder / "flights.yaml").write_text(yaml.safe_dump(document))
         system = System(folder / "flights.yaml")
-        for number in (GOOD, ALSO_GOOD, FAILING, DAMAGED):
+        for number in (GOOD, ALSO_GOOD, FAILING, DAMAGED, WIDER):
             register(system, number)
         system.registry.promote("flights", GOOD, generation=0, reason="the first")
         yield folder / "flights.yaml"
 
 
 def register(system: System, number: int) -> None:
-    model = train(1.0 / number)
+    wide = number == WIDER
+    signature, rows = (WIDER_SIGNATURE, WIDER_ROWS) if wide else (SIGNATURE, ROWS)
+    model = train(1.0 / number, signature, rows)
     if number == FAILING:
         # Of rows far from those that it has seen, infinity less infinity.
         model[-1].coef_ = np.array([[1e308, -1e308]])
     folder = system.store.path("bundles", "flights", str(number))
-    digest = write_bundle(
-        folder, model, SIGNATURE, estimator=ESTIMATOR, params={"C": 1.0}, sample=ROWS[18:22]
-    )
+    with warnings.catch_warnings():
+        # As an error, the overflow of the one that fails would keep it from being compiled, and
+        # its pipeline answers the far rows with numbers.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        digest = write_bundle(
+            folder, model, signature, estimator=ESTIMATOR, params={"C": 1.0}, sample=rows[18:22]
+        )
     if number == DAMAGED:
         (folder / "model.skops").write_bytes(b"damaged")
     system.registry.register(
@@ -223,6 +233,24 @@ def test_a_version_that_fails_goes_back_by_itself(context) -> None:
     assert failed == 0
     assert seen.since(0) == {GOOD}
     assert context.registry.champion("flights").version.number == GOOD
+
+
+def test_a_canary_that_takes_other_columns_costs_no_request_and_goes_back(context) -> None:
+    declared = context.declaration
+    canary = declared.serve.rollout.model_copy(update={"shadow": False})
+    serve = declared.serve.model_copy(update={"rollout": canary})
+    at_once = replace(context, declaration=declared.model_copy(update={"serve": serve}))
+    with load(at_once) as seen:
+        begun = start(at_once, WIDER)
+        assert not begun.is_shadow
+        ended = drive(at_once, lambda rollout: None, look_every_s=0.5)
+        n = len(seen.versions)
+        wait_for(lambda: len(seen.versions) > n + 50)
+    assert (ended.state, ended.step) == ("back", 0), ended.reason
+    assert "it fails more often" in ended.reason
+    assert ended.evidence.seen.challenger.failures == ended.evidence.seen.challenger.requests > 0
+    assert seen.failed == []
+    assert seen.since(0) == {GOOD}
 
 
 def test_a_version_that_cannot_be_loaded_is_sent_back_with_the_reason(context) -> None:

@@ -29,6 +29,7 @@ from holdtrue.serving import (
     slate_of,
     undeploy,
 )
+from holdtrue.serving._deploy import ReplicaCounts, replicas_of
 from holdtrue.serving._statistics import is_alive, read_replicas
 from holdtrue.stack import Stack, free_ports
 from holdtrue.store import put_on_path
@@ -312,14 +313,21 @@ def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key)
 
 
 def test_replicas_follow_the_load(stack, store, bundles, key):
-    replicas = {"min": 1, "max": 2, "target_ongoing_requests": 2}
-    scaled = declare("burst", free_ports(1)[0], replicas=replicas, max_body_bytes=10_000_000)
+    replicas = {"min": 1, "max": 2, "target_ongoing_requests": 2, "down_after": "2s"}
+    # On a busy machine the burst waits for long; none of it is to be refused.
+    scaled = declare("burst", free_ports(1)[0], replicas=replicas, limits={"wait": "30s"})
     url = put(stack, scaled, store, arm(bundles, 1))
-    with asked(url, key, ROWS * 100, threads=8):
+    with asked(url, key, threads=1) as seen:
+        _until(lambda: len(seen) > 200)
+    assert replicas_of(stack, "burst") == ReplicaCounts(wanted=1, up_to_date=1, ready=1)
+    with asked(url, key, ROWS * 25, threads=16):
         _until(lambda: len(_living(store, "burst")) == 2, timeout_s=60)
+        both = ReplicaCounts(wanted=2, up_to_date=2, ready=2)
+        _until(lambda: replicas_of(stack, "burst") == both)
     with asked(url, key, threads=1):
-        _until(lambda: len(_living(store, "burst")) == 1, timeout_s=150)
+        _until(lambda: len(_living(store, "burst")) == 1, timeout_s=60)
     assert undeploy(stack, "burst")
+    assert replicas_of(stack, "burst") is None
 
 
 def _until(done, timeout_s=20.0):

@@ -10,6 +10,7 @@ from holdtrue.serving._metrics import exposition
 from holdtrue.serving._statistics import (
     LATENCY_BOUNDS_S,
     PROBABILITY_BOUNDS,
+    VALUE_BOUNDS,
     ArmStatistics,
     Moments,
     ReplicaStatistics,
@@ -38,6 +39,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         errors={"failed": 1},
         latency=(1,) * (len(LATENCY_BOUNDS_S) + 1),
         scores=Moments(n=1, mean=(0.5, 0.5), m2=(0.0, 0.0)),
+        values=(1,) * (len(VALUE_BOUNDS) + 1),
         probabilities=((1,) * (len(PROBABILITY_BOUNDS) + 1),) * 2,
         unknown={"carrier": 1},
     )

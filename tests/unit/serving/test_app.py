@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from dataclasses import replace
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,62 +16,12 @@ from holdtrue.declaration import Model
 from holdtrue.models import Bundle, fit_bundle
 from holdtrue.serving import Limits, fold_in, read_captured
 from holdtrue.serving import _app as module
-from holdtrue.serving._app import Application
-from holdtrue.serving._live import Tallies, load
 from holdtrue.store import Store
 
-from .conftest import arm_of
+from ._asking import Wrapped, ask, build, get, logged, not_finite, predict, raises
+from .conftest import arm_of, write_regression
 
 LINEAR = "sklearn.linear_model.LogisticRegression"
-
-
-class Wrapped:
-    """A model that does something else when it is asked."""
-
-    def __init__(self, model, predict, compiled=False):
-        self._model = model
-        self._predict = predict
-        self.compiled = compiled
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def predict(self, rows):
-        return self._predict(rows)
-
-
-def build(slate, **wrapped):
-    """An application that serves a slate; `wrapped` replaces what an arm's model answers."""
-    tallies = Tallies()
-    live = load(slate, None, tallies)
-    for role, predict in wrapped.items():
-        held = getattr(live, role)
-        live = replace(live, **{role: replace(held, model=Wrapped(held.model, predict))})
-    app = Application("one", tallies)
-    app.serve(live)
-    return app
-
-
-def ask(app, *requests, at_once=False):
-    """Send requests, all in one event loop; gives their answers."""
-
-    async def run():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            calls = [client.request(*request[:2], **request[2]) for request in requests]
-            if at_once:
-                return await asyncio.gather(*calls)
-            return [await call for call in calls]
-
-    return asyncio.run(run())
-
-
-def predict(rows, **headers):
-    return "POST", "/flights/predict", {"content": json.dumps(rows), "headers": headers}
-
-
-def get(path, **headers):
-    return "GET", path, {"headers": headers}
 
 
 def test_answers_as_the_model_does(written, slate_with):
@@ -274,15 +222,6 @@ def test_a_version_can_be_asked_for(written, slate_with):
     assert [answer.json()["version"] for answer in answers] == [1, 2, 1, 2]
 
 
-def raises(rows):
-    message = "broken"
-    raise RuntimeError(message)
-
-
-def not_finite(rows):
-    return np.full((len(rows), 2), np.nan)
-
-
 @pytest.mark.parametrize(
     ("bad", "reason"), [(raises, "failed"), (not_finite, "not finite")], ids=["raises", "nan"]
 )
@@ -296,13 +235,27 @@ def test_a_challenger_that_cannot_score_never_costs_an_answer(written, slate_wit
 
 
 def test_a_champion_that_cannot_score_is_a_500_that_tells_nothing(written, slate_with):
-    (answer,) = ask(build(slate_with(), champion=raises), predict(written.rows[:1]))
+    app = build(slate_with(), champion=raises)
+    (answer,) = ask(app, predict(written.rows[:1]))
     assert answer.status_code == 500
     assert "broken" not in answer.text
+    # The version was asked: it is counted there, and not as a request that none was asked.
+    counts = app.statistics().counts
+    assert (counts.of(1).errors, counts.refused) == ({"failed": 1}, {})
 
 
-def logged(caplog):
-    return [json.loads(r.getMessage()) for r in caplog.records if r.name == "ray.serve"]
+def test_what_fails_besides_the_model_is_counted_as_a_request_that_none_scored(written, slate_with):
+    app = build(slate_with())
+
+    async def broken(*args):
+        message = "out of order"
+        raise OSError(message)
+
+    app._keep = broken
+    (answer,) = ask(app, predict(written.rows[:1]))
+    assert answer.status_code == 500
+    counts = app.statistics().counts
+    assert (counts.of(1).requests, counts.refused) == (0, {"500": 1})
 
 
 @pytest.mark.parametrize("path", ["predict", "invocations", "v2/models/flights/infer"])
@@ -365,76 +318,6 @@ def test_a_slow_request_is_logged_with_its_ids(written, slate_with, monkeypatch,
     (answer,) = ask(build(slate_with()), predict(written.rows[:2]))
     (line,) = logged(caplog)
     assert (line["event"], line["ids"]) == ("a slow request", answer.json()["ids"])
-
-
-def shadowed(app, count):
-    """Wait until a shadow has scored, in the loop that it was asked in."""
-
-    async def run():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            method, path, content = predict([{"distance": 5, "carrier": "A"}])
-            answers = [await client.request(method, path, **content) for _ in range(count)]
-            while app._shadow.waiting or app._shadow._running:
-                await asyncio.sleep(0.01)
-        return answers
-
-    return asyncio.run(run())
-
-
-def test_a_shadow_scores_and_is_captured_but_never_answers(slate_with, tmp_path):
-    app = build(slate_with(shadow=True))
-    answers = shadowed(app, 3)
-    app.close()
-    assert [answer.json()["version"] for answer in answers] == [1] * 3
-    assert app.statistics().counts.of(2, "shadow").requests == 3
-    lines = [
-        json.loads(line)
-        for segment in (tmp_path / "segments").glob("*.jsonl")
-        for line in segment.read_bytes().splitlines()
-    ]
-    assert sorted(line["role"] for line in lines) == ["champion"] * 3 + ["shadow"] * 3
-    assert {line["id"] for line in lines if line["role"] == "shadow"} == {
-        answer.json()["ids"][0] for answer in answers
-    }
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"), [(raises, "failed"), (not_finite, "not finite")], ids=["raises", "nan"]
-)
-def test_a_shadow_that_fails_touches_nothing(slate_with, bad, reason):
-    app = build(slate_with(shadow=True), shadow=bad)
-    answers = shadowed(app, 2)
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert app.statistics().counts.of(2, "shadow").errors == {reason: 2}
-
-
-def test_a_shadow_that_is_stuck_is_left_behind(written, slate_with, monkeypatch):
-    monkeypatch.setattr("holdtrue.serving._shadow.MAX_WAITING", 2)
-    gate = threading.Event()
-
-    def stuck(rows):
-        gate.wait(20)
-        return np.full((len(rows), 2), 0.5)
-
-    app = build(slate_with(shadow=True), shadow=stuck)
-    # The transport ends its loop with tasks of the shadow still waiting: let it go first.
-
-    async def run():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            method, path, content = predict(written.rows[:1])
-            answers = [await client.request(method, path, **content) for _ in range(8)]
-            dropped = app._shadow.dropped
-            gate.set()
-            while app._shadow._running:
-                await asyncio.sleep(0.01)
-        return answers, dropped
-
-    answers, dropped = asyncio.run(run())
-    assert [answer.status_code for answer in answers] == [200] * 8
-    assert dropped >= 5
-    assert app.statistics().counts.shadow_dropped == dropped
 
 
 def slow(model, seconds):
@@ -522,3 +405,46 @@ def test_metrics_are_what_prometheus_reads(written, slate_with):
     seconds = families["holdtrue_request_seconds"].samples
     assert sum(s.value for s in seconds if s.name.endswith("_count")) == 10
     assert sum(s.value for s in families["holdtrue_rows"].samples) == 20
+
+
+def test_values_are_told_by_version_where_numbers_are_predicted(slate_with, tmp_path):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    model = write_regression(tmp_path / "model")
+    app = build(slate_with(arms=(arm_of(model, "champion", 1, 1),), captured=False))
+    ask(app, predict(model.rows[:1]), predict(model.rows[:30]))
+    (answer,) = ask(app, get("/flights/metrics"))
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    samples = families["holdtrue_value"].samples
+    labels = {"system": "flights", "version": "1", "role": "champion"}
+    by_bound = {s.labels.get("le"): s.value for s in samples if s.name.endswith("_bucket")}
+    assert all(labels.items() <= s.labels.items() for s in samples)
+    assert (by_bound["-5.0"], by_bound["0.0"], by_bound["20.0"]) == (4, 6, 16)
+    assert by_bound["+Inf"] == 31
+    summed = {s.name: s.value for s in samples if not s.name.endswith("_bucket")}
+    assert summed == {
+        "holdtrue_value_sum": pytest.approx(-9.5 + sum(2 * n - 9.5 for n in range(30))),
+        "holdtrue_value_count": 31,
+    }
+    assert not families["holdtrue_probability"].samples
+
+
+@pytest.mark.parametrize(
+    ("headers", "read"),
+    [([(b"content-length", b"10001")], 0), ([(b"transfer-encoding", b"chunked")], 3)],
+    ids=["announced", "in chunks"],
+)
+def test_too_large_is_said_before_the_rest_is_read(slate_with, headers, read):
+    app, events = build(slate_with()), []
+
+    async def receive():
+        events.append("read")
+        return {"type": "http.request", "body": b" " * 4_000, "more_body": True}
+
+    async def send(message):
+        events.append(message.get("status", "sent"))
+
+    scope = {"type": "http", "method": "POST", "path": "/flights/predict", "query_string": b""}
+    asyncio.run(app(scope | {"headers": headers}, receive, send))
+    # A fourth piece is there, and a million more; none is asked for.
+    assert events == [*["read"] * read, 413, "sent"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError, StackError
 from holdtrue.serving import Arm, Slate, slate_of
 from holdtrue.serving import _deploy as module
+from holdtrue.serving._statistics import ReplicaStatistics, hold, write_replica
+from holdtrue.stack import Stack
 from holdtrue.store import Store
 
 DECLARATION = {
@@ -64,6 +68,70 @@ def test_replicas_are_fixed_or_scaled(tmp_path, replicas, key, value):
     else:
         assert part[key] == value
         assert "autoscaling_config" not in part
+
+
+def deployment_of(declaration, tmp_path):
+    (part,) = module._application(declaration, slate_for(declaration, tmp_path))["deployments"]
+    return part
+
+
+@pytest.mark.parametrize(
+    ("declared", "up_s", "down_s"),
+    [
+        ({}, 2, 60),
+        ({"up_after": "0.5s", "down_after": "5m"}, 0.5, 300),
+        ({"up_after": "1m", "down_after": "3s"}, 60, 3),
+    ],
+)
+def test_how_soon_replicas_come_and_go_is_declared(tmp_path, declared, up_s, down_s):
+    part = deployment_of(declare(replicas={"max": 4, **declared}), tmp_path)
+    scaling = part["autoscaling_config"]
+    assert (scaling["upscale_delay_s"], scaling["downscale_delay_s"]) == (up_s, down_s)
+    assert scaling["look_back_period_s"] > scaling["metrics_interval_s"]
+
+
+@pytest.mark.parametrize("replicas", [{"min": 1, "max": 1}, {"min": 2, "max": 4}])
+def test_replicas_book_no_cpu(tmp_path, replicas):
+    # They must start, too, while training has booked every one.
+    part = deployment_of(declare(replicas=replicas), tmp_path)
+    assert part["ray_actor_options"]["num_cpus"] == 0
+    assert "num_gpus" not in part["ray_actor_options"]
+
+
+def details_of(declaration, slate, target, *states):
+    app = module._application(declaration, slate)
+    replicas = [{"replica_id": str(i), "state": state} for i, state in enumerate(states)]
+    part = {"status": "UPDATING", "target_num_replicas": target, "replicas": replicas}
+    return {
+        "applications": {"flights": {"deployed_app_config": app, "deployments": {"Replica": part}}}
+    }
+
+
+def test_it_is_said_how_many_replicas_there_are(tmp_path):
+    declaration = declare(replicas={"min": 1, "max": 4})
+    slate, before = (slate_for(declaration, tmp_path, version=v) for v in (4, 3))
+    folder = Path(slate.statistics)
+    living = [hold(folder, name) for name in ("a", "b", "c")]
+    try:
+        for name, served in (("a", slate), ("b", before), ("c", slate), ("gone", slate)):
+            write_replica(folder, ReplicaStatistics(id=name, pid=1, at=0, slate=served.name))
+        details = details_of(declaration, slate, 3, "RUNNING", "RUNNING", "STARTING")
+        found = module.replica_counts(details, "flights")
+        assert (found.wanted, found.up_to_date, found.ready) == (3, 2, 2)
+        assert module.replica_counts(details, "boats") is None
+        app = details["applications"]["flights"]["deployed_app_config"]
+        app["deployments"][0]["user_config"]["of_another_time"] = 1
+        found = module.replica_counts(details, "flights")
+        assert (found.wanted, found.up_to_date, found.ready) == (3, 0, 2)
+        assert module.replica_counts({"applications": {"flights": {}}}, "flights") is None
+    finally:
+        for descriptor in living:
+            os.close(descriptor)
+
+
+def test_nothing_is_said_of_replicas_where_nothing_serves(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert module.replicas_of(Stack(Store(tmp_path / "store")), "flights") is None
 
 
 def test_a_version_changes_nothing_but_what_replicas_are_told(tmp_path):

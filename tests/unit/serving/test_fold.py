@@ -16,6 +16,7 @@ from holdtrue.serving._capture import Capture
 from holdtrue.serving._fold import find_captured
 from holdtrue.store import Store
 
+DIGEST = "0" * 32
 START = datetime(2024, 5, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
@@ -25,6 +26,7 @@ def line(number: int, *, event_time: datetime | None = None, role: str = "champi
         {
             "id": f"id-{number}",
             "version": 3,
+            "digest": DIGEST,
             "role": role,
             "received": START + timedelta(hours=number),
             "event_time": event_time,
@@ -69,6 +71,7 @@ def test_rows_come_back_as_they_were(places):
     assert first == {
         "id": "id-1",
         "version": 3,
+        "digest": DIGEST,
         "role": "champion",
         "received": START + timedelta(hours=1),
         "event_time": None,
@@ -96,7 +99,7 @@ def test_a_table_of_an_older_version_is_read_and_goes_on(places):
     folder, table = places
     write(folder, line(1))
     fold_in(folder, table)
-    old = read_captured(table, START, START + DAY).drop_columns(["role", "decided"])
+    old = read_captured(table, START, START + DAY).drop_columns(["role", "decided", "digest"])
     shutil.rmtree(table)
     write_deltalake(table, old)
     assert ids(table) == ["id-1"]
@@ -104,6 +107,17 @@ def test_a_table_of_an_older_version_is_read_and_goes_on(places):
     fold_in(folder, table)
     found = read_captured(table, START, START + DAY).sort_by("id")
     assert found["role"].to_pylist() == [None, "champion"]
+    assert found["digest"].to_pylist() == [None, DIGEST]
+
+
+def test_a_segment_of_an_older_version_is_read(places):
+    folder, table = places
+    old = orjson.loads(line(1))
+    del old["digest"]
+    write(folder, orjson.dumps(old), line(2))
+    assert fold_in(folder, table) == Folded(segments=1, rows=2)
+    found = read_captured(table, START, START + DAY).sort_by("id")
+    assert found["digest"].to_pylist() == [None, DIGEST]
 
 
 def test_one_prediction_is_found_wherever_it_is_on_its_way(places, monkeypatch):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from holdtrue.serving import Limits
 from holdtrue.serving._app import Application
-from holdtrue.serving._http import HttpServer
+from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer
 from holdtrue.serving._live import Tallies, load
 
 LIMIT = 100_000
@@ -81,3 +84,81 @@ def test_as_much_as_is_allowed_is_read_in_chunks_too(address):
     lines, content = answered(address, start, whole, chunk(LIMIT - len(row)), b"0\r\n\r\n")
     assert lines[0].startswith(b"http/1.1 200")
     assert len(content["ids"]) == 1
+
+
+def large_head(size):
+    """The head of a request of about that many bytes, without its end."""
+    lines = [f"X-{number}: {'x' * 990}" for number in range(size // 1_000)]
+    return head(*lines).removesuffix(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [large_head(MAX_HEAD_BYTES + 10_000) + b"\r\n"],
+        [large_head(MAX_HEAD_BYTES + 10_000)],
+        [large_head(40_000), large_head(40_000).partition(b"\r\n")[2]],
+        [b"GET /" + b"x" * (MAX_HEAD_BYTES + 10_000)],
+        [head("X-One: " + "x" * (MAX_HEAD_BYTES + 10_000)).removesuffix(b"\r\n\r\n")],
+    ],
+    ids=["whole", "no end", "in pieces", "path", "one value"],
+)
+def test_too_much_before_the_content_is_refused_before_it_ends(address, sent):
+    lines, content = answered(address, *sent)
+    assert lines[0] == b"http/1.1 431 request header fields too large"
+    assert b"connection: close" in lines
+    assert b"content-type: application/problem+json" in lines
+    assert (content["status"], f"{MAX_HEAD_BYTES:,} bytes" in content["detail"]) == (431, True)
+
+
+def test_as_much_as_is_allowed_before_the_content_is_read(address):
+    row = json.dumps({"distance": 1, "carrier": "A"}).encode()
+    size = f"Content-Length: {len(row)}"
+    start = large_head(MAX_HEAD_BYTES - 3_000) + f"{size}\r\nConnection: close\r\n\r\n".encode()
+    for parts in ([start + row], [start[:30_000], start[30_000:], row]):
+        lines, content = answered(address, *parts)
+        assert lines[0].startswith(b"http/1.1 200")
+        assert len(content["ids"]) == 1
+
+
+def test_a_large_content_is_no_large_head(address):
+    rows = json.dumps([{"distance": 1, "carrier": "A"}] * 2_000).encode()
+    assert MAX_HEAD_BYTES < len(rows) < LIMIT
+    start = head(f"Content-Length: {len(rows)}", "Connection: close")
+    lines, content = answered(address, start + rows)
+    assert lines[0].startswith(b"http/1.1 200")
+    assert len(content["ids"]) == 2_000
+
+
+def flood(connection):
+    for number in range(20_000):
+        connection.sendall(f"X-{number}: {'x' * 990}\r\n".encode())
+
+
+def test_fields_after_the_content_are_not_gathered_without_end(address):
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(head("Transfer-Encoding: chunked") + chunk(5) + b"0\r\n")
+        with pytest.raises(ConnectionError):
+            flood(connection)
+
+
+def test_a_second_request_is_not_taken_for_the_answer_to_the_first(address, monkeypatch):
+    """Which is not answered yet when the second one turns out to be too large."""
+    gate = threading.Event()
+    in_time = Application._predict
+
+    async def late(self, *args):
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+        return await in_time(self, *args)
+
+    monkeypatch.setattr(Application, "_predict", late)
+    row = json.dumps({"distance": 1, "carrier": "A"}).encode()
+    first = head(f"Content-Length: {len(row)}") + row
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(first + large_head(0))
+        with pytest.raises(ConnectionError):
+            flood(connection)
+        with suppress(ConnectionResetError):
+            assert connection.recv(100) == b""
+    gate.set()

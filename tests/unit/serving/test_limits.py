@@ -97,6 +97,19 @@ def test_who_waits_too_long_is_refused_and_leaves_nothing_behind():
     assert turns.take(1)
 
 
+@pytest.mark.parametrize("waited_s", [19.99, 20.0, 25.0])
+def test_what_was_waited_for_before_is_part_of_the_wait(waited_s):
+    async def run():
+        turns = Turns()
+        assert turns.take(1)
+        async with asyncio.timeout(10):
+            with pytest.raises(BusyError):
+                await turns.wait(limits(wait_s=20), 1, waited_s)
+        assert turns.waiting == 0
+
+    asyncio.run(run())
+
+
 def test_who_goes_away_while_waiting_takes_no_turn():
     async def run():
         turns = Turns()

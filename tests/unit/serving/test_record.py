@@ -73,6 +73,7 @@ def test_a_line_says_all_that_a_prediction_can_be_traced_by():
     assert first == {
         "id": answered.ids[0],
         "version": 3,
+        "digest": DIGEST,
         "role": "champion",
         "received": "2024-05-01T12:00:00+00:00",
         "event_time": None,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import re
 import sys
 import threading
 import time
@@ -15,6 +18,7 @@ import pytest
 from holdtrue.errors import ServingError
 from holdtrue.serving import Arm
 from holdtrue.serving import _live as live_module
+from holdtrue.serving import _replica as replica_module
 from holdtrue.serving._live import last_good, within
 from holdtrue.serving._replica import Replica, surplus
 from holdtrue.serving._statistics import is_alive, read_replicas, total_of
@@ -246,3 +250,30 @@ def test_shows_what_it_has_imported_only_where_asked(slate_with, replica, monkey
     monkeypatch.setenv("HOLDTRUE_SHOW_MODULES", "1")
     assert "json" in one.application.statistics().modules
     assert json.__name__ in sys.modules
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("what", ["write_atomically", "write_replica"])
+def test_a_full_disk_keeps_no_replica_from_answering(
+    written, other, slate_with, replica, port, monkeypatch, what, caplog
+):
+    module = {"write_atomically": live_module, "write_replica": replica_module}[what]
+    monkeypatch.setattr(module, what, full)
+    one, slate = replica(), slate_with()
+    configure(one, slate)
+    arm = Arm(role="champion", version=2, bundle=str(other.path), digest=other.digest, weight=1)
+    configure(one, slate.model_copy(update={"arms": (arm,)}))
+    assert httpx.post(url(port), json=written.rows[:1]).json()["version"] == 2
+    said = httpx.get(url(port, "ready")).json()
+    assert (said["ready"], said["refused"]) == (True, None)
+    assert said["write_failures"] >= 2
+    assert said["write_error"].startswith(f"{os.strerror(errno.ENOSPC)}: ")
+    metrics = httpx.get(url(port, "metrics")).text
+    assert re.search(r'holdtrue_write_failures_total{system="flights"} [1-9]', metrics)
+    # Each second the same is tried again; it is said once.
+    assert sum("could not be written" in r.getMessage() for r in caplog.records) == 1
+    one.stop(linger_s=0)
+    assert not is_alive(slate.folder / "stats", one.name)

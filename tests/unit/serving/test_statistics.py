@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from holdtrue.serving import Arm, read_statistics
 from holdtrue.serving._statistics import (
     LATENCY_BOUNDS_S,
+    VALUE_BOUNDS,
     ArmStatistics,
     Moments,
     ReplicaStatistics,
@@ -78,6 +79,29 @@ def test_probabilities_are_counted_by_class():
     first, second = counted.snapshot().probabilities
     assert (first[0], first[4]) == (2, 1)
     assert (second[9], second[4], second[8]) == (1, 1, 1)
+
+
+def test_predicted_values_are_counted_in_buckets_of_either_sign():
+    counted = tally()
+    for values in ([-3.0], [0.0, 0.011, 4e6, 1e9, -1e9]):
+        counted.answered(0.01, np.array(values), {})
+    found = counted.snapshot()
+    assert found.probabilities == ()
+    seen = {
+        bound: count
+        for bound, count in zip((*VALUE_BOUNDS, None), found.values, strict=True)
+        if count
+    }
+    assert seen == {-5e6: 1, -2.0: 1, 0.0: 1, 0.02: 1, 5e6: 1, None: 1}
+    assert [*VALUE_BOUNDS] == sorted({*VALUE_BOUNDS})
+
+
+def test_counts_of_before_values_were_counted_are_added_to():
+    counted = tally()
+    counted.answered(0.01, np.array([1.0]), {})
+    now = counted.snapshot()
+    before = now.model_copy(update={"values": ()})
+    assert before.plus(now).values == now.plus(before).values == now.values
 
 
 def test_failures_are_requests_too():

@@ -264,6 +264,8 @@ def test_undoes_a_content_coding(door, rows, coding, packed):
     assert door.refused("predict", body[:-5], content_encoding=coding)[0] == 400
     assert door.refused("predict", b"nothing of it", content_encoding=coding)[0] == 400
     assert door.refused("predict", body + b"more", content_encoding=coding)[0] == 400
+    status, content = door.refused("predict", body + packed(b""), content_encoding=coding)
+    assert (status, "several members" in content["detail"]) == (400, True)
     bomb = packed(b" " * 50_000_000)
     assert len(bomb) < door.slate.limits.max_body_bytes
     assert door.refused("predict", bomb, content_encoding=coding)[0] == 413
