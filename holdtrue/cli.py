@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -16,14 +15,17 @@ import typer
 
 from holdtrue import __version__
 from holdtrue.access_commands import key_app
+from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
 from holdtrue.release_commands import add_to
+from holdtrue.study_commands import study_app
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from holdtrue.references import DriftReport
     from holdtrue.stack import Stack
-    from holdtrue.system import System
+    from holdtrue.system import Applied, System
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,19 +48,12 @@ _SOME_REJECTED = 3
 # What typer ends with on Ctrl-C, without a word.
 _INTERRUPTED = 130
 
-DeclarationFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
-    ),
-]
 AsOf = Annotated[
     datetime | None,
     typer.Option(
         help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Here = Annotated[
     bool,
     typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
@@ -71,25 +66,11 @@ Folder = Annotated[
 ]
 
 
-def _system(path: Path) -> System:
-    from holdtrue.system import System
-
-    return System(path)
-
-
 def _stack(project: Path) -> Stack:
     from holdtrue.stack import Stack
     from holdtrue.store import Store
 
     return Stack(Store.of(project / "any.yaml"))
-
-
-def _say(text: str = "") -> None:
-    typer.echo(text)
-
-
-def _json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, default=str))
 
 
 @app.command()
@@ -104,27 +85,33 @@ def init(
     output: Annotated[
         Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a first declaration from a data file and the column to predict."""
     from holdtrue.declaration import draft, parse
     from holdtrue.store import write_atomically
 
     text = draft(data, target, name=name)
-    path = output or Path(f"{parse(text, 'the draft').name}.yaml")
+    called = parse(text, "the draft").name
+    path = output or Path(f"{called}.yaml")
     if path.exists():
         message = f"{path} exists already"
         raise ConfigError(message, hint="remove it, or give another --output")
     write_atomically(path, text.encode())
-    _say(f"wrote {path}: read it through, then run: holdtrue apply {path}")
+    words = f"wrote {path}: read it through, then run: holdtrue apply {path}"
+    tell(words, {"file": path, "name": called}, as_json=as_json)
 
 
 @app.command()
-def check(file: DeclarationFile) -> None:
+def check(file: DeclarationFile, as_json: AsJson = False) -> None:
     """Refuse a declaration that cannot work, with line and column; runs nothing."""
-    system = _system(file)
+    system = system_of(file)
     system.check()
-    candidates = ", ".join(c.estimator for c in system.declaration.model.candidates)
-    _say(f"{file}: {system.declaration.name} is in order ({system.declaration.task}; {candidates})")
+    declared = system.declaration
+    candidates = [candidate.estimator for candidate in declared.model.candidates]
+    words = f"{file}: {declared.name} is in order ({declared.task}; {', '.join(candidates)})"
+    facts = {"name": declared.name, "task": declared.task, "candidates": candidates}
+    tell(words, facts, as_json=as_json)
 
 
 @app.command()
@@ -137,16 +124,24 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which steps apply would run, and why; changes nothing."""
-    system = _system(file)
-    planned = system.plan(as_of=as_of, refresh=refresh, until=until)
-    if as_json:
-        _json([{"step": p.step, "runs": p.runs, "reason": p.reason} for p in planned])
-        return
-    for step in planned:
-        _say(f"  {'run ' if step.runs else 'keep'}  {step.step:<9} {step.reason}")
+    """Say which steps apply would run, and why; changes nothing.
+
+    What apply would refuse before its first step is refused here, too.
+    """
+    _show_plan(system_of(file), as_of, refresh, until, as_json=as_json)
+
+
+def _show_plan(
+    system: System, as_of: datetime | None, refresh: bool, until: str | None, *, as_json: bool
+) -> None:
+    planned = _plan(system, as_of, refresh, until)
+    lines = [
+        f"  {'run ' if step.runs else 'keep'}  {step.step:<9} {step.reason}" for step in planned
+    ]
     count = sum(step.runs for step in planned)
-    _say(f"{count} of {len(planned)} steps would run." if count else "Nothing to do.")
+    lines.append(f"{count} of {len(planned)} steps would run." if count else "Nothing to do.")
+    facts = [{"step": step.step, "runs": step.runs, "reason": step.reason} for step in planned]
+    tell("\n".join(lines), facts, as_json=as_json)
 
 
 @app.command()
@@ -158,16 +153,21 @@ def apply(
         str | None, typer.Option(help="Last step to run, such as register.", show_default=False)
     ] = None,
     in_process: Here = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the declaration so: run the steps that are not done, and serve the champion.
 
     What was done is found again: a second run has nothing to do, and a changed line runs only
     the steps that it touches. Where nothing is up, Ray and Serve are started and left running.
+    A dry run is a plan.
     """
     from holdtrue.progress import Silent, Terminal
 
-    system = _system(file)
+    system = system_of(file)
+    if dry_run:
+        _show_plan(system, as_of, refresh, until, as_json=as_json)
+        return
     if (
         not in_process
         and _prefect_known(system)
@@ -181,41 +181,44 @@ def apply(
         reporter = Silent() if as_json else Terminal()
         applied = system.apply(as_of=as_of, refresh=refresh, until=until, reporter=reporter)
         ran = applied.ran
-    if as_json:
-        steps = [
-            {"step": d.step, "cached": d.cached, "seconds": round(d.seconds, 3)}
-            for d in applied.steps
-        ]
-        _json(
-            {
-                "steps": steps,
-                "champion": applied.champion,
-                "endpoint": applied.endpoint,
-                "refused": applied.refused,
-            }
-        )
-    else:
-        if ran is None:
-            _say(f"Done, as a flow; see {system.stack.state().prefect_ui or 'your Prefect server'}")
-        elif ran == ():
-            _say("Nothing to do: every step is done already.")
-        else:
-            _say(f"Done: {', '.join(ran)}.")
-        if applied.endpoint:
-            _say(f"Version {applied.champion} answers at {applied.endpoint}")
-            rollout = system.registry.running_rollout(system.declaration.name)
-            if rollout is not None:
-                _say(f"Version {rollout.challenger} is rolled out: {rollout.where}")
-                _say(f"Drive it with `holdtrue rollout run {file}`")
-            _say("It goes on answering; `holdtrue down` ends it.")
-        index = system.store.path("reports", system.declaration.name, "index.html")
-        if index.exists():
-            _say(f"Reports: {index}")
+    steps = [
+        {"step": done.step, "cached": done.cached, "seconds": round(done.seconds, 3)}
+        for done in applied.steps
+    ]
+    facts = {
+        "steps": steps,
+        "champion": applied.champion,
+        "endpoint": applied.endpoint,
+        "refused": applied.refused,
+    }
+    tell(_applied_text(system, applied, ran), facts, as_json=as_json)
     if applied.refused is not None:
         if applied.champion is None:
             message = f"the gates refused the model, so nothing is served: {applied.refused}"
             raise HoldtrueError(message)
         typer.echo(f"Version {applied.champion} stays the champion: {applied.refused}", err=True)
+
+
+def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None) -> str:
+    """What a run came to, for people; of a flow it is not known which steps ran."""
+    if ran is None:
+        ui = system.stack.state().prefect_ui or "your Prefect server"
+        lines = [f"Done, as a flow; see {ui}"]
+    elif ran == ():
+        lines = ["Nothing to do: every step is done already."]
+    else:
+        lines = [f"Done: {', '.join(ran)}."]
+    if applied.endpoint:
+        lines.append(f"Version {applied.champion} answers at {applied.endpoint}")
+        rollout = system.registry.running_rollout(system.declaration.name)
+        if rollout is not None:
+            lines.append(f"Version {rollout.challenger} is rolled out: {rollout.where}")
+            lines.append(f"Drive it with `holdtrue rollout run {system.path}`")
+        lines.append("It goes on answering; `holdtrue down` ends it.")
+    index = system.store.path("reports", system.declaration.name, "index.html")
+    if index.exists():
+        lines.append(f"Reports: {index}")
+    return "\n".join(lines)
 
 
 def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:
@@ -276,7 +279,7 @@ def tune(
     from holdtrue.progress import Silent, Terminal
     from holdtrue.reports import tuning_text
 
-    system = _system(file)
+    system = system_of(file)
     limit = None if timeout is None else _duration("--timeout", timeout)
     if (
         (trials, limit) == (None, None)
@@ -289,20 +292,20 @@ def tune(
     try:
         study = system.tune(trials=trials, timeout=limit, as_of=as_of, reporter=reporter)
     except SearchStoppedError as err:
-        _say(tuning_text(err.study))
-        _say("The same command goes on.")
+        words = f"{tuning_text(err.study)}\nThe same command goes on."
+        tell(words, err.study.model_dump(mode="json"), as_json=as_json)
         raise
-    if as_json:
-        _json(study.model_dump(mode="json"))
-        return
-    _say(tuning_text(study))
     log = system.store.path(study.log)
-    _say(f"Log: {log}")
-    _say(f"To look at it: optuna-dashboard {shlex.quote(str(log))}")
+    lines = [
+        tuning_text(study),
+        f"Log: {log}",
+        f"To look at it: optuna-dashboard {shlex.quote(str(log))}",
+    ]
     kept = [] if trials is None else [f"trials: {len(study.trials)}"]
     kept += [] if limit is None else [f"timeout: {format_duration(limit)}"]
     if kept:
-        _say(f"To keep this, write into {file}: tune: {{..., {', '.join(kept)}}}")
+        lines.append(f"To keep this, write into {file}: tune: {{..., {', '.join(kept)}}}")
+    tell("\n".join(lines), study.model_dump(mode="json"), as_json=as_json)
 
 
 def _duration(flag: str, text: str) -> timedelta:
@@ -315,99 +318,17 @@ def _duration(flag: str, text: str) -> timedelta:
         raise ConfigError(message) from None
 
 
-study_app = typer.Typer(
-    no_args_is_help=True, help="Take a study to another Optuna storage, or bring one from there."
-)
 app.add_typer(study_app, name="study")
 app.add_typer(key_app, name="key")
-
-Storage = Annotated[
-    str,
-    typer.Argument(
-        metavar="STORAGE",
-        help="Such as sqlite:///studies.db or postgresql://..., or an Optuna journal file.",
-        show_default=False,
-    ),
-]
-
-
-@study_app.command("export")
-def export_(
-    file: DeclarationFile,
-    storage: Storage,
-    study: Annotated[
-        str | None, typer.Option(help="What to call it there.", show_default="its own name")
-    ] = None,
-) -> None:
-    """Copy the last study of a system into an Optuna storage."""
-    from holdtrue.tuning._exchange import export_study
-
-    name = export_study(_system(file).study_log(), storage, study)
-    _say(f"exported the study {name}")
-
-
-@study_app.command("import")
-def import_(
-    file: DeclarationFile,
-    storage: Storage,
-    study: Annotated[
-        str | None, typer.Option(help="Its name there.", show_default="the only one")
-    ] = None,
-) -> None:
-    """Bring in an Optuna study of your own: the next search begins with the best of it.
-
-    Its parameters must be called as in the declaration; with several candidates as in an exported
-    study, with the candidate's path before them.
-    """
-    from holdtrue.tuning._exchange import import_study
-
-    system = _system(file)
-    brought = import_study(system.store, system.declaration, storage, study)
-    _say(f"imported {brought.trials:,} trials into {brought.path}")
-    for note in brought.notes:
-        _say(f"  {note}")
-    if not system.declaration.tune.warm_start:
-        _say("The declaration says tune.warm_start: no, so the next search will not use them.")
 
 
 @app.command()
 def status(file: DeclarationFile, as_json: AsJson = False) -> None:
     """Say what is served since when, and what the monitor decided last."""
-    found = _system(file).status()
-    if as_json:
-        _json(found.model_dump(mode="json"))
-        return
-    champion, decision = found.champion, found.last_decision
-    _say(f"{found.name}: {'serving at ' + str(found.endpoint) if found.serving else 'not serving'}")
-    if champion is None:
-        _say("champion: none yet; run `holdtrue apply`")
-    else:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in champion.metrics.items())
-        _say(
-            f"champion: version {champion.version} of {found.versions} "
-            f"since {champion.since:%Y-%m-%d %H:%M} UTC"
-        )
-        _say(f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}")
-        _say(f"  {champion.reason}")
-        _say(f"  {champion.compilation or 'its bundle is damaged'}")
-    if found.rollout is not None:
-        _say(f"rollout: {found.rollout.headline}")
-        _say(f"  {found.rollout.reason or 'no look yet'}")
-        for check in found.rollout.checks:
-            _say(f"  {check.criterion}: {check.state}: {check.said}")
-    if found.refused is not None:
-        _say(f"refused: version {found.versions}: {found.refused}")
-    if decision is None:
-        _say("monitor: no check yet")
-    else:
-        _say(f"monitor: {decision.action} at {decision.at:%Y-%m-%d %H:%M} UTC: {decision.reason}")
-    for title, value in (
-        ("reports", found.reports),
-        ("Prefect", found.prefect_ui),
-        ("store", found.store),
-    ):
-        if value:
-            _say(f"{title}: {value}")
+    from holdtrue.status import status_text
+
+    found = system_of(file).status()
+    tell(status_text(found), found.model_dump(mode="json"), as_json=as_json)
 
 
 @app.command()
@@ -427,7 +348,7 @@ def monitor(
     """
     from holdtrue.progress import Silent, Terminal
 
-    system = _system(file)
+    system = system_of(file)
     reporter = Silent() if as_json else Terminal()
     in_flow = not in_process and _prefect_known(system)
     if in_flow:
@@ -435,24 +356,27 @@ def monitor(
         report = system.registry.drift_reports(system.declaration.name)[-1]
     else:
         report = system.monitor(as_of=as_of, reporter=reporter)
-    if as_json:
-        _json(report.model_dump(mode="json"))
-    else:
-        for window in report.windows:
-            if window.state != "quiet":
-                _say(f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}")
-        for seen in report.performance:
-            _say(f"  {seen.detail}")
-        if report.removed:
-            _say(f"  {report.removed:,} captured rows were older than serve.keep and are deleted")
-        _say(f"{report.decision.action}: {report.decision.reason}")
+    tell(_report_text(report), report.model_dump(mode="json"), as_json=as_json)
     called_for = report.decision.action == "retrain" and report.decision.held_back is None
     if called_for and retrain and not in_flow:
         trigger = ", ".join(report.decision.signals)
         applied = system.apply(as_of=report.at, reporter=reporter, trigger=trigger)
         if not as_json:
             outcome = applied.refused or f"version {applied.champion} answers now"
-            _say(f"retrained: {outcome}")
+            typer.echo(f"retrained: {outcome}")
+
+
+def _report_text(report: DriftReport) -> str:
+    lines = [
+        f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}"
+        for window in report.windows
+        if window.state != "quiet"
+    ]
+    lines += [f"  {seen.detail}" for seen in report.performance]
+    if report.removed:
+        removed = f"{report.removed:,} captured rows were older than serve.keep"
+        lines.append(f"  {removed} and are deleted")
+    return "\n".join([*lines, f"{report.decision.action}: {report.decision.reason}"])
 
 
 @app.command()
@@ -483,14 +407,10 @@ def predict(
     from holdtrue.batch import describe
     from holdtrue.progress import Silent, Terminal
 
-    system = _system(file)
+    system = system_of(file)
     reporter = Terminal() if sys.stderr.isatty() and not as_json else Silent()
     scored = system.predict_files(rows, output, version=version, explain=explain, reporter=reporter)
-    if as_json:
-        _json(asdict(scored))
-    else:
-        for line in describe(scored, output):
-            _say(line)
+    tell("\n".join(describe(scored, output)), asdict(scored), as_json=as_json)
     if scored.rejected:
         raise typer.Exit(_SOME_REJECTED)
 
@@ -510,28 +430,29 @@ def trace(
     """
     from holdtrue.trace import trace_text
 
-    found = _system(file).trace(prediction)
-    if as_json:
-        _json(found.model_dump(mode="json"))
-    else:
-        _say(trace_text(found))
+    found = system_of(file).trace(prediction)
+    tell(trace_text(found), found.model_dump(mode="json"), as_json=as_json)
 
 
 add_to(app)
 
 
 @app.command()
-def up(project: Folder = Path()) -> None:
+def up(project: Folder = Path(), as_json: AsJson = False) -> None:
     """Start Ray, a Prefect server and a worker on this machine, and leave them running.
 
     Where the project has a prefect.yaml, its deployments are created: schedules and events work.
     """
     stack = _stack(project)
-    stack.up_ray(progress=_say)
-    stack.up_prefect(progress=_say)
-    state = stack.up_worker(project.resolve(), progress=_say)
+
+    def say(text: str) -> None:
+        typer.echo(text, err=as_json)  # the one document on stdout is for scripts
+
+    stack.up_ray(progress=say)
+    stack.up_prefect(progress=say)
+    state = stack.up_worker(project.resolve(), progress=say)
     if (project / "prefect.yaml").exists():
-        _say("creating the deployments of prefect.yaml")
+        say("creating the deployments of prefect.yaml")
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         environment = os.environ | stack.environment()
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
@@ -540,16 +461,26 @@ def up(project: Folder = Path()) -> None:
         if done.returncode != 0:
             message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
             raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
-    _say(f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})")
-    _say(f"Prefect: {state.prefect_ui}")
-    _say(f"  password: {stack.environment()['PREFECT_API_AUTH_STRING']}")
+    password = stack.environment()["PREFECT_API_AUTH_STRING"]
+    words = (
+        f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"
+        f"Prefect: {state.prefect_ui}\n  password: {password}"
+    )
+    facts = {
+        "ray": state.ray_address,
+        "ray_dashboard": state.ray_dashboard,
+        "prefect_ui": state.prefect_ui,
+        "prefect_password": password,
+    }
+    tell(words, facts, as_json=as_json)
 
 
 @app.command()
-def down(project: Folder = Path()) -> None:
+def down(project: Folder = Path(), as_json: AsJson = False) -> None:
     """End everything that up or apply started for this project; models and data stay."""
     ended = _stack(project).down()
-    _say(f"ended {', '.join(ended)}" if ended else "nothing was up")
+    words = f"ended {', '.join(ended)}" if ended else "nothing was up"
+    tell(words, {"ended": ended}, as_json=as_json)
 
 
 @app.callback(invoke_without_command=True)
@@ -557,7 +488,7 @@ def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        _say(__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

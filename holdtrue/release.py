@@ -42,7 +42,7 @@ def advance(context: Context, *, quality: bool = True) -> Rollout | None:
         StackError: Ray Serve does not answer; the next look tries again.
     """
     # Outside of the lock: labels take their time, and a rollback must not wait for them.
-    losses = _losses(context) if quality else None
+    losses = losses_now(context) if quality else None
     with release_lock(context):
         rollout = context.registry.running_rollout(context.system)
         champion = context.registry.champion(context.system)
@@ -61,7 +61,8 @@ def advance(context: Context, *, quality: bool = True) -> Rollout | None:
     return after
 
 
-def _losses(context: Context) -> Losses | None:
+def losses_now(context: Context) -> Losses | None:
+    """Quality of the arms of the rollout that runs, by labels that have come; None without."""
     from holdtrue.truth import losses_of
 
     rollout = context.registry.running_rollout(context.system)
@@ -153,6 +154,7 @@ def looks(context: Context, look_every_s: float | None = None) -> Iterator[Rollo
         except StackError as err:
             looked = running.model_copy(update={"reason": err.message})
         except RegistryError:
+            time.sleep(pause)
             continue  # it was changed by hand: look at what became of it
         if quality:
             labels_at = time.monotonic() + max(60.0, running.plan.every_s / 5)
@@ -175,7 +177,7 @@ def start(context: Context, number: int, *, force: bool = False) -> Rollout:
         ConfigError: The gates refused it and `force` is not given, or nothing is declared.
         RegistryError: There is no such version, or it is the champion.
     """
-    _check_passed(context, number, force=force)
+    check_passed(context, number, force=force)
     with release_lock(context):
         rollout = begin_rollout(context, number)
         if context.stack.state().ray_address is not None:
@@ -220,7 +222,7 @@ def promote(context: Context, number: int, *, reason: str, force: bool = False) 
         RegistryError: There is no such version.
         ServingError: It cannot be served; everything stays as it was.
     """
-    _check_passed(context, number, force=force)
+    check_passed(context, number, force=force)
     _replace(context, number, reason, "promote")
 
 
@@ -253,7 +255,13 @@ def rollback(context: Context, *, to: int | None, reason: str) -> int:
     return target
 
 
-def _check_passed(context: Context, number: int, *, force: bool) -> None:
+def check_passed(context: Context, number: int, *, force: bool) -> None:
+    """Refuse to promote or roll out a version that the gates refused, unless forced.
+
+    Raises:
+        ConfigError: With the gates' reason.
+        RegistryError: There is no such version.
+    """
     version = context.registry.version(context.system, number)
     was_champion = context.registry.was_champion(context.system, number)
     if not version.passed and not was_champion and not force:

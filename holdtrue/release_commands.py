@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdtrue.errors import ConfigError, HoldtrueError
+from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell, tell_change
+from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError
 
 if TYPE_CHECKING:
     from holdtrue.rollout import Rollout
     from holdtrue.system import System
 
-DeclarationFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Reason = Annotated[str, typer.Option(help="Why; is recorded.")]
 Force = Annotated[bool, typer.Option("--force", help="Also where the gates refused it.")]
 
@@ -41,11 +34,21 @@ def promote(
     to: Annotated[int, typer.Option(help="The version.", show_default=False)],
     reason: Reason = "asked for by hand",
     force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make any registered version the champion, and serve it at once, without a rollout."""
-    system = _system(file)
-    system.promote(to, reason=reason, force=force)
-    typer.echo(f"version {to} of {system.declaration.name} is the champion")
+    system = system_of(file)
+    name, before = system.declaration.name, _champion(system)
+    words = f"version {to} of {name} is the champion"
+    if dry_run:
+        _check_passed(system, to, force=force)
+        _check_new(system, to)
+        words = f"make version {to} of {name} the champion{_instead(before)}"
+    else:
+        system.promote(to, reason=reason, force=force)
+    facts = {"system": name, "champion": to, "previous": before}
+    tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
 
 def rollback(
@@ -54,22 +57,33 @@ def rollback(
         int | None, typer.Option(help="Version to go back to.", show_default="the previous one")
     ] = None,
     reason: Reason = "asked for by hand",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make an earlier version the champion again, and serve it at once.
 
     While a new version is rolled out, that is ended instead: the champion answers everything.
     """
-    system = _system(file)
-    name = system.declaration.name
+    system = system_of(file)
+    name, before = system.declaration.name, _champion(system)
     running = system.registry.running_rollout(name)
-    number = system.rollback(to=to, reason=reason)
-    if running is not None and to is None:
-        typer.echo(
-            f"the rollout of version {running.challenger} is ended: "
-            f"version {number} of {name} answers every request"
-        )
+    if running is not None and to is None and before is not None:
+        words = _ending(running)
+        if not dry_run:
+            system.rollback(reason=reason)
+            words = (
+                f"the rollout of version {running.challenger} is ended: "
+                f"version {before} of {name} answers every request"
+            )
+        number = before
+    elif dry_run:
+        number = _earlier(system, to)
+        words = f"make version {number} of {name} the champion again{_instead(before)}"
     else:
-        typer.echo(f"version {number} of {name} is the champion again")
+        number = system.rollback(to=to, reason=reason)
+        words = f"version {number} of {name} is the champion again"
+    facts = {"system": name, "champion": number, "previous": before}
+    tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
 
 @rollout_app.command()
@@ -77,23 +91,19 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
     """Say how the rollout stands, with the evidence so far, or how the last one ended."""
     from holdtrue.rollout import status_of
 
-    system = _system(file)
+    system = system_of(file)
     rollout = _newest(system)
     found = status_of(rollout)
     verdicts = system.registry.verdicts(rollout.id)
-    if as_json:
-        content = found.model_dump(mode="json")
-        content["verdicts"] = [verdict.model_dump(mode="json") for verdict in verdicts]
-        typer.echo(json.dumps(content, indent=2))
-        return
-    _say(rollout)
-    for check in found.checks:
-        typer.echo(f"  {check.criterion}: {check.state}: {check.said}")
-    for verdict in verdicts:
-        typer.echo(f"  {verdict.at:%Y-%m-%d %H:%M:%S} UTC  {verdict.action}: {verdict.reason}")
+    lines = [_stands(rollout)]
+    lines += [f"  {check.criterion}: {check.state}: {check.said}" for check in found.checks]
+    lines += [f"  {v.at:%Y-%m-%d %H:%M:%S} UTC  {v.action}: {v.reason}" for v in verdicts]
     page = system.store.path("reports", system.declaration.name, "rollouts.html")
     if page.exists():
-        typer.echo(f"report: {page}")
+        lines.append(f"report: {page}")
+    facts = found.model_dump(mode="json")
+    facts["verdicts"] = [verdict.model_dump(mode="json") for verdict in verdicts]
+    tell("\n".join(lines), facts, as_json=as_json)
 
 
 @rollout_app.command()
@@ -103,11 +113,12 @@ def run(
         float | None,
         typer.Option(help="Seconds between two looks.", show_default="by serve.rollout.every"),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Drive the running rollout to its end; may be stopped, and goes on where it was."""
     from holdtrue.release import drive
 
-    system = _system(file)
+    system = system_of(file)
     last = ""
 
     def say(rollout: Rollout) -> None:
@@ -115,29 +126,23 @@ def run(
         reason = f": {rollout.reason}" if rollout.reason else ""
         said = f"{rollout.where}{reason}" if rollout.state == "running" else ""
         if said and said != last:
-            typer.echo(said)
+            typer.echo(said, err=as_json)  # the one document on stdout is for scripts
             last = said
 
-    ended = drive(system.context(), say, look_every_s=every)
-    if ended is None:
-        typer.echo(f"no rollout of {system.declaration.name} runs")
-        return
-    _finish(ended)
+    _say(system, drive(system.context(), say, look_every_s=every), as_json=as_json)
 
 
 @rollout_app.command()
-def advance(file: DeclarationFile) -> None:
+def advance(file: DeclarationFile, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Take one look, and do what it calls for; for schedulers."""
     from holdtrue.release import advance as look
 
-    system = _system(file)
-    rollout = look(system.context())
-    if rollout is None:
-        typer.echo(f"no rollout of {system.declaration.name} runs")
-    elif rollout.state == "running":
-        _say(rollout)
+    system = system_of(file)
+    running = system.registry.running_rollout(system.declaration.name)
+    if dry_run and running is not None:
+        _foresee(system, running, as_json=as_json)
     else:
-        _finish(rollout)
+        _say(system, look(system.context()), as_json=as_json)
 
 
 @rollout_app.command()
@@ -145,25 +150,52 @@ def start(
     file: DeclarationFile,
     to: Annotated[int, typer.Option(help="The version.", show_default=False)],
     force: Force = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Roll a registered version out, such as one that was sent back before."""
     from holdtrue.release import start as begin
 
-    _say(begin(_system(file).context(), to, force=force))
+    system = system_of(file)
+    if not dry_run:
+        _say_changed(begin(system.context(), to, force=force), as_json=as_json)
+        return
+    _check_passed(system, to, force=force)
+    declared, before = system.declaration.serve.rollout, _champion(system)
+    if declared is None or before is None:
+        message = f"{system.declaration.name} declares no serve.rollout, or has no champion yet"
+        hint = "declare serve.rollout, or run `holdtrue promote --to` to have it at once"
+        raise ConfigError(message, hint=hint)
+    _check_new(system, to, RegistryError)
+    steps = ", ".join(f"{share * 100:g}%" for share in declared.canary)
+    shadow = "as a shadow, then " if declared.shadow else ""
+    words = f"roll version {to} of {system.declaration.name} out{_instead(before)}: {shadow}{steps}"
+    facts = {
+        "system": system.declaration.name,
+        "version": to,
+        "champion": before,
+        "shadow": declared.shadow,
+        "canary": declared.canary,
+    }
+    tell_change(words, facts, as_json=as_json, dry_run=True)
 
 
 @rollout_app.command()
-def stop(file: DeclarationFile, reason: Reason = "asked for by hand") -> None:
+def stop(
+    file: DeclarationFile,
+    reason: Reason = "asked for by hand",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """End the running rollout: the champion answers every request again."""
     from holdtrue.release import halt
 
-    _say(halt(_system(file).context(), reason))
-
-
-def _system(file: Path) -> System:
-    from holdtrue.system import System
-
-    return System(file)
+    system = system_of(file)
+    running = system.registry.running_rollout(system.declaration.name)
+    if dry_run and running is not None:
+        _say_changed(running, as_json=as_json, would=_ending(running))
+    else:  # where none runs, a dry run is refused as any other
+        _say_changed(halt(system.context(), reason), as_json=as_json)
 
 
 def _newest(system: System) -> Rollout:
@@ -175,17 +207,107 @@ def _newest(system: System) -> Rollout:
     return found[-1]
 
 
-def _say(rollout: Rollout) -> None:
+def _champion(system: System) -> int | None:
+    found = system.registry.champion(system.declaration.name)
+    return None if found is None else found.version.number
+
+
+def _instead(champion: int | None) -> str:
+    return "" if champion is None else f" in place of version {champion}"
+
+
+def _check_passed(system: System, number: int, *, force: bool) -> None:
+    """Refuse what promotion and rollout refuse before they change anything."""
+    from holdtrue import release
+
+    release.check_passed(system.context(), number, force=force)
+
+
+def _check_new(system: System, number: int, error: type[HoldtrueError] = ConfigError) -> None:
+    """Refuse the champion, and versions that do not exist."""
+    name = system.declaration.name
+    system.registry.version(name, number)
+    if number == _champion(system):
+        message = f"version {number} of {name} is the champion already"
+        raise error(message)
+
+
+def _earlier(system: System, to: int | None) -> int:
+    """The version that a rollback goes to."""
+    name = system.declaration.name
+    number = to if to is not None else system.registry.previous_champion(name)
+    if number is None or _champion(system) is None:
+        message = f"{name} has no earlier champion to go back to"
+        raise ConfigError(message, hint="there is one from the second promotion on")
+    _check_new(system, number)
+    return number
+
+
+def _ending(running: Rollout) -> str:
+    """What the end of a rollout by hand means, after "would"."""
+    return (
+        f"end the rollout of version {running.challenger} of {running.system}: "
+        f"version {running.champion} answers every request"
+    )
+
+
+def _foresee(system: System, running: Rollout, *, as_json: bool) -> None:
+    """Say what a look would decide now, and leave the rollout as it is.
+
+    Raises:
+        StackError: Nothing is up.
+    """
+    from holdtrue import release
+    from holdtrue.rollout import decide, observe
+
+    context = system.context()
+    champion = context.registry.champion(context.system)
+    if champion is not None and champion.generation != running.generation:
+        words = (
+            f"end the rollout of version {running.challenger} of {running.system}: "
+            f"version {champion.version.number} was made the champion meanwhile"
+        )
+        _say_changed(running, as_json=as_json, would=words)
+        return
+    if context.stack.state().ray_address is None:
+        message = "nothing is up: the rollout waits"
+        raise StackError(message, hint="run `holdtrue apply` to have the endpoint back")
+    now = datetime.now(UTC)
+    counts, losses = release.counts_of(context, running), release.losses_now(context)
+    verdict = decide(observe(running, counts, losses, now), now)
+    pair = f"version {running.challenger} over version {running.champion}"
+    tell_change(
+        f"{verdict.action}: {pair}: {verdict.reason}",
+        verdict.model_dump(mode="json"),
+        as_json=as_json,
+        dry_run=True,
+    )
+
+
+def _stands(rollout: Rollout) -> str:
     from holdtrue.rollout import status_of
 
-    typer.echo(status_of(rollout).headline)
-    if rollout.reason:
-        typer.echo(f"  {rollout.reason}")
+    headline = status_of(rollout).headline
+    return f"{headline}\n  {rollout.reason}" if rollout.reason else headline
 
 
-def _finish(rollout: Rollout) -> None:
-    """Say how a rollout ended; one that was sent back is a failure."""
-    if rollout.state == "back":
+def _say_changed(rollout: Rollout, *, as_json: bool, would: str | None = None) -> None:
+    """Say how a rollout stands after a change, or what a dry run would change."""
+    from holdtrue.rollout import status_of
+
+    facts = status_of(rollout).model_dump(mode="json")
+    words = _stands(rollout) if would is None else would
+    tell_change(words, facts, as_json=as_json, dry_run=would is not None)
+
+
+def _say(system: System, rollout: Rollout | None, *, as_json: bool) -> None:
+    """Say how a rollout stands after a look; one that was sent back is a failure."""
+    if rollout is None:
+        tell(f"no rollout of {system.declaration.name} runs", None, as_json=as_json)
+        return
+    back = rollout.state == "back"
+    if as_json or not back:
+        _say_changed(rollout, as_json=as_json)
+    if back:
         message = f"version {rollout.challenger} was sent back: {rollout.reason}"
         raise HoldtrueError(message, hint=f"version {rollout.champion} answers every request")
-    _say(rollout)

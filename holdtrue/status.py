@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from holdtrue.errors import ServingError
 from holdtrue.references import Compilation, Reference
 from holdtrue.rollout import RolloutStatus, status_of
+from holdtrue.serving._deploy import ReplicaCounts
 
 if TYPE_CHECKING:
     from holdtrue.system import System
@@ -43,6 +44,8 @@ class Status(Reference):
     serving: bool
     """Whether the endpoint answers with the champion, asked just now."""
     endpoint: str | None
+    replicas: ReplicaCounts | None
+    """How many answer; None where nothing is served, or Ray Serve does not say."""
     champion: ChampionStatus | None
     versions: int
     refused: str | None
@@ -63,6 +66,7 @@ def look(system: System) -> Status:
     """How a system stands; asks its endpoint."""
     from holdtrue.plan import Journal
     from holdtrue.serving import Endpoint
+    from holdtrue.serving._deploy import replicas_of
     from holdtrue.system import endpoint_url
 
     name, registry, stack = system.declaration.name, system.registry, system.stack.state()
@@ -77,6 +81,7 @@ def look(system: System) -> Status:
         name=name,
         serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
         endpoint=url if ready else None,
+        replicas=replicas_of(system.stack, name, _ASK_TIMEOUT_S),
         champion=None
         if champion is None
         else ChampionStatus(
@@ -103,6 +108,48 @@ def look(system: System) -> Status:
         prefect_ui=stack.prefect_ui,
         ray_dashboard=stack.ray_dashboard,
     )
+
+
+def status_text(found: Status) -> str:
+    """How a system stands, in lines for people."""
+    serving = f"serving at {found.endpoint}" if found.serving else "not serving"
+    lines = [f"{found.name}: {serving}"]
+    if found.replicas is not None:
+        counts = found.replicas
+        lines.append(
+            f"replicas: {counts.wanted} wanted, {counts.up_to_date} up to date, "
+            f"{counts.ready} ready"
+        )
+    lines += _champion_lines(found)
+    if found.rollout is not None:
+        lines.append(f"rollout: {found.rollout.headline}")
+        lines.append(f"  {found.rollout.reason or 'no look yet'}")
+        lines += [f"  {c.criterion}: {c.state}: {c.said}" for c in found.rollout.checks]
+    if found.refused is not None:
+        lines.append(f"refused: version {found.versions}: {found.refused}")
+    decision = found.last_decision
+    if decision is None:
+        lines.append("monitor: no check yet")
+    else:
+        when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"monitor: {decision.action} at {when}: {decision.reason}")
+    places = {"reports": found.reports, "Prefect": found.prefect_ui, "store": found.store}
+    lines += [f"{title}: {place}" for title, place in places.items() if place]
+    return "\n".join(lines)
+
+
+def _champion_lines(found: Status) -> list[str]:
+    champion = found.champion
+    if champion is None:
+        return ["champion: none yet; run `holdtrue apply`"]
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in champion.metrics.items())
+    return [
+        f"champion: version {champion.version} of {found.versions} "
+        f"since {champion.since:%Y-%m-%d %H:%M} UTC",
+        f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}",
+        f"  {champion.reason}",
+        f"  {champion.compilation or 'its bundle is damaged'}",
+    ]
 
 
 def _compilation(system: System) -> Compilation | None:

@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.batch._output import assemble, format_of, part_ending, replacing, write_part, writing
+from holdtrue.batch._output import (
+    PARTS,
+    REJECTED,
+    assemble,
+    format_of,
+    part_ending,
+    replacing,
+    write_part,
+    writing,
+)
 from holdtrue.batch._pieces import PIECE_BYTES, PIECE_ROWS, parquet_rows, pieces_of
-from holdtrue.batch._score import answer
+from holdtrue.batch._score import PREDICTION, answer
 from holdtrue.errors import ConfigError, DataError, HoldtrueError, StackError
 from holdtrue.models._manifest import digest_of
 from holdtrue.models._served import ServedModel
@@ -34,7 +43,7 @@ _FORMAT = 1
 # Pieces on their way to a worker or back, for each CPU; what is read ahead stays in memory.
 _AHEAD = 2
 _TRIES = 3
-_JOB, _LOCK, _REJECTED = "job.json", "lock", ".rejected.parquet"
+_JOB = "job.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Job:
 
     def rejects(self, number: int) -> Path:
         """Where it is kept why others were not scored."""
-        return self.folder / f"{number:05d}{_REJECTED}"
+        return self.folder / f"{number:05d}{REJECTED}"
 
     def note(self, number: int) -> Path:
         """Written last: a piece that has one is done."""
@@ -154,7 +163,7 @@ def score_files(
     Args:
         bundle: Folder of the bundle, on a path that all workers can read.
         digest: Digest of its manifest.
-        inputs: From `list_inputs`.
+        inputs: From `list_inputs`. The output of an earlier run that is among them is left out.
         output: CSV, Parquet or JSON lines, by its ending; replaced when all is done.
         explain: Whether to say, too, how much each column adds to the score.
         stack: Whose Ray is used for several pieces; without it all is done in this process.
@@ -163,7 +172,7 @@ def score_files(
         piece_rows: Most rows of a piece.
 
     Raises:
-        ConfigError: The output cannot be written.
+        ConfigError: The output cannot be written, or is to be scored itself.
         DataError: A file cannot be read, has no rows, lacks a feature column or holds another kind
             of values in it, or no row at all is acceptable.
         ServingError: The bundle is damaged, or of a kind that is not explained.
@@ -172,13 +181,14 @@ def score_files(
     job = Job(
         bundle=bundle.resolve(),
         digest=digest,
-        folder=output.resolve().with_name(f"{output.name}.parts"),
+        folder=output.resolve().with_name(f"{output.name}{PARTS}"),
         ending=part_ending(output),
         as_text=format_of(output) == ".csv",
         explain=explain,
     )
     # A damaged model is found before anything is written.
     signature = ServedModel.load(bundle, digest).signature
+    inputs = _without_output(inputs, output, signature)
     tally = _Tally(progress, _total(inputs))
     with _kept_folder(job, output, _key(job, inputs, piece_rows)):
         left = _left(job, inputs, piece_rows, tally)
@@ -187,6 +197,24 @@ def score_files(
         rejects = _assembled(job, output, tally)
         shutil.rmtree(job.folder)
     return Scored(tally.rows, tally.rejected, rejects, tally.unknown, tally.kept)
+
+
+def _without_output(inputs: Sequence[Path], output: Path, signature: Signature) -> Sequence[Path]:
+    """Leave out what an earlier run has written into the folder that it read.
+
+    Raises:
+        ConfigError: The output is what is to be scored.
+    """
+    place = output.resolve()
+    others = [path for path in inputs if path.resolve() != place]
+    if len(others) == len(inputs):
+        return inputs
+    first = next(pieces_of(output, rows=1), None)
+    names = [] if first is None else first.read(signature, as_text=True).names
+    if not others or PREDICTION not in names:
+        message = f"{output} is to be scored, and would be replaced"
+        raise ConfigError(message, hint="give another output")
+    return others
 
 
 @contextmanager
@@ -404,7 +432,7 @@ def _assembled(job: Job, output: Path, tally: _Tally) -> Path | None:
     Raises:
         DataError: No row was scored.
     """
-    rejects = output.with_name(f"{output.name}{_REJECTED}")
+    rejects = output.with_name(f"{output.name}{REJECTED}")
     parts = [number for number in sorted(tally.done) if tally.done[number].rows]
     odd = [number for number in sorted(tally.done) if tally.done[number].rejected]
     if odd:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from holdtrue.batch._score import Answers
 
 FORMATS = (".csv", ".parquet", ".jsonl")
+PARTS, REJECTED = ".parts", ".rejected.parquet"
+"""What follows the name of an output: the folder of its parts, the table of rejected rows."""
 _COPY_BYTES = 1_000_000
 _STRUCTURE = re.compile('[",\r\n]')
 

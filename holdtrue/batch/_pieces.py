@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from holdtrue.batch._output import PARTS, REJECTED
 from holdtrue.batch._score import Reject, features_of
 from holdtrue.errors import ConfigError, DataError
 
@@ -83,6 +84,8 @@ class TableRows:
                     if first < last:
                         parts.append(batch.slice(first - at, last - first))
                     at += len(batch)
+                    if at >= self.stop:  # what follows belongs to other pieces
+                        break
         table = pa.Table.from_batches([part.select(names) for part in parts], schema)
         return Block(
             n_rows=len(table),
@@ -184,12 +187,14 @@ Piece = TableRows | Lines | Cells
 def list_inputs(path: Path) -> list[Path]:
     """The files to be scored: one, or those of a folder by name, with the folders in it.
 
+    What `score_files` leaves beside an output is none of them.
+
     Raises:
         ConfigError: A file has an ending that is not known, or a folder holds none that has.
         DataError: There is no such file.
     """
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+        found = sorted(p for p in path.rglob("*") if p.is_file() and not _passed_over(p, path))
         known = [p for p in found if p.name.endswith(ENDINGS)]
         if not known:
             message = f"{path} holds no file that ends with {', '.join(ENDINGS)}"
@@ -202,9 +207,11 @@ def list_inputs(path: Path) -> list[Path]:
         return [path]
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    """Whether a file is one that programs leave beside data: .crc, _SUCCESS, _delta_log/."""
-    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+def _passed_over(path: Path, folder: Path) -> bool:
+    """Whether a file is one that programs leave beside data: .crc, _SUCCESS, _delta_log/, ours."""
+    parts = path.relative_to(folder).parts
+    ours = path.name.endswith(REJECTED) or any(part.endswith(PARTS) for part in parts[:-1])
+    return ours or any(part.startswith((".", "_")) for part in parts)
 
 
 def pieces_of(path: Path, *, rows: int = PIECE_ROWS) -> Iterator[Piece]:

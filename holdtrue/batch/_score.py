@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.errors import DataError, ValueProblem
+from holdtrue.errors import DataError, HoldtrueError, ServingError, ValueProblem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Encoded at a time: with 100 columns 50 MB.
 _SLICE_ROWS = 65_536
+PREDICTION = "prediction"
+"""The column of what is answered."""
+_NOT_FINITE = "the model answers it with no finite number"
+_MOST_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame, *, explain: bool = Fals
         ``why_<column>``.
 
     Raises:
-        DataError: There are no rows, a feature column is missing or of the wrong kind, or a value
-            is not acceptable.
+        DataError: There are no rows, a feature column is missing or of the wrong kind, a value is
+            not acceptable, or the model fails on a row.
         ServingError: The bundle is damaged, or of a kind that is not explained.
     """
     from holdtrue.models._served import ServedModel
@@ -76,7 +80,8 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame, *, explain: bool = Fals
     found = answer(model, features_of(rows, model.signature, "the rows"), len(rows), explain)
     if found.rejects:
         first = found.rejects[0]
-        message = f"row {first.row}, column {first.column}: {first.reason}"
+        place = f"row {first.row}" + (f", column {first.column}" if first.column else "")
+        message = f"{place}: {first.reason}"
         raise DataError(message, hint="leave the row out, or `holdtrue predict` it from a file")
     result = rows.reset_index(drop=True).copy()
     for name, values in found.columns.items():
@@ -89,6 +94,9 @@ def answer(
 ) -> Answers:
     """Score columns, slice by slice.
 
+    Rows that are not acceptable are set aside, and so are those that the model has no number for,
+    or fails on: where a slice fails, its halves are tried.
+
     Args:
         model: Which.
         columns: Values by feature column: Arrow arrays in the types of snapshots, or lists.
@@ -96,31 +104,112 @@ def answer(
         explain: Whether contributions are added.
 
     Raises:
-        ServingError: The model is of a kind that is not explained.
+        ServingError: The model is of a kind that is not explained, or fails on its own sample.
     """
-    kept = np.ones(n_rows, dtype=bool)
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    rejects: list[Reject] = []
-    unknown: dict[str, int] = {}
+    scorer = _Scorer(model, explain)
+    parts = []
     for start in range(0, n_rows, _SLICE_ROWS):
         stop = min(start + _SLICE_ROWS, n_rows)
         part = {name: values_of(values[start:stop]) for name, values in columns.items()}
-        encoded, bad = _encoded(model, part, stop - start)
-        for problem in bad:
-            reason = f"expected {problem.expected}, got {problem.found}"
-            rejects.append(Reject(start + problem.row, problem.column, reason))
-            kept[start + problem.row] = False
-        if encoded is None:
-            continue
-        for name, count in encoded.unknown.items():
+        parts.append(scorer.answers(part, stop - start))
+    return _joined(parts)
+
+
+class _Scorer:
+    """Scores slices, and tries parts of those that it fails on."""
+
+    def __init__(self, model: ServedModel, explain: bool) -> None:
+        self._model = model
+        self._explain = explain
+        self._proven = False
+
+    def answers(self, columns: dict[str, Any], n_rows: int) -> Answers:
+        """Score rows, but for those that are not acceptable or that the model fails on."""
+        model = self._model
+        try:
+            encoded = model.encode_columns(columns, n_rows)
+        except ValueProblem:
+            bad = model.problems(columns, n_rows)
+            if not bad:
+                raise
+            rejects = [
+                Reject(each.row, each.column, f"expected {each.expected}, got {each.found}")
+                for each in bad
+            ]
+            return self._without(rejects, columns, n_rows)
+        try:
+            scores = model.predict(encoded)
+            odd = ~np.isfinite(scores.reshape(n_rows, -1)).all(axis=1)
+            if odd.any():  # the endpoint answers 500 to them
+                rejects = [Reject(row, None, _NOT_FINITE) for row in np.flatnonzero(odd).tolist()]
+                return self._without(rejects, columns, n_rows)
+            found = answer_columns(model, scores)
+            if self._explain:
+                found |= _why(model, encoded, scores)
+        except (HoldtrueError, MemoryError):
+            raise
+        except Exception as err:  # noqa: BLE001 - an estimator may raise anything
+            self._refuse_broken(err)
+            if n_rows == 1:
+                reason = f"the model fails on it: {_words(err)}"
+                return self._without([Reject(0, None, reason)], columns, n_rows)
+            halves = np.array_split(np.arange(n_rows), 2)
+            return _joined([self.answers(_taken(columns, half), len(half)) for half in halves])
+        return Answers(found, np.ones(n_rows, dtype=bool), (), encoded.unknown)
+
+    def _without(self, rejects: list[Reject], columns: dict[str, Any], n_rows: int) -> Answers:
+        """Score the rows that are not rejected."""
+        rows = np.setdiff1d(np.arange(n_rows), [reject.row for reject in rejects])
+        kept = np.zeros(n_rows, dtype=bool)
+        if not len(rows):
+            return Answers({}, kept, tuple(rejects), {})
+        found = self.answers(_taken(columns, rows), len(rows))
+        kept[rows[found.kept]] = True
+        more = [replace(reject, row=int(rows[reject.row])) for reject in found.rejects]
+        every = sorted([*rejects, *more], key=lambda reject: reject.row)
+        return replace(found, kept=kept, rejects=tuple(every))
+
+    def _refuse_broken(self, err: Exception) -> None:
+        """Refuse a model that does not answer its own sample either: no row is to blame.
+
+        Raises:
+            ServingError: It does not.
+        """
+        if self._proven:
+            return
+        try:
+            self._model.verify()
+        except HoldtrueError:
+            raise
+        except Exception:  # noqa: BLE001 - as where it was found
+            message = f"the model fails: {_words(err)}"
+            raise ServingError(message, hint="train again with `holdtrue apply`") from err
+        self._proven = True
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    """Answers to rows that follow each other."""
+    scored = [part.columns for part in parts if part.columns]
+    names = scored[0] if scored else {}
+    rejects: list[Reject] = []
+    unknown: dict[str, int] = {}
+    start = 0
+    for part in parts:
+        rejects += [replace(reject, row=start + reject.row) for reject in part.rejects]
+        start += len(part.kept)
+        for name, count in part.unknown.items():
             unknown[name] = unknown.get(name, 0) + count
-        scores = model.predict(encoded)
-        parts.append(answer_columns(model, scores))
-        if explain:
-            parts[-1] |= _why(model, encoded, scores)
-    names = parts[0] if parts else {}
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return Answers(joined, kept, tuple(rejects), unknown)
+    return Answers(
+        {name: np.concatenate([columns[name] for columns in scored]) for name in names},
+        np.concatenate([part.kept for part in parts]) if parts else np.ones(0, dtype=bool),
+        tuple(rejects),
+        unknown,
+    )
+
+
+def _words(err: Exception) -> str:
+    """An exception in one line that is not too long."""
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"[:_MOST_WORDS]
 
 
 def _why(model: ServedModel, encoded: Rows, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -130,25 +219,12 @@ def _why(model: ServedModel, encoded: Rows, scores: npt.NDArray[np.float64]) -> 
     return {**why_columns(model.contributions(encoded), decided)}
 
 
-def _encoded(
-    model: ServedModel, columns: dict[str, Any], n_rows: int
-) -> tuple[Rows | None, list[ValueProblem]]:
-    """Encode the acceptable rows; None where there are none."""
-    try:
-        return model.encode_columns(columns, n_rows), []
-    except ValueProblem:
-        bad = model.problems(columns, n_rows)
-    rows = np.setdiff1d(np.arange(n_rows), [problem.row for problem in bad])
-    if not len(rows):
-        return None, bad
-    left = {name: _taken(values, rows) for name, values in columns.items()}
-    return model.encode_columns(left, len(rows)), bad
-
-
-def _taken(values: Any, rows: npt.NDArray[np.int64]) -> Any:
-    if isinstance(values, np.ndarray):
-        return values[rows]
-    return [values[row] for row in rows]
+def _taken(columns: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Some rows of columns."""
+    return {
+        name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+        for name, values in columns.items()
+    }
 
 
 def answer_columns(model: ServedModel, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -166,11 +242,11 @@ def answer_columns(model: ServedModel, scores: npt.NDArray[np.float64]) -> dict[
     if classes is not None:
         decided = np.asarray(classes, dtype=object)[model.answering.decide(scores)]
         named = {f"probability_{name}": scores[:, at] for at, name in enumerate(classes)}
-        return {"prediction": decided, **named}
+        return {PREDICTION: decided, **named}
     ends = model.answering.intervals(scores)
     if ends is None:
-        return {"prediction": scores}
-    return {"prediction": scores, "interval_low": ends[:, 0], "interval_high": ends[:, 1]}
+        return {PREDICTION: scores}
+    return {PREDICTION: scores, "interval_low": ends[:, 0], "interval_high": ends[:, 1]}
 
 
 def features_of(rows: Any, signature: Signature, name: str) -> dict[str, Any]:

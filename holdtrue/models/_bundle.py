@@ -144,7 +144,7 @@ def write_bundle(
         params: Its arguments.
         sample: Real rows as records.
         answering: How its scores become answers; left out, they are the answers.
-        training: Training rows that the proof is made on, as columns of JSON's values (see
+        training: Training rows that it is proven and timed on, as columns of JSON's values (see
             `holdtrue.models._fit.json_columns`); the sample where left out.
 
     Returns:
@@ -190,7 +190,7 @@ def write_bundle(
             (folder / name).write_bytes(data)
         (folder / MANIFEST).write_bytes(content)
         if compiled is not None:
-            _write_timings(folder, compiled, sample)
+            _write_timings(folder, compiled, rows)
         _prove(folder, digest_of(content))
     return digest_of((path / MANIFEST).read_bytes())
 
@@ -233,10 +233,11 @@ def _compile(
     return (compiled if proof.holds else None), compilation
 
 
-def _write_timings(folder: Path, compiled: Compiled, sample: list[dict[str, Any]]) -> None:
+def _write_timings(folder: Path, compiled: Compiled, rows: Mapping[str, Sequence[Any]]) -> None:
     from holdtrue.models.compiled._proof import break_even
 
-    timings = {"switch_rows": break_even(compiled, compiled.encode(sample).matrix)}
+    n_rows = len(next(iter(rows.values())))
+    timings = {"switch_rows": break_even(compiled, compiled.encode_columns(rows, n_rows).matrix)}
     (folder / TIMINGS).write_text(json.dumps(timings))
 
 

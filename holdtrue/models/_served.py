@@ -197,9 +197,12 @@ class ServedModel:
     def verify(self) -> None:
         """Answer the rows that came with the model: one by one, together and by columns.
 
+        Of a compiled model also by each way to sum up the leaves: a library that is loaded here is
+        not loaded while somebody waits for an answer, and one that is broken is found.
+
         Raises:
             ServingError: An answer is not a number, or not what the pipeline answered when the
-                model was written.
+                model was written; or a library cannot be loaded.
         """
         if not self.sample:
             return
@@ -212,6 +215,10 @@ class ServedModel:
                 self.predict(self.encode_columns(columns, len(self.sample))),
                 np.concatenate([self.predict(self.encode([record])) for record in self.sample]),
             ]
+            if self.scorer is not None:
+                matrix = self.scorer.encode(self.sample).matrix
+                scored = [self.scorer.scores(matrix, engine) for engine in self.scorer.engines]
+                answered += map(self.answering.calibrated, scored)
         except ServingError as err:
             message = f"the model at {self.path} does not take its own sample: {err.message}"
             raise ServingError(message) from err

@@ -58,3 +58,43 @@ def test_shows_this_machine_s_key(run, ring):
 def test_refuses_an_unknown_scope(run):
     with pytest.raises(ConfigError, match="--scope all: expected one of predict, admin"):
         run("create", "billing", "--scope", "all")
+
+
+def test_scripts_are_given_json(run, ring):
+    made = json.loads(run("create", "billing", "--json").stdout)
+    assert ring().find(f"Bearer {made['key']}".encode()).id == made["id"]
+    assert (made["dry_run"], made["name"], made["scopes"]) == (False, "billing", ["predict"])
+    assert {*made} == {"dry_run", "id", "name", "scopes", "created", "key"}
+    gone = json.loads(run("revoke", "billing", "--json").stdout)
+    assert (gone["dry_run"], gone["id"]) == (False, made["id"])
+    assert "key" not in gone
+    shown = json.loads(run("show", "--json").stdout)["key"]
+    assert ring().find(f"Bearer {shown}".encode()) is not None
+
+
+def test_a_dry_run_changes_no_key(run, ring, tmp_path):
+    said = "would make the key billing (predict, admin); nothing was done\n"
+    command = ("create", "billing", "--scope", "admin", "--scope", "predict", "--dry-run")
+    assert run(*command).stdout == said
+    assert not (tmp_path / "store").exists()
+    facts = {"dry_run": True, "name": "billing", "scopes": ["predict", "admin"]}
+    assert json.loads(run(*command, "--json").stdout) == facts
+    made = json.loads(run("create", "billing", "--json").stdout)
+    said = f"would take back the key {made['id']} (billing); nothing was done\n"
+    assert run("revoke", "billing", "--dry-run").stdout == said
+    facts = json.loads(run("revoke", made["id"], "--dry-run", "--json").stdout)
+    assert (facts["dry_run"], facts["id"], facts["name"]) == (True, made["id"], "billing")
+    assert ring().find(f"Bearer {made['key']}".encode()) is not None
+
+
+def test_a_dry_run_refuses_what_would_be_refused(run):
+    run("create", "billing")
+    for command, said in (
+        (("create", "billing"), "there is a key billing already"),
+        (("create", " "), "a key needs a name"),
+        (("create", "x", "--scope", "all"), "--scope all"),
+        (("revoke", "shipping"), "there is no key shipping"),
+    ):
+        for more in ((), ("--dry-run",)):
+            with pytest.raises(ConfigError, match=said):
+                run(*command, *more)

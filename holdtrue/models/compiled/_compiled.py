@@ -32,6 +32,8 @@ TREES = "trees.onnx"
 BOOSTER = "model.json"
 SWITCH_ROWS = 64
 """From how many rows on XGBoost is asked instead of ONNX Runtime, where nothing was measured."""
+NEVER = 2**63 - 1
+"""The same where it never is: no batch has as many."""
 Engine = Literal["onnx", "xgboost"]
 
 

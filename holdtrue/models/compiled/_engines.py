@@ -130,13 +130,17 @@ def library() -> Any:
     """The library that the installed XGBoost brings.
 
     Raises:
-        ServingError: There is none.
+        ServingError: There is none, or it cannot be loaded.
     """
     spec = find_spec("xgboost")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "lib" / "libxgboost.so"
         if path.exists():
-            found = ctypes.CDLL(str(path))
+            try:
+                found = ctypes.CDLL(str(path))
+            except OSError as err:
+                message = f"XGBoost's library {path} cannot be loaded: {err}"
+                raise ServingError(message, hint="install the package again") from err
             found.XGBGetLastError.restype = ctypes.c_char_p
             return found
     message = "XGBoost's library is not installed"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
-from holdtrue.models.compiled._compiled import Compiled
+from holdtrue.models.compiled._compiled import NEVER, SWITCH_ROWS, Compiled
 from holdtrue.models.compiled._encode import Category, Number
 from holdtrue.models.compiled._paths import Walk, unseen_values
 
@@ -28,6 +29,8 @@ TOLERANCE = 1e-6
 _BATCH_ROWS = 10_000
 _BASE_ROWS = 500
 _ALONE_ROWS = 200
+# Of each engine and number of rows: a moment in which the machine is busy must not decide.
+_REPEATS = 9
 _LARGE = 1e6
 """In standard deviations, or beyond the largest threshold: as far out as is tried."""
 
@@ -247,33 +250,51 @@ def _far(column: Number, *, single: bool) -> list[Any]:
     return [math.trunc(value) if column.kind == "integer" else value for value in far]
 
 
-def break_even(compiled: Compiled, matrix: Floats, *, most_rows: int = 1_024) -> int:
+def break_even(
+    compiled: Compiled,
+    matrix: Floats,
+    *,
+    most_rows: int = 1_024,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
     """Measure from how many rows on XGBoost's library is faster than ONNX Runtime.
 
     Args:
-        compiled: A model of XGBoost.
-        matrix: Encoded rows, at least one; repeated where there are too few.
-        most_rows: Where the search ends.
+        compiled: Any model.
+        matrix: Encoded rows, at least one, as different from each other as in use: the way of a
+            row that is repeated through the trees is one that the processor has just learnt.
+        most_rows: As many are measured; a power of two.
+        clock: Gives seconds.
 
     Returns:
-        The number of rows, a power of two; twice `most_rows` where XGBoost is never faster.
+        The number of rows, a power of two: XGBoost was faster for it, and for all larger ones up
+        to `most_rows`. `NEVER` where ONNX Runtime was faster for `most_rows`, or there is no
+        XGBoost. Where there were too few rows to find out, the first number that was not measured,
+        and at least `SWITCH_ROWS`.
     """
     if "xgboost" not in compiled.engines:
-        return 2 * most_rows
-    rows = np.resize(matrix, (most_rows, matrix.shape[1]))
-    n_rows = 1
-    while n_rows <= most_rows:
-        part = np.ascontiguousarray(rows[:n_rows])
-        if _seconds(compiled, part, "xgboost") < _seconds(compiled, part, "onnx"):
-            return n_rows
-        n_rows *= 2
-    return n_rows
+        return NEVER
+    largest = most_rows
+    while largest > len(matrix):
+        largest //= 2
+    n_rows = largest
+    while n_rows and _xgboost_is_faster(compiled, matrix[:largest], n_rows, clock):
+        n_rows //= 2
+    if n_rows < largest:
+        return max(1, 2 * n_rows)
+    return NEVER if largest == most_rows else max(SWITCH_ROWS, 2 * largest)
 
 
-def _seconds(compiled: Compiled, matrix: Floats, engine: Engine) -> float:
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        compiled.raw(matrix, engine)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+def _xgboost_is_faster(
+    compiled: Compiled, matrix: Floats, n_rows: int, clock: Callable[[], float]
+) -> bool:
+    taken: dict[Engine, list[float]] = {"onnx": [], "xgboost": []}
+    for repeat in range(_REPEATS):
+        # Other rows each time, as far as there are; each engine is given the same ones.
+        places = range(repeat * n_rows, (repeat + 1) * n_rows)
+        part = np.ascontiguousarray(matrix.take(places, axis=0, mode="wrap"))
+        for engine, seconds in taken.items():
+            start = clock()
+            compiled.raw(part, engine)
+            seconds.append(clock() - start)
+    return median(taken["xgboost"]) < median(taken["onnx"])

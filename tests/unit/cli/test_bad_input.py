@@ -364,6 +364,14 @@ def test_status_says_whether_the_model_is_compiled(champion: Path, run: Run) -> 
     assert found["max_difference"] <= 1e-6
 
 
+def test_scores_that_would_replace_their_rows(champion: Path, run: Run, project: Path) -> None:
+    before = (project / "rows.csv").read_bytes()
+    said = "rows.csv is to be scored, and would be replaced"
+    ask = ("predict", champion, "rows.csv", "--output", project / "rows.csv")
+    assert_refused(run, project / ".holdtrue", said, 2, *ask)
+    assert (project / "rows.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("output", ["scored.xlsx", "nowhere/scored.csv"])
 def test_scores_that_cannot_be_written(
     champion: Path, run: Run, project: Path, output: str

@@ -2,19 +2,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from typer.main import get_command
 
 from holdtrue import __version__
-from holdtrue.cli import main
+from holdtrue.cli import app, main
 from holdtrue.plan import STEPS
+from holdtrue.serving._deploy import ReplicaCounts
 from holdtrue.store import HOME_VARIABLE
 
 Run = Callable[..., tuple[int, str]]
+GUESS = """
+from sklearn.base import BaseEstimator
+
+
+class Guess(BaseEstimator):
+    def fit(self, x, y):
+        return self
+
+    def predict(self, x):
+        return [0] * len(x)
+"""
 COMMANDS = (
     *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
     *("promote", "rollback", "rollout", "up", "down"),
@@ -109,6 +124,69 @@ def test_scripts_are_given_json(run: Run, rows: Path) -> None:
     status = json.loads(run("status", "visits.yaml", "--json")[1])
     assert {"name", "endpoint", "champion", "last_decision"} <= set(status)
     assert (status["name"], status["champion"], status["endpoint"]) == ("visits", None, None)
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """Every command with its options."""
+    for name, child in getattr(command, "commands", {}).items():
+        yield from leaves(child, (*path, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(path), {option for param in command.params for option in param.opts}
+
+
+def test_what_a_command_says_can_be_read_by_scripts_and_what_it_does_be_tried_out() -> None:
+    options = dict(leaves(get_command(app)))
+    assert len(options) > 20
+    assert [name for name, found in options.items() if "--json" not in found] == []
+    assert {name for name, found in options.items() if "--dry-run" in found} == {
+        *("apply", "promote", "rollback", "rollout start", "rollout advance", "rollout stop"),
+        *("key create", "key revoke"),
+    }
+
+
+def test_facts_are_given_as_json(run: Run, rows: Path, tmp_path: Path) -> None:
+    code, printed = run("init", rows.name, "--target", "stays", "--json")
+    assert (code, json.loads(printed)) == (0, {"file": "visits.yaml", "name": "visits"})
+    checked = json.loads(run("check", "visits.yaml", "--json")[1])
+    assert (checked["name"], checked["task"]) == ("visits", "classification")
+    assert checked["candidates"][0].startswith("xgboost.XGB")
+    assert json.loads(run("down", "--json")[1]) == {"ended": []}
+
+
+def test_a_dry_run_of_apply_is_the_plan(run: Run, rows: Path, tmp_path: Path) -> None:
+    run("init", rows.name, "--target", "stays")
+    for more in ([], ["--json"], ["--until", "split"]):
+        planned = run("plan", "visits.yaml", *more)
+        assert run("apply", "visits.yaml", "--dry-run", *more) == planned
+        assert planned[0] == 0
+    assert not (tmp_path / ".holdtrue" / "snapshots").exists()
+    assert run("plan", "visits.yaml")[1].splitlines()[0].startswith("  run   extract")
+
+
+@pytest.mark.parametrize("command", [["plan"], ["apply", "--dry-run"], ["check"], ["apply"]])
+def test_what_cannot_work_is_refused_before_anything_runs(
+    run: Run, rows: Path, tmp_path: Path, command: list[str]
+) -> None:
+    run("init", rows.name, "--target", "stays")
+    document = yaml.safe_load(Path("visits.yaml").read_text())
+    document["model"] = {"candidates": [{"estimator": "own_guess.Guess"}]}
+    Path("visits.yaml").write_text(yaml.safe_dump(document))
+    Path("own_guess.py").write_text(GUESS)
+    code, printed = run(command[0], "visits.yaml", *command[1:])
+    said = "error: estimator own_guess.Guess does not fit classification: it has no predict_proba\n"
+    assert (code, printed) == (2, said)
+
+
+def test_the_status_says_how_many_replicas_there_are(
+    run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init", rows.name, "--target", "stays")
+    counts = ReplicaCounts(wanted=3, up_to_date=1, ready=2)
+    monkeypatch.setattr("holdtrue.serving._deploy.replicas_of", lambda *_: counts)
+    printed = run("status", "visits.yaml")[1]
+    assert "\nreplicas: 3 wanted, 1 up to date, 2 ready\n" in printed
+    found = json.loads(run("status", "visits.yaml", "--json")[1])["replicas"]
+    assert found == {"wanted": 3, "up_to_date": 1, "ready": 2}
 
 
 def test_the_status_of_something_new(run: Run, rows: Path) -> None:

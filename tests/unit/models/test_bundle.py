@@ -21,6 +21,7 @@ from holdtrue.models._served import ServedModel
 from holdtrue.models.compiled import Compiled
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
+BOOSTED = "xgboost.XGBClassifier"
 ESTIMATORS: list[tuple[str, dict[str, Any], tuple[str, ...] | None]] = [
     ("xgboost.XGBClassifier", {"n_estimators": 5}, TWO),
     ("xgboost.XGBClassifier", {"n_estimators": 5}, THREE),
@@ -147,6 +148,39 @@ def test_what_was_measured_is_no_part_of_the_model(written: tuple[Path, str]) ->
     assert TIMINGS not in manifest["files"]
     assert "switch_rows" not in json.dumps(manifest)
     assert digest_of((path / MANIFEST).read_bytes()) == digest
+
+
+@pytest.mark.parametrize("n_rows", [0, 20, 230])
+def test_it_is_measured_on_the_training_rows(
+    fit: Any,
+    records: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_rows: int,
+) -> None:
+    measured: list[np.ndarray] = []
+
+    def measure(compiled: Compiled, matrix: np.ndarray) -> int:
+        measured.append(matrix)
+        return 7
+
+    monkeypatch.setattr("holdtrue.models.compiled._proof.break_even", measure)
+    fitted, signature = fit(BOOSTED, {"n_estimators": 5}, TWO)
+    training = {name: [r[name] for r in records[:n_rows]] for name in signature.columns}
+    digest = write_bundle(
+        tmp_path / "one",
+        fitted,
+        signature,
+        estimator=BOOSTED,
+        params={"n_estimators": 5},
+        sample=records[:20],
+        training=training if n_rows else None,
+    )
+    model = ServedModel.load(tmp_path / "one", digest)
+    assert model.scorer is not None
+    assert model.scorer.switch_rows == 7
+    wanted = model.scorer.encode(records[: n_rows or 20]).matrix
+    np.testing.assert_array_equal(measured[0], wanted)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdtrue.errors import ServingError, ValueProblem
-from holdtrue.models import Answering, scores, typed, write_bundle
+from holdtrue.declaration import Candidate
+from holdtrue.errors import ConfigError, ServingError, ValueProblem
+from holdtrue.models import Answering, check_candidate, scores, typed, write_bundle
 from holdtrue.models._calibration import fit_calibration
 from holdtrue.models._served import EncodedFrame, ServedModel, joined
+from holdtrue.models.compiled import _engines
+from holdtrue.models.compiled._engines import XGBoost
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 COMPILED: list[tuple[str, dict[str, Any], tuple[str, ...] | None]] = [
@@ -225,6 +229,40 @@ def test_a_model_that_answers_its_sample_otherwise_is_not_served(made: Any, load
         replace(model, sample=[{**model.sample[0], "number": "x"}]).verify()
 
 
+def test_no_request_waits_for_a_library_to_be_loaded(load: Any) -> None:
+    made = load(*COMPILED[0])[1]
+    model = ServedModel.load(made.path, made.digest)
+    model.verify()
+    assert model.scorer is not None
+    assert model.scorer._xgboost is not None
+    assert model.scorer._xgboost is model.scorer.booster_engine()
+
+
+def test_each_way_to_sum_the_leaves_is_proven(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(*COMPILED[0])[1]
+    right = XGBoost.raw
+    monkeypatch.setattr(XGBoost, "raw", lambda *given: right(*given) + 0.01)
+    with pytest.raises(ServingError, match="answers its sample otherwise than when it was written"):
+        model.verify()
+
+
+@pytest.mark.parametrize("content", [None, b"no library"])
+def test_a_library_that_cannot_be_loaded_is_found_before_a_request(
+    load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    made = load(*COMPILED[0])[1]
+    model = ServedModel.load(made.path, made.digest)
+    if content is not None:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "libxgboost.so").write_bytes(content)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(_engines, "find_spec", lambda name: spec)
+    monkeypatch.setattr(_engines, "library", _engines.library.__wrapped__)
+    said = "library is not installed" if content is None else r"libxgboost\.so cannot be loaded: "
+    with pytest.raises(ServingError, match=rf"does not take its own sample: .*{said}"):
+        model.verify()
+
+
 def test_a_model_that_answers_nan_is_not_served(load: Any) -> None:
     class Silent:
         def predict(self, frame: Any) -> np.ndarray:
@@ -242,6 +280,41 @@ def test_rows_of_another_model_are_not_scored(load: Any, records: list[dict[str,
         compiled.predict(pipeline.encode(records[:1]))
     with pytest.raises(TypeError, match="given to a pipeline"):
         pipeline.predict(compiled.encode(records[:1]))
+
+
+OWN = """
+import numpy as np
+from sklearn.base import BaseEstimator
+
+
+class Mean(BaseEstimator):
+    def fit(self, x, y):
+        self.mean_ = float(np.mean(y))
+        return self
+
+    def predict(self, x):
+        return np.full(len(x), self.mean_)
+"""
+
+
+def test_a_class_that_only_predicts_serves_a_regression(
+    fit: Any, records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_mean.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_candidate(Candidate(estimator="own_mean.Mean"), "regression")
+    fitted, signature = fit("own_mean.Mean", {}, None)
+    path = tmp_path / "one"
+    digest = write_bundle(
+        path, fitted, signature, estimator="own_mean.Mean", params={}, sample=records[:20]
+    )
+    model = ServedModel.load(path, digest)
+    model.verify()
+    assert model.reason == "own_mean.Mean has no compiled form"
+    answered = model.predict(model.encode(records[:3]))
+    assert answered.tolist() == [fitted["model"].mean_] * 3
+    with pytest.raises(ConfigError, match="does not fit classification: it has no predict_proba"):
+        check_candidate(Candidate(estimator="own_mean.Mean"), "classification")
 
 
 CODE = """

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 from holdtrue.models.compiled import Compiled, Proof, prove
+from holdtrue.models.compiled._compiled import NEVER
 from holdtrue.models.compiled._encode import Category, Number
 from holdtrue.models.compiled._linear import Linear
 from holdtrue.models.compiled._onnx import write_onnx
@@ -262,9 +266,129 @@ def test_every_split_that_can_be_reached_is_reached_from_both_sides(
     assert walk.reached.unreachable + walk.reached.one_sided <= 0.4 * len(splits)
 
 
-def test_the_break_even_is_a_number_of_rows(case: Any) -> None:
-    made = case("xgboost.XGBClassifier", "two", n_estimators=8, max_depth=4)
-    matrix = made.compiled.encode(made.records[:10]).matrix
-    assert break_even(made.compiled, matrix, most_rows=16) in (1, 2, 4, 8, 16, 32)
+class Timed:
+    """A model of two engines that take as long as they are told, by a clock of its own."""
+
+    engines = ("onnx", "xgboost")
+
+    def __init__(self, seconds: Callable[[str, int], float]) -> None:
+        self.seen: list[np.ndarray] = []
+        self.now = 0.0
+        self._seconds = seconds
+
+    def raw(self, matrix: np.ndarray, engine: str) -> np.ndarray:
+        self.seen.append(matrix)
+        self.now += self._seconds(engine, len(matrix))
+        return matrix
+
+
+def broken_even(model: Any, n_rows: int, most_rows: int = 256) -> int:
+    matrix = np.arange(2.0 * n_rows).reshape(n_rows, 2)
+    return break_even(model, matrix, most_rows=most_rows, clock=lambda: model.now)
+
+
+@pytest.mark.parametrize(
+    ("per_call", "rows"), [(0.0, 1), (3.0, 1), (30.0, 8), (60.0, 16), (900.0, 256)]
+)
+def test_the_break_even_is_where_xgboost_becomes_faster(per_call: float, rows: int) -> None:
+    model = Timed(lambda engine, n: 5.0 * n if engine == "onnx" else per_call + n)
+    assert broken_even(model, 300) == rows
+
+
+def test_xgboost_is_never_asked_where_it_is_never_faster(case: Any) -> None:
+    assert broken_even(Timed(lambda engine, n: n if engine == "onnx" else 2.0 * n), 300) == NEVER
     linear = case("sklearn.linear_model.LogisticRegression", "two").compiled
-    assert break_even(linear, linear.encode(made.records[:1]).matrix, most_rows=16) == 32
+    assert break_even(linear, linear.encode([]).matrix) == NEVER
+    made = case("xgboost.XGBClassifier", "two", n_estimators=8, max_depth=4)
+    model = Compiled.read(made.compiled.files(), made.signature, switch_rows=NEVER)
+    model.scores(np.resize(model.encode(made.records).matrix, (5_000, model.width)))
+    assert model._xgboost is None
+
+
+def test_the_break_even_is_measured_on_rows_that_differ() -> None:
+    # Rows that are repeated take the same way through the trees, which processors learn.
+    model = Timed(lambda engine, n: 5.0 * n if engine == "onnx" else 30.0 + n)
+    assert broken_even(model, 300) == 8
+    assert max(len(part) for part in model.seen) == 256
+    for part in model.seen:
+        assert len(np.unique(part, axis=0)) == len(part)
+    small = {part.tobytes() for part in model.seen if len(part) == 8}
+    assert len(small) > 3
+
+
+def test_too_few_rows_say_nothing_about_many() -> None:
+    for n_rows in (1, 10, 200):
+        model = Timed(lambda engine, n: n if engine == "onnx" else 100.0 * n)
+        assert broken_even(model, n_rows) == max(64, 256 if n_rows == 200 else 0)
+        assert max(len(part) for part in model.seen) <= n_rows
+
+
+def test_a_moment_in_which_the_machine_was_busy_does_not_move_the_break_even() -> None:
+    calls = itertools.count()
+
+    def seconds(engine: str, n: int) -> float:
+        busy = 10_000.0 if next(calls) % 6 == 0 else 0.0
+        return busy + (5.0 * n if engine == "onnx" else 30.0 + n)
+
+    assert broken_even(Timed(seconds), 300) == 8
+
+
+def test_the_break_even_of_a_real_model(case: Any) -> None:
+    made = case("xgboost.XGBClassifier", "two", n_estimators=8, max_depth=4)
+    matrix = made.compiled.encode(made.records).matrix
+    assert break_even(made.compiled, matrix, most_rows=16) in (1, 2, 4, 8, 16, NEVER)
+
+
+ODD = [("inf", math.inf), ("-inf", -math.inf), ("nan", math.nan)]
+
+
+@pytest.mark.parametrize(("said", "odd"), ODD, ids=[said for said, _ in ODD])
+@pytest.mark.parametrize("way", ["encode", "encode_columns"])
+def test_a_model_that_takes_what_is_not_finite_is_found(
+    case: Any, monkeypatch: pytest.MonkeyPatch, way: str, said: str, odd: float
+) -> None:
+    made = case("xgboost.XGBClassifier", "two", n_estimators=8, max_depth=4)
+    strict = getattr(Compiled, way)
+
+    def known(value: Any) -> Any:
+        return None if isinstance(value, float) and str(value) == said else value
+
+    def lenient(self: Compiled, given: Any, *more: Any) -> Any:
+        if isinstance(given, list):
+            cleaned: Any = [{name: known(value) for name, value in row.items()} for row in given]
+        else:
+            cleaned = {name: [*map(known, values)] for name, values in given.items()}
+        return strict(self, cleaned, *more)
+
+    monkeypatch.setattr(Compiled, way, lenient)
+    proof = proof_of(made)
+    assert not proof.holds
+    assert proof.reason == f"column level takes {said}"
+    assert proof.max_difference <= 1e-6  # nothing else is wrong with it
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("matrix", "rows and columns with the same values are encoded differently"),
+        ("unknown", "unknown categories are counted differently in rows and in columns"),
+    ],
+)
+def test_columns_that_are_encoded_otherwise_than_rows_are_found(
+    case: Any, monkeypatch: pytest.MonkeyPatch, part: str, said: str
+) -> None:
+    made = case("xgboost.XGBClassifier", "two", n_estimators=8, max_depth=4)
+    right = Compiled.encode_columns
+
+    def off(self: Compiled, columns: Any, n_rows: int) -> Any:
+        found = right(self, columns, n_rows)
+        if part == "unknown":
+            return replace(found, unknown={"text": 1})
+        # The last bit of one value: no answer need change by it.
+        found.matrix[-1, 0] = np.nextafter(found.matrix[-1, 0], np.inf)
+        return found
+
+    monkeypatch.setattr(Compiled, "encode_columns", off)
+    proof = proof_of(made)
+    assert not proof.holds
+    assert proof.reason == said

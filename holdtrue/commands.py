@@ -1,0 +1,58 @@
+"""What all commands share: options, and one way to say what was found, done or would be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdtrue.system import System
+
+DeclarationFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def system_of(file: Path) -> System:
+    """The system that a file declares.
+
+    Raises:
+        ConfigError: It is not an acceptable declaration.
+    """
+    from holdtrue.system import System
+
+    return System(file)
+
+
+def tell(words: str, facts: Any, *, as_json: bool) -> None:
+    """Print what was found: in words, or as JSON for scripts.
+
+    Args:
+        words: Lines for people.
+        facts: The same for scripts.
+        as_json: Which of the two.
+    """
+    typer.echo(json.dumps(facts, indent=2, default=str) if as_json else words)
+
+
+def tell_change(words: str, facts: Mapping[str, Any], *, as_json: bool, dry_run: bool) -> None:
+    """Print what was changed, or what a dry run would change; scripts get the same facts of both.
+
+    Args:
+        words: For people: a sentence about what was done; of a dry run what follows "would".
+        facts: What is or would be so.
+        as_json: Whether to print the facts.
+        dry_run: Whether nothing was done.
+    """
+    said = f"would {words}; nothing was done" if dry_run else words
+    tell(said, {"dry_run": dry_run, **facts}, as_json=as_json)
