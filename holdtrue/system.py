@@ -141,13 +141,15 @@ class System:
     def check(self) -> None:
         """Refuse what can be refused before any work.
 
-        That is the source, estimators, the store, Ray's address, trials that no node can hold.
+        That is the source, estimators, a pruner that can end none of them, the store, Ray's
+        address, trials that no node can hold.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
             StackError: The declared Ray cluster does not answer.
         """
         from holdtrue.data import fingerprint, import_from
+        from holdtrue.declaration._search import never_ends
         from holdtrue.mirror import check_installed
         from holdtrue.models import check_candidate
         from holdtrue.stack import check_answers, check_trial_fits
@@ -156,9 +158,16 @@ class System:
         if self.declaration.track.mlflow is not None:
             check_installed()
         fingerprint(self.declaration.data, self.project)
+        by_fold = True
         for candidate in self.declaration.model.candidates:
-            import_from(self.project, candidate.estimator, "estimator")
+            estimator = import_from(self.project, candidate.estimator, "estimator")
             check_candidate(candidate, self.declaration.task, self.declaration.model)
+            # A class of the user's own may be one of XGBoost's with other defaults.
+            by_fold &= all(not kind.__module__.startswith("xgboost.") for kind in estimator.mro())
+        unfit = never_ends(self.declaration.tune, by_fold=by_fold)
+        if unfit is not None:
+            message = f"tune.pruner: {unfit}"
+            raise ConfigError(message, hint="leave it out, use another rule, or more tune.folds")
         self.store.check()
         if self.declaration.ray.address is not None:
             check_answers(self.declaration.ray.address)
@@ -233,39 +242,60 @@ class System:
         trials are asked for.
 
         Args:
-            trials: How many in all (``60``), or how many more than there are (``+20``);
-                ``tune.trials`` where left out.
+            trials: How many in all (``60``), or how many more than the study that goes on has
+                (``+20``), which is ``tune.trials`` where one begins; ``tune.trials`` where left
+                out.
             timeout: ``tune.timeout`` where left out.
             as_of: As for `apply`.
             refresh: As for `apply`.
             reporter: Shows progress.
 
+        Returns:
+            The study. Where more trials were asked for and none was tried, a note says why.
+
         Raises:
             ConfigError: `trials` is not a number of trials.
             HoldtrueError: A step failed.
         """
+        from holdtrue.tuning._earlier import n_finished
+
         limits: dict[str, Any] = {}
+        before = 0
+        # One moment for both: to know the study that goes on, and to go on with it.
+        as_of = self._moment(as_of, refresh=refresh)
         if trials is not None:
-            limits["trials"] = self._trials(trials)
+            limits["trials"], before = self._trials(trials, as_of)
         if timeout is not None:
             limits["timeout"] = timeout
         system = copy(self)
         declared = self.declaration
         tune = declared.tune.model_copy(update=limits)
         system.declaration = declared.model_copy(update={"tune": tune})
-        done = system.apply(as_of=as_of, refresh=refresh, until="tune", reporter=reporter)
-        return Study.model_validate(done.steps[-1].output)
+        done = system.apply(as_of=as_of, until="tune", reporter=reporter)
+        study = Study.model_validate(done.steps[-1].output)
+        if before and n_finished(self.store.path(study.log)) == before:
+            note = f"--trials {trials} tried no more: {study.stopped}"
+            study = study.model_copy(update={"notes": (*study.notes, note)})
+        return study
 
-    def _trials(self, text: str) -> int:
-        """Read ``60`` or ``+20``."""
+    def _trials(self, text: str, moment: datetime) -> tuple[int, int]:
+        """Read ``60`` or ``+20``.
+
+        Returns:
+            Trials in all; and of those asked for with ``+``, how many there are, 0 otherwise.
+        """
+        from holdtrue.plan._model_steps import next_study
+        from holdtrue.tuning._earlier import n_finished
+
         number = int(text) if re.fullmatch(r"\+?[0-9]{1,7}", text) else 0
         if number < 1:
             message = f"--trials {text}: expected a number of trials such as 60, or +20 for 20 more"
             raise ConfigError(message)
         if not text.startswith("+"):
-            return number
-        study = self.study()
-        return number + (self.declaration.tune.trials if study is None else len(study.trials))
+            return number, 0
+        log = next_study(self.context(as_of=moment))
+        before = 0 if log is None else n_finished(log)
+        return number + (before or self.declaration.tune.trials), before
 
     def study(self) -> Study | None:
         """The last search that was finished; None where there is none."""

@@ -75,7 +75,7 @@ def _pair(job: Job, folder: Path) -> Pair:
     past_job = replace(job, seed=1_000 + job.seed)
     past = _search(past_job, _folds(earlier, past_job.seed), earlier.classes, names[0])
     cold = _search(job, folds, later.classes, names[1])
-    warm = _search(job, folds, later.classes, names[2], few, past)
+    warm = _search(job, folds, later.classes, names[2], few, [past])
     chosen = [_best(some) for some in (cold, cold[:few], warm)]
     values = [_value(trial) for trial in chosen]
     final = [First(Setting(one.candidate, one.params), "default") for one in chosen[::2]]
@@ -98,7 +98,7 @@ def _search(
     classes: tuple[str, ...] | None,
     log: Path,
     few: int | None = None,
-    earlier: Sequence[Trial] = (),
+    earlier: Sequence[Sequence[Trial]] = (),
 ) -> Sequence[Trial]:
     """Search as `tune` does.
 
@@ -108,7 +108,7 @@ def _search(
         classes: Of the target.
         log: Of the search.
         few: End after so many trials.
-        earlier: Trials of an earlier study.
+        earlier: Trials of each earlier study.
     """
     from holdtrue.tuning._warm import choose, recall
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -27,6 +28,8 @@ _Scalar = str | int | float | bool | None
 _Whole = tuple[int, int]
 _Real = tuple[float, float]
 _PositiveReal = Annotated[float, Field(gt=0)]
+# Optuna keeps parameters as floating point, which has no more whole numbers than these.
+_MOST_VALUES = 2**53
 
 
 class Range(Section):
@@ -55,8 +58,10 @@ class Range(Section):
         if len(given) != 1:
             message = "expected exactly one of: int, float, choice"
             raise ValueError(message)
+        self._check_finite()
         bounds = self.int or self.float
         if bounds is None:
+            self._check_choices()
             for key in ("log", "step"):
                 if getattr(self, key):
                     message = f"{key} needs int or float"
@@ -77,7 +82,26 @@ class Range(Section):
         if self.int is not None and self.step is not None and self.step % 1:
             message = f"step of int must be a whole number, not {self.step:g}"
             raise ValueError(message)
+        width = bounds[1] - bounds[0]
+        if (self.int or self.step) and width > _MOST_VALUES * (self.step or 1):
+            message = f"more than {_MOST_VALUES:,} values: take larger steps or closer bounds"
+            raise ValueError(message)
         return self
+
+    def _check_finite(self) -> None:
+        given = (*(self.float or ()), *(self.choice or ()), self.step)
+        if any(not math.isfinite(value) for value in given if isinstance(value, float)):
+            message = "expected finite numbers"
+            raise ValueError(message)
+
+    def _check_choices(self) -> None:
+        """Refuse choices of which a log could not say which one it was: 1 and true are equal."""
+        seen: dict[_Scalar, _Scalar] = {}
+        for value in self.choice or ():
+            if value in seen:
+                message = f"choice: {seen[value]} and {value} are equal"
+                raise ValueError(message)
+            seen[value] = value
 
 
 class Candidate(Section):
@@ -232,7 +256,7 @@ class Tune(Section):
     cpus: PositiveInt = 1
     """CPUs that Ray sets aside for each trial: threads of its estimator."""
     gpus: NonNegativeFloat = 0
-    """GPUs that Ray sets aside for each trial; may be a fraction."""
+    """GPUs that Ray sets aside for each trial: a part of one, or whole ones."""
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
@@ -247,7 +271,33 @@ class Tune(Section):
                 f"its smallest p-value is {0.5**self.folds:g}"
             )
             raise ValueError(message)
+        if self.gpus > 1 and self.gpus % 1:
+            message = f"gpus: Ray has whole ones or a part of one, not {self.gpus:g}"
+            raise ValueError(message)
         if self.sampler == "grid" and self.stop.no_gain_for is not None:
             message = "sampler grid tries every combination in order: leave out stop.no_gain_for"
             raise ValueError(message)
         return self
+
+
+def never_ends(tune: Tune, *, by_fold: bool) -> str | None:
+    """Why no trial could ever be ended early by the declared rule; None where one could.
+
+    Args:
+        tune: With the rule and the folds.
+        by_fold: Whether every candidate is fitted on one fold after the other, as all are that are
+            not XGBoost's. After the last fold there is nothing left to end.
+    """
+    if tune.pruner is None or not by_fold:
+        return None
+    rule, judged = tune.pruner.rule, tune.folds - 1
+    reason = None
+    if rule == "patient":
+        reason = "the mean moves because the folds differ, not because the model learns"
+    elif judged < 2:
+        reason = "the first fold alone decides nothing, and after the second nothing is left"
+    elif rule == "wilcoxon" and 0.5**judged >= tune.pruner.p_value:
+        reason = f"its smallest p-value after {judged} of {tune.folds} folds is {0.5**judged:g}"
+    if reason is None:
+        return None
+    return f"pruner {rule} can never end a trial of estimators that go fold by fold: {reason}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from holdtrue.declaration._search import Range
+
+# Combinations of values that conditions are about: counting goes through them, 0.1 s at most.
+_MOST_BRANCHES = 10_000
 
 
 def ordered(space: Mapping[str, Range]) -> list[str]:
@@ -75,39 +79,90 @@ def is_active(span: Range, params: Mapping[str, Any]) -> bool:
     return all(other in params and params[other] in values for other, values in span.when.items())
 
 
-def values_of(span: Range) -> tuple[Any, ...] | None:
-    """Every value of a parameter; None where they cannot be counted."""
+def count_of(span: Range) -> int | None:
+    """How many values a parameter has; None where they cannot be counted."""
     if span.choice is not None:
-        return tuple(span.choice)
+        return len(span.choice)
     if span.int is not None:
         low, high = span.int
-        return tuple(range(low, high + 1, int(span.step or 1)))
+        return (high - low) // int(span.step or 1) + 1
     start, end = span.float or (0.0, 0.0)
     if span.step is not None:
         # Decimal, so that 0.1, 0.2, 0.3 are just these.
-        first, step = Decimal(str(start)), Decimal(str(span.step))
-        steps = int((Decimal(str(end)) - first) / step)
-        return tuple(float(first + i * step) for i in range(steps + 1))
-    return (start,) if start == end else None
+        return int((Decimal(str(end)) - Decimal(str(start))) / Decimal(str(span.step))) + 1
+    return 1 if start == end else None
 
 
-def combinations(space: Mapping[str, Range]) -> Iterator[dict[str, Any]]:
+def value_at(span: Range, index: int) -> Any:
+    """One value of a parameter whose values can be counted.
+
+    Args:
+        span: Its declaration.
+        index: From 0 to less than `count_of`.
+    """
+    if span.choice is not None:
+        return span.choice[index]
+    if span.int is not None:
+        return span.int[0] + index * int(span.step or 1)
+    start = (span.float or (0.0, 0.0))[0]
+    return float(Decimal(str(start)) + index * Decimal(str(span.step or 0)))
+
+
+def values_of(span: Range) -> Iterable[Any] | None:
+    """Every value of a parameter, one at a time; None where they cannot be counted."""
+    count = count_of(span)
+    return None if count is None else (value_at(span, index) for index in range(count))
+
+
+def count_combinations(space: Mapping[str, Range]) -> int | None:
+    """How many combinations of values there are.
+
+    Returns:
+        None where they cannot be counted, or are so tangled by ``when`` that it would take long.
+    """
+    names = ordered(space)
+    counts = {name: count_of(space[name]) for name in names}
+    named = {other for span in space.values() for other in span.when}
+    # Only what others depend on is gone through value by value; the rest is multiplied.
+    if None in counts.values() or math.prod(counts[name] or 1 for name in named) > _MOST_BRANCHES:
+        return None
+
+    def count(params: dict[str, Any], index: int) -> int:
+        if index == len(names):
+            return 1
+        name = names[index]
+        if not is_active(space[name], params):
+            return count(params, index + 1)
+        if name not in named:
+            return (counts[name] or 0) * count(params, index + 1)
+        return sum(count({**params, name: v}, index + 1) for v in space[name].choice or ())
+
+    return count({}, 0)
+
+
+def combinations(
+    space: Mapping[str, Range], values: Callable[[str], Iterable[Any]] | None = None
+) -> Iterator[dict[str, Any]]:
     """Every combination of values, one at a time; the last parameter changes fastest.
 
     Args:
-        space: Parameters of which each has `values_of`.
+        space: Parameters, each with `values_of` where `values` is left out.
+        values: By name of the parameter: the values to go through. All of them where left out.
     """
     names = ordered(space)
+
+    def every(name: str) -> Iterable[Any]:
+        return values_of(space[name]) or ()
 
     def extend(params: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
         if index == len(names):
             yield params
             return
-        span = space[names[index]]
-        if not is_active(span, params):
+        name = names[index]
+        if not is_active(space[name], params):
             yield from extend(params, index + 1)
             return
-        for value in values_of(span) or ():
-            yield from extend({**params, names[index]: value}, index + 1)
+        for value in (values or every)(name):
+            yield from extend({**params, name: value}, index + 1)
 
     return extend({}, 0)

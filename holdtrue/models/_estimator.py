@@ -11,6 +11,7 @@ from holdtrue.errors import ConfigError, ServingError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from sklearn.pipeline import Pipeline
 
@@ -152,6 +153,23 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
     if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
         filled["n_jobs"] = threads
     return estimator(**(filled | params))
+
+
+def limited(estimator: str, threads: int) -> AbstractContextManager[Any]:
+    """Let BLAS and OpenMP have so many threads in this process, no more and no fewer.
+
+    Sums come out a little different with another number. How many there are otherwise depends on
+    the machine and, in a Ray worker, on the first task that it had.
+
+    Args:
+        estimator: Import path of its class; imported, since only what is loaded can be limited.
+        threads: At least 1.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    import_object(estimator, "estimator")
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=threads)
+    return limits
 
 
 def encoding(estimator: Any) -> str:

@@ -16,7 +16,7 @@ from holdtrue.models._bundle import SAMPLE_ROWS, scores, write_bundle
 from holdtrue.models._calibration import fit_calibration
 from holdtrue.models._classes import cost_matrix, sample_weights
 from holdtrue.models._conformal import fit_interval
-from holdtrue.models._estimator import pipeline
+from holdtrue.models._estimator import limited, pipeline
 from holdtrue.models._frame import target_of, typed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fit_bundle(
         estimator: Import path of its class.
         params: All its arguments, those of the loss included (see `constant_params`).
         seed: Seed of everything random.
-        threads: Threads that the estimator may use.
+        threads: Threads that it takes: of the estimator, of BLAS and of OpenMP.
         model: Declares weights, calibration, costs and interval.
         folds: In how many parts the rows are cut where some must be set aside.
         ordered: Whether a part is judged by a model of earlier rows only.
@@ -66,27 +66,28 @@ def fit_bundle(
     """
     train = pd.read_parquet(rows) if isinstance(rows, Path) else rows
     frame, target = typed(train, signature), target_of(train, signature)
-    fitted = fit_pipeline(
-        frame, target, signature, estimator, params, seed=seed, threads=threads, model=model
-    )
-    answering = learn_answering(
-        *(frame, target, signature, estimator, params),
-        seed=seed,
-        threads=threads,
-        model=model,
-        folds=folds,
-        ordered=ordered,
-    )
-    return write_bundle(
-        folder,
-        fitted,
-        signature,
-        estimator=estimator,
-        params=params,
-        sample=sample_of(train, signature),
-        answering=answering,
-        training=json_columns(some_of(train), signature),
-    )
+    with limited(estimator, threads):
+        fitted = fit_pipeline(
+            frame, target, signature, estimator, params, seed=seed, threads=threads, model=model
+        )
+        answering = learn_answering(
+            *(frame, target, signature, estimator, params),
+            seed=seed,
+            threads=threads,
+            model=model,
+            folds=folds,
+            ordered=ordered,
+        )
+        return write_bundle(
+            folder,
+            fitted,
+            signature,
+            estimator=estimator,
+            params=params,
+            sample=sample_of(train, signature),
+            answering=answering,
+            training=json_columns(some_of(train), signature),
+        )
 
 
 def some_of(train: pd.DataFrame) -> pd.DataFrame:
@@ -142,14 +143,21 @@ def fit_pipeline(
         seed: Seed of its randomness.
         threads: Threads that it may use.
         model: Declares the weights.
+
+    Returns:
+        The pipeline, which answers in one thread unless `params` say otherwise.
     """
     fitted = pipeline(estimator, params, signature, seed=seed, threads=threads)
     weights = None
     if signature.classes is not None:
         weights = sample_weights(target, signature.classes, model.class_weight)
-    if weights is None:
-        return fitted.fit(frame, target)
-    return fitted.fit(frame, target, model__sample_weight=weights)
+    weighted = {} if weights is None else {"model__sample_weight": weights}
+    fitted.fit(frame, target, **weighted)
+    # The threads of a forest add up its trees in the order in which they come, so that the answers
+    # differ from time to time, and their number is written into the model.
+    if "n_jobs" in fitted["model"].get_params() and "n_jobs" not in params:
+        fitted.set_params(model__n_jobs=1)
+    return fitted
 
 
 def learn_answering(

@@ -13,7 +13,7 @@ from xgboost import collective
 from xgboost.callback import TrainingCallback
 from xgboost.tracker import RabitTracker
 
-from holdtrue.models._estimator import construct, encoder
+from holdtrue.models._estimator import construct, encoder, limited
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import read_range, read_sample
 
@@ -52,6 +52,8 @@ class Job:
     """How long a process waits for the others."""
     weights: tuple[float, ...] | None = None
     """How much a row counts, by class; None: all the same."""
+    cpus: int = 1
+    """CPUs of each process; with fewer than threads it takes longer, and the model is the same."""
 
     @property
     def columns(self) -> list[str]:
@@ -244,14 +246,19 @@ class Shard:
             Of the first process the model as JSON; None of the others, which have the same.
         """
         task = {"dmlc_task_id": f"{self.rank:06d}", "dmlc_timeout": self.job.patience_s}
-        with collective.CommunicatorContext(**(place | task)):
+        job = self.job
+        with (
+            limited(job.estimator, job.threads),
+            collective.CommunicatorContext(**(place | task)),
+        ):
             booster = self._boost(encoders)
         return bytes(booster.save_raw(raw_format="json")) if self.rank == 0 else None
 
     def _boost(self, encoders: Encoders) -> xgboost.Booster:
         job = self.job
         model = construct(job.estimator, job.params, seed=job.seed, threads=job.threads)
-        params = model.get_xgb_params() | {"nthread": job.threads}
+        # On GPUs each process would need one to itself, and NCCL to add up with the others.
+        params = model.get_xgb_params() | {"nthread": job.threads, "device": "cpu"}
         params.pop("n_jobs", None)
         classes = len(job.signature.classes or ())
         if classes > 2:  # as XGBClassifier.fit does it

@@ -13,7 +13,7 @@ import numpy as np
 from holdtrue.errors import HoldtrueError, TrainingError
 from holdtrue.models._bundle import SAMPLE_ROWS, write_bundle
 from holdtrue.models._classes import class_weights
-from holdtrue.models._estimator import construct, encoding
+from holdtrue.models._estimator import construct, encoding, limited
 from holdtrue.models._fit import (
     PROOF_ROWS,
     fit_bundle,
@@ -182,6 +182,9 @@ def fit_on_ray(
     model: Model,
     folds: int,
     ordered: bool,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    deterministic: bool = False,
     limit_bytes: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
@@ -197,6 +200,10 @@ def fit_on_ray(
         model: Declares weights, calibration, costs and interval.
         folds: In how many parts the rows are cut where some must be set aside.
         ordered: Whether a part is judged by a model of earlier rows only.
+        cpus: CPUs of a trial. So many, and as many threads, are taken where `deterministic`, and
+            beside a GPU, whose node may have few; else as many as are free.
+        gpus: GPUs of a trial. One process takes as many; several together are trained on CPUs.
+        deterministic: Whether the same model must come out however many CPUs there are.
         limit_bytes: ``ray.memory``: rows that need more than this in one process are trained on
             in parts, or a random sample of them where the estimator cannot be.
         say: Told in words how it goes.
@@ -223,22 +230,24 @@ def fit_on_ray(
             shards=plan.shards,
             limit_bytes=limit_bytes,
             weights=_weights(rows, signature, model),
+            threads=cpus if deterministic else None,
             say=say,
         )
         write: Any = _write
         job: Any = ray.remote(write)
         few = rows_within(columns_of(signature), limit_bytes)
         digest = ray.get(
-            job.options(num_cpus=1, max_retries=1).remote(
+            job.options(num_cpus=1, num_gpus=gpus or None, max_retries=1).remote(
                 rows, few, folder, fitted, signature, estimator, params, **declared
             )
         )
         return Fitted(digest, plan.rows, plan.shards)
-    cpus = fit_cpus()
-    with reserved(cpus, 1, say) as (place,):
+    if not deterministic and not gpus:
+        cpus = fit_cpus()
+    with reserved(cpus, 1, say, gpus=gpus) as (place,):
         say(f"fitting {estimator} on {plan.rows:,} rows")
         task = ray.remote(_fit_sample).options(
-            num_cpus=cpus, max_retries=1, scheduling_strategy=place
+            num_cpus=cpus, num_gpus=gpus or None, max_retries=1, scheduling_strategy=place
         )
         chosen = None if plan.rows == n_rows else plan.rows
         digest = ray.get(
@@ -288,24 +297,25 @@ def _write(
     needed = model.calibrate is not None or model.interval is not None
     wanted = few if needed else min(few, PROOF_ROWS)
     train = read_sample(rows, wanted, seed).reset_index(drop=True)
-    answering: Answering = learn_answering(
-        *(typed(train, signature), target_of(train, signature), signature, estimator, params),
-        seed=seed,
-        threads=1,
-        model=model,
-        folds=folds,
-        ordered=ordered,
-    )
-    return write_bundle(
-        folder,
-        fitted,
-        signature,
-        estimator=estimator,
-        params=params,
-        sample=sample_of(train, signature),
-        answering=answering,
-        training=json_columns(some_of(train), signature),
-    )
+    with limited(estimator, 1):
+        answering: Answering = learn_answering(
+            *(typed(train, signature), target_of(train, signature), signature, estimator, params),
+            seed=seed,
+            threads=1,
+            model=model,
+            folds=folds,
+            ordered=ordered,
+        )
+        return write_bundle(
+            folder,
+            fitted,
+            signature,
+            estimator=estimator,
+            params=params,
+            sample=sample_of(train, signature),
+            answering=answering,
+            training=json_columns(some_of(train), signature),
+        )
 
 
 def fit_sharded(
@@ -318,6 +328,7 @@ def fit_sharded(
     shards: int,
     limit_bytes: int,
     weights: Sequence[float] | None = None,
+    threads: int | None = None,
     say: Callable[[str], None] = lambda _: None,
     patience_s: int = _PATIENCE_S,
 ) -> Pipeline:
@@ -326,7 +337,7 @@ def fit_sharded(
     A process reads, encodes and bins its rows batch by batch, so that neither the table nor its
     matrix is ever in memory; only the bins stay. The processes add up their histograms at each
     level of a tree (`xgboost.collective`) and so grow the same trees. The same model comes out for
-    the same rows, seed and number of shards.
+    the same rows, seed and numbers of shards and threads.
 
     Args:
         rows: Parquet file with the training rows, on a path that all nodes can read.
@@ -337,6 +348,8 @@ def fit_sharded(
         shards: Processes, at least 1.
         limit_bytes: Memory for the rows in each process.
         weights: By class, how much a row counts; all the same where left out.
+        threads: Of each process, however few CPUs there are for it; as many as there are CPUs
+            where left out.
         say: Told in words how it goes.
         patience_s: The fit is given up where no process does anything for so long.
 
@@ -349,8 +362,8 @@ def fit_sharded(
     """
     from holdtrue.models._shard import Job
 
-    threads = cpus_each(shards, alive_nodes())
-    if threads == 0:
+    cpus = cpus_each(shards, alive_nodes())
+    if cpus == 0:
         message = f"{shards} processes are to train together, and the cluster has fewer CPUs"
         raise TrainingError(message, hint="raise ray.memory, or give a larger cluster")
     columns = columns_of(signature)
@@ -363,13 +376,14 @@ def fit_sharded(
         params=params,
         seed=seed,
         shards=shards,
-        threads=threads,
+        cpus=cpus if threads is None else min(cpus, threads),
+        threads=threads or cpus,
         batch_rows=batch_rows_within(columns, limit_bytes),
         sample_rows=min(n_rows, rows_within(columns, limit_bytes)),
         patience_s=patience_s,
         weights=None if weights is None else tuple(weights),
     )
-    with reserved(threads, shards, say) as places:
+    with reserved(job.cpus, shards, say) as places:
         return _as_pipeline(job, *_tried(job, places, say))
 
 
@@ -409,7 +423,7 @@ def _train(job: Job, places: Sequence[Any], say: Callable[[str], None]) -> tuple
     actor: Any = ray.remote(Shard)
     shards = [
         # A second thread, which says how far the first is.
-        actor.options(num_cpus=job.threads, max_concurrency=2, scheduling_strategy=place).remote(
+        actor.options(num_cpus=job.cpus, max_concurrency=2, scheduling_strategy=place).remote(
             job, rank
         )
         for rank, place in enumerate(places)

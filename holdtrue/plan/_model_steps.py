@@ -26,10 +26,11 @@ from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study, Verdict
 from holdtrue.stack._resources import alive_nodes
-from holdtrue.tuning import labels, read_trials, tune
+from holdtrue.tuning import labels, tune
+from holdtrue.tuning._earlier import read_studies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
@@ -106,11 +107,8 @@ def _tune(work: Work) -> Study:
     most = wanted if limit is None else min(wanted, rows_within(columns_of(signature), limit))
     path = context.store.path(split.train)
     rows = read_sample(path, most, declaration.seed)
-    # A study goes on where only its limits have changed: another number of trials, say.
-    declared = dict(work.components["declared"])
-    declared["tune"] = {k: v for k, v in declared["tune"].items() if k not in _LIMITS}
-    key = digest({**work.components, "declared": declared})
-    log = context.store.path("studies", context.system, f"{key}.log")
+    key, log = _study_of(context, work.components)
+    earlier, notes = _earlier(context, log)
     study = tune(
         declaration,
         rows,
@@ -119,25 +117,46 @@ def _tune(work: Work) -> Study:
         log=log,
         place=context.store.relative(log),
         name=f"{context.system}-{key[:12]}",
-        earlier=_earlier(context, log),
+        earlier=earlier,
         champion=_live_setting(context),
         progress=work.progress,
     )
     if most < wanted:
-        note = f"trials saw {most:,} of {wanted:,} rows: as many as fit into ray.memory"
-        study = study.model_copy(update={"notes": (*study.notes, note)})
-    return study
+        notes.append(f"trials saw {most:,} of {wanted:,} rows: as many as fit into ray.memory")
+    return study.model_copy(update={"notes": (*study.notes, *notes)})
 
 
-def _earlier(context: Context, log: Path) -> list[Trial]:
-    """Finished trials of this system's latest studies by the same metric."""
+def _study_of(context: Context, components: Mapping[str, Any]) -> tuple[str, Path]:
+    """Key and log of a search's study: the same where only its limits have changed."""
+    declared = dict(components["declared"])
+    declared["tune"] = {k: v for k, v in declared["tune"].items() if k not in _LIMITS}
+    key = digest({**components, "declared": declared})
+    return key, context.store.path("studies", context.system, f"{key}.log")
+
+
+def next_study(context: Context) -> Path | None:
+    """The log with which a search would go on, or which it would begin.
+
+    None where steps before it have to be done first: it would then begin one.
+    """
+    from holdtrue.plan._plan import BY_NAME, NotDoneError, Runner
+
+    try:
+        components = Runner(context)._components(BY_NAME["tune"])
+    except NotDoneError:
+        return None
+    return _study_of(context, components)[1]
+
+
+def _earlier(context: Context, log: Path) -> tuple[list[list[Trial]], list[str]]:
+    """Finished trials of this system's latest studies by the same metric, and what was no log."""
     declaration = context.declaration
     if not declaration.tune.warm_start:
-        return []
+        return [], []
     folder = log.parent
     logs = [path for path in folder.glob("*.log") if path != log]
     newest = sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)[:_STUDIES]
-    return [trial for path in newest for trial in read_trials(path, declaration.tune.metric)]
+    return read_studies(newest, declaration.tune.metric)
 
 
 def _live_setting(context: Context) -> tuple[str, dict[str, Any]] | None:
@@ -154,9 +173,14 @@ def _fit(work: Work) -> ModelRef:
     declaration, store = context.declaration, context.store
     best = work.get("tune", Study).best_trial
     split = work.get("split", Split)
+    signature = _signature(work)
     names = labels(declaration.model.candidates)
     candidate = declaration.model.candidates[names.index(best.candidate)]
-    params = constant_params(candidate, declaration.model) | best.params
+    target = None
+    if declaration.model.loss is not None:
+        column = pd.read_parquet(store.path(split.train), columns=[signature.target])
+        target = target_of(column, signature)
+    params = constant_params(candidate, declaration.model, target) | best.params
     doing = f"fitting {candidate.estimator} on {split.train_rows:,} rows"
     work.progress(0, 0, doing)
     folder = store.path("bundles", context.system, work.digest)
@@ -164,13 +188,16 @@ def _fit(work: Work) -> ModelRef:
     fitted = fit_on_ray(
         store.path(split.train),
         folder,
-        _signature(work),
+        signature,
         candidate.estimator,
         params,
         seed=declaration.seed,
         model=declaration.model,
         folds=declaration.tune.folds,
         ordered=declaration.data.time is not None,
+        cpus=declaration.tune.cpus,
+        gpus=declaration.tune.gpus,
+        deterministic=declaration.tune.deterministic,
         limit_bytes=declaration.ray.memory,
         say=lambda words: work.progress(0, 0, words),
     )
@@ -319,7 +346,7 @@ MODEL_STEPS = (
             task=True,
             data={"target", "time"},
             model=True,
-            tune={"folds"},
+            tune={"folds", "cpus", "gpus", "deterministic"},
             ray={"memory"},
             seed=True,
         ),

@@ -185,14 +185,15 @@ def cpus_each(workers: int, nodes: Sequence[Node]) -> int:
 
 @contextmanager
 def reserved(
-    cpus: int, count: int, say: Callable[[str], None]
+    cpus: int, count: int, say: Callable[[str], None], *, gpus: float = 0.0
 ) -> Iterator[Sequence[PlacementGroupSchedulingStrategy]]:
-    """Keep CPUs free for processes that work at the same time; waits until all of them are.
+    """Keep room for processes that work at the same time; waits until there is enough for all.
 
     Args:
         cpus: CPUs of each process; at most what the largest node has, or it waits for ever.
         count: Processes.
         say: Told every few seconds what is waited for.
+        gpus: GPUs of each process.
 
     Yields:
         For each process the ``scheduling_strategy`` that puts it there; spread over the nodes.
@@ -200,10 +201,11 @@ def reserved(
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    group = placement_group([{"CPU": cpus}] * count, strategy="SPREAD")
+    bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    group = placement_group([bundle] * count, strategy="SPREAD")
     try:
         while not group.wait(timeout_seconds=_SAY_EVERY_S):
-            what = _said(cpus * count, "CPU")
+            what = " and ".join(_said(each * count, kind) for kind, each in bundle.items())
             say(f"waiting for {what}: the cluster is busy with other work")
         yield [PlacementGroupSchedulingStrategy(group, index) for index in range(count)]
     finally:

@@ -54,7 +54,8 @@ class Asker:
         space: What is searched.
         search: The limits and the rules.
         log: Where each choice is written before it is handed out; with what happened so far.
-        planned: Settings of the first trials, by number. After these the sampler is asked.
+        planned: Settings of the first trials, by number. After these, and in place of those of a
+            grid that were tried already, the sampler is asked.
         wanted: So many settings are chosen in all.
     """
 
@@ -209,7 +210,7 @@ class Asker:
     def _ask(self, number: int) -> tuple[Asked, Setting]:
         from holdtrue.tuning._samplers import seed_for
 
-        if number < len(self._planned):
+        if number < len(self._planned) and self._is_due(number):
             setting, origin = self._planned[number]
             params, distributions = self._space.to_optuna(setting)
             asked = Asked(number, params, distributions, origin)
@@ -222,6 +223,15 @@ class Asker:
         known = self._storage.get_trial(number)
         asked = Asked(number, known.params, known.distributions, system_attrs=known.system_attrs)
         return asked, setting
+
+    def _is_due(self, number: int) -> bool:
+        """Whether a planned setting is still to be tried.
+
+        A grid's is not where it was tried under another number: a search goes on with other first
+        settings than it began with once there is a live model, and that shifts the rest.
+        """
+        setting, origin = self._planned[number]
+        return origin != "sampler" or self._sampler.is_new(self._study, number, setting)
 
     def _tell_study(self, number: int, outcome: Outcome) -> None:
         from optuna.trial import TrialState

@@ -50,7 +50,8 @@ def _is_ordinary(model: Any) -> bool:
         and given["booster"] in (None, "gbtree")
         and given["tree_method"] in (None, "auto", "hist")
         and given["device"] in (None, "cpu")
-        and not getattr(model, "kwargs", None)
+        # The width of a Huber loss is none of the constructor's own arguments.
+        and set(getattr(model, "kwargs", None) or ()) <= {"huber_slope"}
     )
 
 

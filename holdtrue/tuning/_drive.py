@@ -73,9 +73,9 @@ def drive(
     """Search a space. Ray must be connected.
 
     What the log holds already is not done again: the search goes on until ``search.trials`` trials
-    are finished over all runs, beginning with those that were running when it was left. A limit on
-    CPU time holds for all runs together, a timeout for each; a limit on CPU time lets at least one
-    trial of each run finish.
+    are finished over all runs, or every setting was tried where the space has no more, beginning
+    with those that were running when it was left. A limit on CPU time holds for all runs together,
+    a timeout for each; a limit on CPU time lets at least one trial of each run finish.
 
     With ``search.deterministic`` the finished trials are the same whatever the number of workers
     and their speed, except where the clock ends the search: a timeout, a limit on CPU time, Ctrl-C.
@@ -136,11 +136,13 @@ def room(search: Search) -> tuple[int, int]:
 def _planned(space: Space, search: Search, first: Sequence[First]) -> tuple[list[Planned], int]:
     """The settings that need no sampler, and how many trials there are at most."""
     planned: list[Planned] = [(one.setting, one.origin) for one in first]
-    if search.sampler != "grid":
-        return planned, search.trials
-    known = [setting for setting, _ in planned]
-    planned += [(setting, "sampler") for setting in space.grid() if setting not in known]
-    return planned, min(search.trials, len(planned))
+    # No setting is tried twice, so that there are no more trials than combinations.
+    wanted = search.trials if space.size is None else min(search.trials, space.size)
+    if search.sampler == "grid":
+        known = [setting for setting, _ in planned]
+        rest = (setting for setting in space.grid() if setting not in known)
+        planned += [(setting, "sampler") for setting in itertools.islice(rest, search.trials)]
+    return planned, wanted
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holdtrue.errors import TrainingError
 from holdtrue.models import encoder
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from holdtrue.models import Signature
+
+FEWER_FOLDS = "use fewer tune.folds, a larger tune.sample or a longer data.window"
+"""What to do where the folds do not suit the rows."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,6 @@ class Fold:
     fit_weight: np.ndarray | None = None
 
 
-def sample_rows(n_rows: int, share: float, seed: int) -> np.ndarray:
-    """Row numbers of a random sample, in their order.
-
-    Args:
-        n_rows: How many there are.
-        share: Wanted share, 0..1.
-        seed: Of the sample.
-    """
-    if share >= 1:
-        return np.arange(n_rows)
-    size = max(min(n_rows, 2), round(share * n_rows))
-    return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
-
-
 def cut(
     target: np.ndarray, n_folds: int, *, ordered: bool, classification: bool, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -59,9 +49,20 @@ def cut(
         ordered: Whether a fold must be judged on rows later than those it was fitted on.
         classification: Whether the folds keep the share of each class (where not ordered).
         seed: Of the shuffling (where not ordered).
+
+    Raises:
+        TrainingError: There are too few rows for so many folds.
     """
     from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
 
+    n_rows = len(target)
+    # The first rows in order of time are judged by no fold.
+    if n_rows < n_folds + ordered:
+        raise _too_few(n_folds, f"{n_rows} row{'s' * (n_rows != 1)}")
+    if classification and not ordered:
+        most = int(np.unique(target, return_counts=True)[1].max())
+        if most < n_folds:
+            raise _too_few(n_folds, f"{n_rows} rows with at most {most} of a class")
     if ordered:
         folds = TimeSeriesSplit(n_folds)
     elif classification:
@@ -69,6 +70,11 @@ def cut(
     else:
         folds = KFold(n_folds, shuffle=True, random_state=seed)
     yield from folds.split(target, target)
+
+
+def _too_few(n_folds: int, rows: str) -> TrainingError:
+    message = f"{rows} cannot be cut into {n_folds} folds"
+    return TrainingError(message, hint=FEWER_FOLDS)
 
 
 def encode_folds(
@@ -90,11 +96,21 @@ def encode_folds(
         signature: The columns.
         seed: Of the encoder's cross-fitting.
         weight: shape (n_rows,): how much each row counts in a fit; None: all the same.
+
+    Raises:
+        TrainingError: A fold has too few rows to fit the encoder on.
     """
     folds = []
-    for fit, judge in parts:
+    for number, (fit, judge) in enumerate(parts, start=1):
         features = encoder(kind, signature, seed=seed)
-        fit_x = features.fit_transform(frame.iloc[fit], target[fit])
+        try:
+            fit_x = features.fit_transform(frame.iloc[fit], target[fit])
+        except ValueError as err:  # of scikit-learn: too few rows for its own cross-fitting
+            message = (
+                f"the {len(fit)} rows that fold {number} of {len(parts)} is fitted on "
+                f"cannot be encoded: {err}"
+            )
+            raise TrainingError(message, hint=FEWER_FOLDS) from err
         judge_x = features.transform(frame.iloc[judge])
         folds.append(
             Fold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, get_args
 from pydantic import ValidationError
 
 from holdtrue.declaration import Pruner, Range, Stop, Tune
+from holdtrue.declaration._spans import count_of
 from holdtrue.errors import ConfigError
 from holdtrue.store import Store
 from holdtrue.tuning._drive import drive
@@ -43,7 +45,7 @@ class FunctionObjective:
 
         def report(step: int, value: float) -> bool:
             nonlocal ended
-            made.append(Report("steps", step, float(value)))
+            made.append(_report(step, value))
             ended = watch.report(made[-1])
             return ended
 
@@ -90,16 +92,19 @@ def search(
             whole steps that rise, says how good it is on its way, and returns whether the
             function should return at once because it is worse than others.
             A second argument with a default is left alone, unless it is called ``report``.
-            A trial fails where its function raises, or returns NaN or no number.
+            A trial fails where its function raises, returns NaN or no number, or reports no number
+            or at no whole step.
         space: By name, as in a declaration: ``{"x": {"float": [0, 1]}}``.
         log: An Optuna journal file; made where it is missing.
-        trials: Finished trials wanted in all.
+        trials: Finished trials wanted in all. No setting is tried twice, so that a search ends
+            earlier where every combination was tried; of a function that answers differently each
+            time, let it return the mean of several answers.
         direction: Which values are better.
         metric: What the value is called.
         timeout: The search ends after this.
         stop: What ends it earlier.
         sampler: As ``tune.sampler``.
-        pruner: Which trials should end early.
+        pruner: Which trials should end early. Not wilcoxon, which compares folds.
         seed: Of the sampler.
         deterministic: The same trials whatever the number of workers and their speed.
         parallel: Most trials at a time.
@@ -110,8 +115,8 @@ def search(
         progress: Told how it goes.
 
     Raises:
-        ConfigError: The space cannot be searched, there is no such sampler, or no node has room
-            for a trial.
+        ConfigError: The space cannot be searched, at all or by this sampler, there is no such
+            sampler, the pruner can never end a trial, or no node has room for a trial.
         StackError: Another process has the log, or Ray does not start.
 
     Example:
@@ -127,7 +132,15 @@ def search(
     if sampler not in samplers:
         message = f"sampler: {sampler!r}, expected one of {', '.join(samplers)}"
         raise ConfigError(message)
+    if pruner is not None and pruner.rule == "wilcoxon":
+        message = "pruner wilcoxon compares folds, and a function reports none"
+        raise ConfigError(message, hint="use median or hyperband")
     spans = {name: _span(name, span) for name, span in space.items()}
+    searched = Space.of(spans)
+    for name, span in spans.items():
+        if sampler == "grid" and count_of(span) is None:
+            message = f"the space of {name} cannot be searched: sampler grid needs a step here"
+            raise ConfigError(message, hint="give a step, or use another sampler")
     declared = Search(
         metric=metric,
         direction=direction,
@@ -147,12 +160,25 @@ def search(
     with ray_session(Stack(Store.of(Path.cwd() / "function")), address):
         return drive(
             objective,
-            Space.of(spans),
+            searched,
             declared,
             log=path,
             study_name=path.stem,
             progress=progress or (lambda _: None),
         )
+
+
+def _report(step: Any, value: Any) -> Report:
+    """A report in plain numbers of Python: a whole number of NumPy's has no place in the log."""
+    try:
+        number = operator.index(step)
+    except TypeError as err:
+        message = f"the function reported at step {step!r}, expected a whole number"
+        raise TypeError(message) from err
+    if not isinstance(value, SupportsFloat):
+        message = f"the function reported {type(value).__name__} at step {step}, expected a number"
+        raise TypeError(message)
+    return Report("steps", number, float(value))
 
 
 def _reports(function: Callable[..., float]) -> bool:

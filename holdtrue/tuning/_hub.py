@@ -35,11 +35,15 @@ class Hub:
         """
         self._rule = rule
         self._direction = direction
-        self._table = Table.of(history)
+        known = tuple(history)
+        self._table = Table.of(known)
+        self._finished = {number for number, _ in known}
         self._own: dict[int, list[Report]] = {}
 
     def report(self, number: int, report: Report) -> bool:
         """Add a report of a running trial; returns whether the trial must end."""
+        if number in self._finished:  # late: a failed trial would be a standard again
+            return False
         own = self._own.setdefault(number, [])
         if own and own[-1].ladder == report.ladder and report.step <= own[-1].step:
             own.clear()  # its worker died, and it runs again from the start
@@ -50,6 +54,7 @@ class Hub:
     def finish(self, number: int, outcome: Outcome) -> None:
         """Add how a trial ended."""
         self._own.pop(number, None)
+        self._finished.add(number)
         self._table.finish(number, outcome)
 
 

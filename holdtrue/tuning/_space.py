@@ -13,13 +13,13 @@ from holdtrue.declaration import (
     is_active,
     ordered,
     unfit_conditions,
-    values_of,
 )
+from holdtrue.declaration._spans import count_combinations, count_of, value_at
 from holdtrue.errors import ConfigError
 from holdtrue.tuning._types import Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import optuna
     from optuna.distributions import BaseDistribution
@@ -107,17 +107,37 @@ class Space:
         """By candidate: what is searched together, those first that others depend on."""
         return {label: _groups(spans) for label, spans in self._spans.items()}
 
+    @cached_property
+    def sizes(self) -> dict[str, int | None]:
+        """By candidate: how many settings it has; None where they cannot be counted."""
+        return {label: count_combinations(spans) for label, spans in self._spans.items()}
+
+    @property
+    def size(self) -> int | None:
+        """How many settings there are; None where they cannot be counted."""
+        sizes = [size for size in self.sizes.values() if size is not None]
+        return sum(sizes) if len(sizes) == len(self.labels) else None
+
     def suggest(self, trial: optuna.Trial) -> Setting:
         """Ask for the next setting."""
+        return self.build(lambda name, distribution: _suggest(trial, name, distribution))
+
+    def build(self, value: Callable[[str, BaseDistribution], Any]) -> Setting:
+        """Put a setting together from values as a study has them.
+
+        Args:
+            value: Called with the name in the study and the distribution of each parameter that
+                is searched under the values before it.
+        """
         # With one candidate there is nothing to choose: the study has its parameters alone.
         label = self.labels[0]
         if len(self.labels) > 1:
-            label = str(trial.suggest_categorical(CANDIDATE, self.labels))
+            label = str(value(CANDIDATE, self.distributions[CANDIDATE]))
         params: dict[str, Any] = {}
         for name, span in self._spans[label].items():
             if is_active(span, params):
                 key = self.optuna_name(label, name)
-                params[name] = _from_study(span, _suggest(trial, key, self.distributions[key]))
+                params[name] = _from_study(span, value(key, self.distributions[key]))
         return Setting(label, params)
 
     def to_optuna(self, setting: Setting) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
@@ -150,16 +170,36 @@ class Space:
                 params[name] = _middle(span)
         return Setting(label, params)
 
-    def grid(self) -> list[Setting]:
+    def grid(self) -> Iterator[Setting]:
         """Every combination, candidate by candidate.
 
         Only for spaces whose values can be counted, as the declaration demands of ``grid``.
         """
-        return [
-            Setting(label, params)
-            for label, spans in self._spans.items()
-            for params in combinations(spans)
-        ]
+        for label, spans in self._spans.items():
+            for params in combinations(spans):
+                yield Setting(label, params)
+
+    def walk(self, label: str, share: Callable[[], float]) -> Iterator[Setting]:
+        """Every setting of a candidate, from a random place on.
+
+        A parameter whose values cannot be counted has one random value at a time.
+
+        Args:
+            label: Of the candidate.
+            share: Draws a number from 0 to 1.
+        """
+        spans = self._spans[label]
+
+        def values(name: str) -> Iterable[Any]:
+            span = spans[name]
+            count = count_of(span)
+            if count is None:
+                return (_at(span, share()),)
+            first = min(int(share() * count), count - 1)
+            return (value_at(span, (first + i) % count) for i in range(count))
+
+        for params in combinations(spans, values):
+            yield Setting(label, params)
 
     def adapt(self, candidate: str, params: Mapping[str, Any]) -> tuple[Setting | None, list[str]]:
         """Bring a setting of an earlier study into this space.
@@ -243,7 +283,7 @@ def _distribution(span: Range) -> BaseDistribution:
     if span.log == "reverse":
         return FloatDistribution(1 - end, 1 - start, log=True)
     if span.step is not None:
-        return FloatDistribution(start, (values_of(span) or (start,))[-1], step=span.step)
+        return FloatDistribution(start, value_at(span, (count_of(span) or 1) - 1), step=span.step)
     return FloatDistribution(start, end, log=bool(span.log))
 
 
@@ -280,13 +320,19 @@ def _to_study(span: Range, value: Any) -> Any:
 def _middle(span: Range) -> Any:
     if span.choice is not None:
         return span.choice[0]
+    return _nearest(span, _at(span, 0.5))[0]
+
+
+def _at(span: Range, share: float) -> float:
+    """The number that lies at a share of a span on its scale, 0..1."""
     low, high = span.int or span.float or (0, 0)
-    value: float
     if span.log == "reverse":
-        value = 1 - ((1 - low) * (1 - high)) ** 0.5
+        value = 1 - (1 - low) ** (1 - share) * (1 - high) ** share
+    elif span.log:
+        value = low ** (1 - share) * high**share
     else:
-        value = (low * high) ** 0.5 if span.log else (low + high) / 2
-    return _nearest(span, value)[0]
+        value = low + share * (high - low)
+    return float(min(max(value, low), high))
 
 
 def _nearest(span: Range, value: Any) -> tuple[Any, str]:
@@ -303,8 +349,8 @@ def _nearest(span: Range, value: Any) -> tuple[Any, str]:
     if span.int is not None and span.step is None:
         nearest = round(clipped)
     elif span.step is not None:
-        steps = values_of(span) or (low,)
-        nearest = steps[min(round((clipped - low) / span.step), len(steps) - 1)]
+        last = (count_of(span) or 1) - 1
+        nearest = value_at(span, min(round((clipped - low) / span.step), last))
     found = int(nearest) if span.int is not None else float(nearest)
     if clipped != value:
         return found, "clipped to"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from holdtrue.evaluation import measure
 from holdtrue.models import construct
 from holdtrue.tuning._boost import Boosting, binned, boosts_in_rounds
@@ -18,8 +20,6 @@ from holdtrue.tuning._types import Outcome, Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
     from holdtrue.declaration import Pruner
     from holdtrue.tuning._folds import Fold
@@ -128,7 +128,10 @@ class FoldsObjective:
             started = time.perf_counter()
             model = self._construct(contender, setting)
             weighted = {} if fold.fit_weight is None else {"sample_weight": fold.fit_weight}
-            model.fit(fold.fit_x, fold.fit_y, **weighted)
+            model.fit(_writable(fold.fit_x), fold.fit_y, **weighted)
+            if self.threads > 1 and "n_jobs" in model.get_params():
+                # The threads of a forest add up its trees in the order in which they come.
+                model.set_params(n_jobs=1)
             answer = (
                 model.predict(fold.judge_x)
                 if self.classes is None
@@ -224,6 +227,15 @@ class _Course:
         if state == "complete":
             return _mean(tuple(self.fold_values))
         return self.reports[-1].value if state == "pruned" else None
+
+
+def _writable(rows: np.ndarray) -> np.ndarray:
+    """Rows that scikit-learn's trees can be fitted on: where a value is missing, they look for it
+    in a way that does not take what lies in the object store, which nobody may write to.
+    """
+    if rows.flags.writeable or not np.isnan(np.min(rows)):
+        return rows
+    return rows.copy()
 
 
 def _mean(values: tuple[float, ...]) -> float:

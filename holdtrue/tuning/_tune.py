@@ -20,7 +20,7 @@ from holdtrue.models import (
 from holdtrue.progress import search_words
 from holdtrue.references import Study
 from holdtrue.tuning._drive import drive
-from holdtrue.tuning._folds import cut, encode_folds
+from holdtrue.tuning._folds import FEWER_FOLDS, cut, encode_folds
 from holdtrue.tuning._space import Space
 from holdtrue.tuning._trial import Contender, FoldsObjective
 from holdtrue.tuning._types import Search
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from holdtrue.tuning._drive import Driven
     from holdtrue.tuning._types import Live
 
+# With more than two classes these are means over classes, each against the rest.
+_NEED_EVERY_CLASS = {"roc_auc", "average_precision"}
+
 
 def tune(
     declaration: Declaration,
@@ -49,7 +52,7 @@ def tune(
     log: Path,
     place: str,
     name: str,
-    earlier: Sequence[Trial] = (),
+    earlier: Sequence[Sequence[Trial]] = (),
     champion: tuple[str, Mapping[str, Any]] | None = None,
     progress: Progress,
 ) -> Study:
@@ -64,12 +67,13 @@ def tune(
         log: File of the search.
         place: The same, relative to the store.
         name: Of the study in it.
-        earlier: Trials of earlier studies.
+        earlier: Trials of each earlier study, newest first.
         champion: Import path and arguments of the live model; tried first.
         progress: Shows how far it is.
 
     Raises:
-        TrainingError: No trial succeeded (gives the commonest reason), or a fold lacks a class.
+        TrainingError: No trial succeeded (gives the commonest reason), there are too few rows for
+            the folds, or a fold lacks a class.
         StackError: Another process has the log.
         SearchStoppedError: Ctrl-C; the log has what was finished, and the next call goes on.
     """
@@ -130,14 +134,14 @@ def _objective(
             seed=declaration.seed,
         )
     )
+    _check_folds(parts, target, signature.classes, declaration.tune.metric)
     weight = None
     if signature.classes is not None:
-        _check_folds(parts, target, signature.classes)
         weight = sample_weights(target, signature.classes, declaration.model.class_weight)
     by_kind: dict[str, Any] = {}
     contenders = {}
     for label, candidate in zip(space.labels, declaration.model.candidates, strict=True):
-        params = constant_params(candidate, declaration.model)
+        params = constant_params(candidate, declaration.model, target)
         kind = encoding(construct(candidate.estimator, params, seed=0, threads=1))
         if kind not in by_kind:
             folds = encode_folds(frame, target, parts, kind, signature, declaration.seed, weight)
@@ -155,22 +159,42 @@ def _objective(
 
 
 def _check_folds(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], target: np.ndarray, classes: Sequence[str]
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    target: np.ndarray,
+    classes: Sequence[str] | None,
+    metric: str,
 ) -> None:
+    """Refuse folds on which every trial would fail."""
     for number, (fit, judge) in enumerate(parts, start=1):
-        counts = np.bincount(target[fit], minlength=len(classes))
-        lacks = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-        only = np.unique(target[judge])
-        what = ""
-        if lacks:
-            what = f"has no rows of class {lacks[0]} to fit on"
-        elif len(only) < 2:
-            what = f"is judged on rows of class {classes[int(only[0])]} only"
-        if what:
+        what = _unfit(target[fit], target[judge], classes, metric)
+        if what is not None:
             message = f"fold {number} of {len(parts)} {what}"
-            raise TrainingError(
-                message, hint="use fewer tune.folds, a larger tune.sample or a longer data.window"
-            )
+            raise TrainingError(message, hint=FEWER_FOLDS)
+
+
+def _unfit(
+    fit: np.ndarray, judge: np.ndarray, classes: Sequence[str] | None, metric: str
+) -> str | None:
+    """Why no trial could succeed on a fold with these targets; None where one could."""
+    if classes is None:
+        one = metric == "r2" and np.ptp(judge) == 0
+        return (
+            "is judged on rows with a single target, and r2 needs different ones" if one else None
+        )
+    lacks, unjudged = _lacking(fit, classes), _lacking(judge, classes)
+    if lacks:
+        return f"has no rows of class {lacks[0]} to fit on"
+    if len(classes) - len(unjudged) < 2:
+        (only,) = set(classes) - set(unjudged)
+        return f"is judged on rows of class {only} only"
+    if unjudged and metric in _NEED_EVERY_CLASS:
+        return f"is judged on no rows of class {unjudged[0]}, which {metric} needs"
+    return None
+
+
+def _lacking(target: np.ndarray, classes: Sequence[str]) -> list[str]:
+    counts = np.bincount(target, minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count == 0]
 
 
 def _study(

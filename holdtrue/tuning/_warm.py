@@ -13,7 +13,7 @@ from holdtrue.tuning._space import GONE
 from holdtrue.tuning._types import First, Past
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from holdtrue.references import Trial
     from holdtrue.tuning._space import Space
@@ -36,7 +36,7 @@ class _Known:
 
 
 def choose(
-    earlier: Sequence[Trial],
+    earlier: Sequence[Sequence[Trial]],
     champion: tuple[str, Mapping[str, Any]] | None,
     space: Space,
     trials: int,
@@ -46,8 +46,7 @@ def choose(
     """Say which settings to begin with.
 
     Args:
-        earlier: Trials of earlier studies by the same metric, study by study, newest first, by
-            number within a study.
+        earlier: Earlier studies by the same metric, newest first: the trials of each.
         champion: Import path and arguments of the live model.
         space: What is searched now.
         trials: How many trials the study will have.
@@ -82,7 +81,7 @@ def choose(
 
 
 def recall(
-    earlier: Sequence[Trial], space: Space, *, direction: Literal["higher", "lower"]
+    earlier: Sequence[Sequence[Trial]], space: Space, *, direction: Literal["higher", "lower"]
 ) -> tuple[Past, ...]:
     """Say what earlier studies found, in this space.
 
@@ -99,16 +98,17 @@ def recall(
 
 
 def _known(
-    earlier: Sequence[Trial], space: Space, direction: str
+    earlier: Sequence[Sequence[Trial]], space: Space, direction: str
 ) -> tuple[list[_Known], Counter[str]]:
     """The earlier trials in this space, and why others are left out, with how many."""
     sign = 1.0 if direction == "lower" else -1.0
     known: list[_Known] = []
     dropped: Counter[str] = Counter()
-    for age, study in enumerate(_studies(earlier)):
-        values = [sign * trial.value for trial in study if trial.value is not None]
+    studies = [measured for study in earlier if (measured := _measured(study))]
+    for age, study in enumerate(studies):
+        values = [sign * value for _, value in study]
         best, middle = min(values), float(np.median(values))
-        for trial, value in zip(study, values, strict=True):
+        for (trial, _), value in zip(study, values, strict=True):
             setting, notes = space.adapt(trial.candidate, trial.params)
             if setting is None:
                 dropped[notes[0]] += 1
@@ -118,19 +118,13 @@ def _known(
     return known, dropped
 
 
-def _studies(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Take apart what came study by study: numbers rise within one."""
-    study: list[Trial] = []
-    last = -1
-    for trial in trials:
-        if trial.number <= last and study:
-            yield study
-            study = []
-        last = trial.number
-        if trial.state == "complete" and trial.value is not None and math.isfinite(trial.value):
-            study.append(trial)
-    if study:
-        yield study
+def _measured(study: Sequence[Trial]) -> list[tuple[Trial, float]]:
+    """The complete trials of a study, with their values."""
+    return [
+        (trial, trial.value)
+        for trial in study
+        if trial.state == "complete" and trial.value is not None and math.isfinite(trial.value)
+    ]
 
 
 def _diverse(

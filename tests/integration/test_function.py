@@ -175,6 +175,42 @@ def test_numbers_of_numpy_are_numbers(here):
     assert all(type(trial.value) is float for trial in found.trials)
 
 
+def test_what_numpy_counts_and_measures_may_be_reported(here):
+    def train(params, report):
+        for step in np.arange(1, 4):
+            report(step, np.float32(square(params)))
+        report(2.5 if params["x"] < 0.5 else 4, 0.0)
+        return square(params)
+
+    rules = {"log": "study.log", "pruner": Pruner(rule="median"), "sampler": "qmc"}
+    found = search(train, SPACE, trials=8, **rules)
+    for trial in found.trials:
+        if trial.params["x"] < 0.5:
+            assert trial.state == "failed"
+            assert trial.reason.endswith("reported at step 2.5, expected a whole number")
+    assert {trial.state for trial in found.trials} >= {"complete", "failed"}
+    again = search(train, SPACE, trials=10, **rules)
+    assert again.trials[:8] == found.trials
+    assert len(again.trials) == 10
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_no_setting_is_tried_twice(here, sampler):
+    space = {
+        "kind": {"choice": ["u", "v"]},
+        "n": {"int": [1, 3], "when": {"kind": ["v"]}},
+    }
+    found = search(
+        lambda params: params.get("n", 2), space, trials=20, log="s.log", sampler=sampler
+    )
+    assert found.stopped == "every combination was tried"
+    assert sorted(trial.params.get("n", 0) for trial in found.trials) == [0, 1, 2, 3]
+    again = search(
+        lambda params: params.get("n", 2), space, trials=40, log="s.log", sampler=sampler
+    )
+    assert again.trials == found.trials
+
+
 def test_an_argument_with_a_default_is_the_functions_own(here):
     found = search(lambda params, add=2.0: params["x"] + add, SPACE, trials=2, log="study.log")
     assert all(trial.value == trial.params["x"] + 2.0 for trial in found.trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
@@ -12,9 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from holdtrue.declaration import Model
 from holdtrue.errors import ConfigError, TrainingError
-from holdtrue.models import Bundle
+from holdtrue.models import Bundle, Signature
 from holdtrue.models._served import ServedModel
+from holdtrue.models._sharded import fit_on_ray
 from holdtrue.references import ModelRef, Study
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import HOME_VARIABLE, Store
@@ -43,6 +46,14 @@ class Median(RegressorMixin, BaseEstimator):
         return np.full(len(x), self.middle_ + self.shift)
 
 
+class Gpus(Median):
+    def fit(self, x, y):
+        import ray
+
+        self.middle_ = float(len(ray.get_gpu_ids()))
+        return self
+
+
 class Locked(Median):
     def __init__(self, shift=0.0):
         import threading
@@ -64,6 +75,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
             patch.delenv(name, raising=False)
+        # Ray hands out a GPU as it would if there were one.
+        patch.setenv("RAY_OVERRIDE_RESOURCES", json.dumps({"CPU": os.cpu_count(), "GPU": 1}))
         with ray_session(Stack(Store(folder / "store")), None):
             yield folder
 
@@ -158,6 +171,51 @@ def test_an_estimator_that_cannot_be_written_is_refused_before_the_data_are_read
             tune={"metric": "rmse", "trials": 3},
         )
     assert not System(project / "locked.yaml").store.path("data", "locked").exists()
+
+
+def test_the_huber_loss_suits_a_target_far_from_0(project: Path) -> None:
+    frame = rows(600)
+    frame["price"] = 200 + 16 * frame["price"]
+    study, model = outputs(
+        apply(
+            *(project, "huber", frame),
+            task="regression",
+            model={"candidates": "auto", "loss": "huber"},
+            tune={"metric": "mae", "trials": 3, "folds": 2},
+        )
+    )
+    assert model.estimator == "xgboost.XGBRegressor"
+    assert model.params["base_score"] == pytest.approx(200, abs=10)
+    assert study.best_trial.value is not None
+    assert study.best_trial.value < 0.5 * (frame["price"] - frame["price"].median()).abs().mean()
+    path = System(project / "huber.yaml").store.path(model.bundle)
+    bundle = Bundle.load(path, model.digest)
+    assert bundle.compilation.compiled
+    answered = bundle.predict(bundle.frame([{"size": 1.0, "age": 0.0}, {"size": -1.0, "age": 0.0}]))
+    assert answered == pytest.approx([248, 152], abs=20)
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0.0, 0), (0.5, 1), (1.0, 1)])
+def test_the_fit_has_the_gpus_of_a_trial(project: Path, gpus: float, seen: int) -> None:
+    path = project / "gpus.parquet"
+    rows(60).to_parquet(path, index=False)
+    signature = Signature(
+        target="price",
+        task="regression",
+        classes=None,
+        columns={"size": "number", "age": "number"},
+        categorical=(),
+    )
+    fitted = fit_on_ray(
+        *(path, project / f"gpus-{gpus}", signature, "own_medians.Gpus", {}),
+        seed=0,
+        model=Model.model_validate({"candidates": [{"estimator": "own_medians.Gpus"}]}),
+        folds=2,
+        ordered=False,
+        gpus=gpus,
+    )
+    bundle = Bundle.load(project / f"gpus-{gpus}", fitted.digest)
+    assert bundle.expected[0] == seen
 
 
 @pytest.fixture(scope="module")

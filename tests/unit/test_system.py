@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,13 @@ import yaml
 
 import holdtrue
 from holdtrue.errors import ConfigError, RegistryError, StackError
+from holdtrue.plan import Done
+from holdtrue.plan._model_steps import next_study
+from holdtrue.references import Study
 from holdtrue.store import HOME_VARIABLE
-from holdtrue.system import System, endpoint_url
+from holdtrue.system import Applied, System, endpoint_url
+from holdtrue.tuning._log import Asked, StudyLog
+from holdtrue.tuning._types import Outcome
 
 JANUARY = dt.datetime(2024, 1, 31, tzinfo=dt.UTC)
 
@@ -116,3 +122,86 @@ def test_a_ray_that_does_not_answer_is_found_before_any_work(path: Path) -> None
     system = write(path, as_of="2024-01-31", ray={"address": "127.0.0.1:1"})
     with pytest.raises(StackError, match=r"no Ray answers at 127\.0\.0\.1:1"):
         system.apply(until="extract")
+
+
+def test_a_pruner_that_could_end_no_trial_is_refused(path: Path) -> None:
+    tune = {"metric": "log_loss", "pruner": "median", "folds": 2}
+    with pytest.raises(ConfigError, match=r"tune.pruner: pruner median can never end a trial"):
+        write(path, as_of="2024-01-31", tune=tune).check()
+    # One kind of model that it can end is enough; so is more than two folds.
+    write(path, as_of="2024-01-31", tune=tune, model="auto").check()
+    write(path, as_of="2024-01-31", tune=tune | {"folds": 3}).check()
+
+
+def test_an_xgboost_of_the_projects_own_goes_in_rounds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (path.parent / "own_boosted.py").write_text(
+        "from xgboost import XGBClassifier\n\n\nclass Boosted(XGBClassifier):\n    pass\n"
+    )
+    model = {"candidates": [{"estimator": "own_boosted.Boosted"}]}
+    tune = {"metric": "log_loss", "pruner": "median", "folds": 2}
+    write(path, as_of="2024-01-31", tune=tune, model=model).check()
+
+
+def finish(path: Path | None, numbers: range) -> Path:
+    """Have trials finished in the log of a study."""
+    assert path is not None
+    with StudyLog(path, f"small-{path.stem[:12]}", "lower", {"metric": "log_loss"}) as log:
+        for number in numbers:
+            log.ask([Asked(number, {}, {})])
+            log.tell([(number, Outcome("complete", 0.5, 1.0, 1.0))], seconds=1.0)
+    return path
+
+
+def test_more_trials_are_more_than_the_study_that_goes_on_has(path: Path) -> None:
+    system = System(path)
+    assert system._trials("+5", JANUARY) == (25, 0)  # not even split: one begins
+    system.apply(until="split")
+    log = next_study(system.context())
+    assert system._trials("+5", JANUARY) == (25, 0)
+    finish(log, range(7))
+    assert system._trials("+5", JANUARY) == (12, 7)
+    assert system._trials("5", JANUARY) == (5, 0)
+    limits = {"metric": "log_loss", "trials": 9, "stop": {"no_gain_for": 3}}
+    assert write(path, as_of="2024-01-31", tune=limits)._trials("+5", JANUARY) == (12, 7)
+    # Another metric, or other data: another study.
+    other = write(path, as_of="2024-01-31", tune={"metric": "brier", "trials": 9})
+    assert other._trials("+5", JANUARY) == (14, 0)
+    later = write(path, as_of="2024-01-30")
+    assert later._trials("+5", JANUARY - dt.timedelta(days=1)) == (25, 0)
+
+
+@pytest.mark.parametrize("more", [0, 5])
+def test_where_none_of_the_trials_asked_for_was_tried_a_note_says_why(
+    path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    system = System(path)
+    system.apply(until="split")
+    log = finish(next_study(system.context()), range(7))
+    wanted = []
+
+    def search(self: System, **_: object) -> Applied:
+        wanted.append(self.declaration.tune.trials)
+        finish(log, range(7, 7 + more))
+        study = Study(
+            metric="log_loss",
+            direction="lower",
+            trials=(),
+            best=0,
+            folds=3,
+            sample_rows=100,
+            seconds=1.0,
+            workers=1,
+            log=self.store.relative(log),
+            stopped="no gain in 3 trials",
+        )
+        done = Done("tune", cached=False, digest="1", output=study, seconds=1.0)
+        return Applied((done,), None, None, None)
+
+    monkeypatch.setattr(System, "apply", search)
+    notes = system.tune(trials="+5").notes
+    assert wanted == [12]
+    assert notes == (() if more else ("--trials +5 tried no more: no gain in 3 trials",))
+    assert system.tune(trials="60").notes == ()

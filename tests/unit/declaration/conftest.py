@@ -24,7 +24,7 @@ model:
       space:
         max_depth: {int: [3, 10]}
         rate: {float: [1e-3, 1.0e+2], log: true}
-        booster: {choice: [gbtree, 1, 0.5, true, null]}
+        booster: {choice: [gbtree, 2, 0.5, true, null]}
 tune: {metric: log_loss, trials: 40, timeout: 10m, sample: 25%}
 evaluate: {test: 30d, slices: [origin]}
 promote:

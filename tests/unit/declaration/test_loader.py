@@ -31,7 +31,7 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
     assert declared.retrain.cooldown == timedelta(hours=36)
     space = declared.model.candidates[0].space
     assert space["rate"].float == (1e-3, 100.0)
-    assert space["booster"].choice == ("gbtree", 1, 0.5, True, None)
+    assert space["booster"].choice == ("gbtree", 2, 0.5, True, None)
     assert space["max_depth"].int == (3, 10)
 
 

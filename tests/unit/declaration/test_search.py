@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from holdtrue.declaration import Declaration, Range, combinations, parse, unfit_conditions
+from holdtrue.declaration._search import never_ends
 from holdtrue.declaration._spaces import CANDIDATES, SPACES
+from holdtrue.declaration._spans import count_combinations
 from holdtrue.errors import ConfigError
 from holdtrue.models import check_candidate
 
@@ -62,6 +66,10 @@ class TestRange:
             ("{int: [1, 9], step: 1.5}", "a: step of int must be a whole number, not 1.5"),
             ("{int: [1, 9], step: 2, log: true}", "a: expected log or step, not both"),
             ("{choice: [1], step: 2}", "a: step needs int or float"),
+            ("{choice: [1, 2, true]}", "a: choice: 1 and True are equal"),
+            ("{choice: [u, v, u]}", "a: choice: u and u are equal"),
+            ("{int: [0, 10_000_000_000_000_000]}", "a: more than 9,007,199,254,740,992 values"),
+            ("{float: [0, 1e9], step: 1e-9}", "a: more than 9,007,199,254,740,992 values"),
             ("{choice: [1], log: true}", "a: log needs int or float"),
             ("{int: [0, 9], log: true}", "a: log needs values greater than 0, low is 0"),
             ("{int: [1, 9], log: reverse}", "a: log: reverse needs float, with values from 0"),
@@ -99,6 +107,35 @@ class TestRange:
         assert found[:2] == [{"kind": "u", "n": 1}, {"kind": "u", "n": 3}]
         assert {point["x"] for point in found[2:]} == {0.0, 0.1, 0.2, 0.3}
         assert len(found) == 2 + 4 * 2
+
+    def test_combinations_are_counted_without_being_made(self) -> None:
+        space = {
+            "kind": Range(choice=("u", "v")),
+            "n": Range(int=(1, 10**9)),
+            "m": Range(int=(1, 10), step=3, when={"kind": ("v",)}),
+        }
+        assert count_combinations(space) == 10**9 * (1 + 4)
+        assert count_combinations({**space, "x": Range(float=(0, 1))}) is None
+        assert count_combinations({}) == 1
+
+    def test_what_would_take_long_to_count_is_not_counted(self) -> None:
+        space = {f"on{i}": Range(choice=("yes", "no")) for i in range(40)}
+        assert count_combinations(space) == 2**40
+        space |= {f"n{i}": Range(int=(1, 2), when={f"on{i}": ("yes",)}) for i in range(40)}
+        assert count_combinations(space) is None
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"float": (0.0, math.inf)},
+            {"float": (math.nan, 1.0)},
+            {"float": (0.0, 1.0), "step": math.inf},
+            {"choice": (1, math.nan)},
+        ],
+    )
+    def test_what_is_not_finite_is_refused_outside_of_yaml_too(self, given: Any) -> None:
+        with pytest.raises(ValidationError, match="expected finite numbers"):
+            Range(**given)
 
 
 class TestPruner:
@@ -142,6 +179,31 @@ class TestPruner:
     def test_what_is_refused(self, pruner: str, said: str) -> None:
         assert said in refusal(f"model: auto\ntune: {{pruner: {pruner}}}\n")
 
+    @pytest.mark.parametrize(
+        ("pruner", "folds", "said"),
+        [
+            ("median", 2, "the first fold alone decides nothing"),
+            ("{rule: threshold, worse_than: 1}", 2, "the first fold alone decides nothing"),
+            ("hyperband", 2, "the first fold alone decides nothing"),
+            ("patient", 5, "the mean moves because the folds differ"),
+            ("wilcoxon", 4, "its smallest p-value after 3 of 4 folds is 0.125"),
+            ("median", 3, None),
+            ("halving", 3, None),
+            ("wilcoxon", 5, None),
+            ("{rule: wilcoxon, p_value: 0.2}", 4, None),
+            ("none", 2, None),
+        ],
+    )
+    def test_a_rule_that_can_never_end_a_trial_fold_by_fold(
+        self, pruner: str, folds: int, said: str | None
+    ) -> None:
+        tune = declared(f"model: auto\ntune: {{pruner: {pruner}, folds: {folds}}}\n").tune
+        # In rounds, as XGBoost goes, each can.
+        assert never_ends(tune, by_fold=False) is None
+        found = never_ends(tune, by_fold=True)
+        assert (found is None) == (said is None)
+        assert (said or "") in (found or "")
+
 
 class TestTune:
     def test_stop_rules(self) -> None:
@@ -162,6 +224,7 @@ class TestTune:
             ("parallel: 0", "tune.parallel: expected a number greater than 0"),
             ("cpus: 0.5", "tune.cpus: expected a whole number"),
             ("gpus: -1", "tune.gpus: expected a number of at least 0"),
+            ("gpus: 1.5", "gpus: Ray has whole ones or a part of one, not 1.5"),
             ("deterministic: yes", "tune.deterministic: expected true or false"),
         ],
     )
@@ -193,6 +256,12 @@ class TestTune:
         said = "model.candidates[0].space.a: sampler grid needs a step here, or a choice"
         assert said in refusal(searched("{float: [0, 1]}", "sampler: grid"))
         assert declared(searched("{float: [0, 1], step: 0.5}", "sampler: grid"))
+
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("a", ["{int: [1, 1_000_000_000]}", "{float: [0, 1e6], step: 1e-6}"])
+    def test_a_grid_is_counted_without_being_made(self, a: str) -> None:
+        said = refusal(searched(a, "sampler: grid, trials: 39"))
+        assert "tune.trials: sampler grid has more than 39 combinations" in said
 
     def test_a_grid_is_tried_whole(self) -> None:
         tune = "sampler: grid, trials: {}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from holdtrue.batch import score
 from holdtrue.declaration import Model
@@ -131,6 +132,69 @@ def test_a_class_that_a_part_lacks_is_refused(tmp_path: Path) -> None:
 def test_too_few_rows_for_the_interval_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"99\.9% of the time needs at least 1,999 rows"):
         fit(make(None), tmp_path / "one", None, interval="99.9%")
+
+
+def wide(n_rows: int = 20_000) -> tuple[pd.DataFrame, Signature]:
+    """So many numbers that BLAS shares them out among its threads."""
+    chance = np.random.default_rng(0)
+    names = [f"n{i}" for i in range(30)]
+    rows = pd.DataFrame(chance.normal(size=(n_rows, len(names))), columns=names)
+    value = rows.to_numpy() @ chance.normal(size=len(names)) + chance.normal(size=n_rows)
+    signature = Signature(
+        target="y",
+        task="classification",
+        classes=("no", "yes"),
+        columns=dict.fromkeys(names, "number"),
+        categorical=(),
+    )
+    return rows.assign(y=np.where(value > 0, "yes", "no")), signature
+
+
+@pytest.mark.parametrize("given", [{}, {"calibrate": "sigmoid"}])
+def test_the_model_depends_on_the_threads_it_is_given_not_on_those_of_the_process(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    rows, signature = wide()
+    model = Model.model_validate({"candidates": [{"estimator": LINEAR}], **given})
+    digests = set()
+    for outer in (1, 2):
+        with threadpool_limits(limits=outer):
+            digests |= {
+                fit_bundle(
+                    *(rows, tmp_path / str(outer), signature, LINEAR, {}),
+                    seed=0,
+                    threads=1,
+                    model=model,
+                    folds=2,
+                    ordered=False,
+                )
+            }
+    assert len(digests) == 1
+
+
+def test_a_forest_that_several_threads_grew_is_the_same_and_answers_with_one(
+    tmp_path: Path,
+) -> None:
+    rows, signature = wide(600)
+    estimator = "sklearn.ensemble.RandomForestClassifier"
+    params = {"n_estimators": 20, "min_samples_leaf": 7}
+    model = Model.model_validate(
+        {"candidates": [{"estimator": estimator}], "calibrate": "isotonic"}
+    )
+    digests = {
+        fit_bundle(
+            *(rows, tmp_path / str(number), signature, estimator, params),
+            seed=0,
+            threads=threads,
+            model=model,
+            folds=2,
+            ordered=False,
+        )
+        for number, threads in enumerate([1, 2, 2])
+    }
+    assert len(digests) == 1
+    bundle = Bundle.load(tmp_path / "0", digests.pop())
+    assert bundle.pipeline["model"].n_jobs == 1
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

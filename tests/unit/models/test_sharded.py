@@ -1,7 +1,9 @@
 """Reading, encoding and binning in parts; without Ray, so in one process."""
 
+import json
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdtrue.declaration import Model
 from holdtrue.errors import TrainingError
 from holdtrue.models import Signature, construct, target_of, typed
+from holdtrue.models import _sharded as sharded
 from holdtrue.models._rows import count_rows, read_range, read_sample
 from holdtrue.models._sharded import FitPlan, _reason, plan_fit, rows_within, shardable
 from holdtrue.stack._resources import Node
@@ -253,6 +257,115 @@ def plan(rows=1_000_000, columns=20, *, estimator=XGB, limit=100_000_000, cpus=8
         limit_bytes=limit,
         nodes=[Node(cpus)],
     )
+
+
+class Asked:
+    """Stands for Ray: remembers what is asked of it, and with how many threads it would fit."""
+
+    def __init__(self, monkeypatch, *, free):
+        import ray
+
+        self.places, self.given, self.threads, self.jobs = [], [], [], []
+        monkeypatch.setattr(ray, "remote", lambda _: self)
+        monkeypatch.setattr(ray, "get", lambda digest: digest)
+        monkeypatch.setattr(sharded, "alive_nodes", lambda: [Node(free, 2.0, free)])
+        monkeypatch.setattr(sharded, "fit_cpus", lambda: free)
+        monkeypatch.setattr(sharded, "reserved", self.reserved)
+        monkeypatch.setattr(sharded, "_tried", lambda job, *_: (self.jobs.append(job),))
+        monkeypatch.setattr(sharded, "_as_pipeline", lambda *_: None)
+
+    @contextmanager
+    def reserved(self, cpus, count, say, *, gpus=0.0):
+        self.places.append((cpus, count, gpus))
+        yield ["there"] * count
+
+    def options(self, **given):
+        self.given.append((given["num_cpus"], given["num_gpus"]))
+        return self
+
+    def remote(self, *arguments, **declared):
+        self.threads.append(declared.get("threads"))
+        return "digest"
+
+
+def ask(monkeypatch, file, signature, *, free, limit_bytes=None, **given):
+    asked = Asked(monkeypatch, free=free)
+    sharded.fit_on_ray(
+        *(file, file.parent / "bundle", signature, XGB, {}),
+        seed=0,
+        model=Model.model_validate({"candidates": [{"estimator": XGB}]}),
+        folds=2,
+        ordered=False,
+        limit_bytes=limit_bytes,
+        **given,
+    )
+    return asked
+
+
+@pytest.mark.parametrize("free", [1, 2, 16])
+@pytest.mark.parametrize(
+    ("given", "cpus", "gpus"),
+    [
+        ({"cpus": 2}, None, 0.0),  # as many as are free
+        ({"cpus": 2, "deterministic": True}, 2, 0.0),
+        ({"cpus": 2, "gpus": 1.0}, 2, 1.0),
+        ({"gpus": 0.5, "deterministic": True}, 1, 0.5),
+        ({"gpus": 2.0}, 1, 2.0),
+    ],
+)
+def test_the_fit_asks_for_what_is_free_or_for_what_a_trial_has(
+    monkeypatch, file, signature, given, cpus, gpus, free
+):
+    asked = ask(monkeypatch, file, signature, free=free, **given)
+    wanted = cpus or free
+    assert asked.places == [(wanted, 1, gpus)]
+    assert asked.given == [(wanted, gpus or None)]
+    assert asked.threads == [wanted]
+
+
+@pytest.mark.parametrize(("given", "gpus"), [({}, None), ({"gpus": 0.5}, 0.5)])
+@pytest.mark.parametrize(
+    ("deterministic", "free", "cpus", "threads"),
+    [(False, 8, 4, 4), (True, 8, 3, 3), (True, 2, 1, 3)],
+)
+def test_several_processes_take_as_many_threads_whatever_there_are_cpus(
+    monkeypatch, file, signature, given, gpus, deterministic, free, cpus, threads
+):
+    monkeypatch.setattr(sharded, "plan_fit", lambda rows, *_, **__: FitPlan(rows, 2))
+    asked = ask(
+        *(monkeypatch, file, signature),
+        free=free,
+        limit_bytes=100_000_000,
+        cpus=3,
+        deterministic=deterministic,
+        **given,
+    )
+    assert [(job.cpus, job.threads) for job in asked.jobs] == [(cpus, threads)]
+    assert asked.places == [(cpus, 2, 0.0)]
+    # Who learns the calibration beside it fits models of one process, as a trial does.
+    assert asked.given == [(1, gpus)]
+
+
+def test_a_process_of_several_trains_on_the_cpu_with_the_threads_it_is_given(job, monkeypatch):
+    from threadpoolctl import threadpool_info, threadpool_limits
+    from xgboost import collective
+
+    from holdtrue.models._shard import Shard, fit_encoders
+
+    seen = []
+
+    class Seen(Shard):
+        def _boost(self, encoders):
+            seen.append({pool["num_threads"] for pool in threadpool_info()})
+            booster = super()._boost(encoders)
+            seen.append(json.loads(booster.save_config())["learner"]["generic_param"]["device"])
+            return booster
+
+    monkeypatch.setattr(collective, "CommunicatorContext", lambda **_: nullcontext())
+    given = job(params={"n_estimators": 2, "device": "cuda"}, threads=2)
+    with threadpool_limits(limits=1):
+        Seen(given, 0).train(fit_encoders(given), {})
+    assert seen == [{2}, "cpu"]
 
 
 def test_without_a_limit_one_process_takes_all_rows():

@@ -70,6 +70,7 @@ TASKS = [
     (CLASSIFIER, 3, {}),
     (REGRESSOR, None, {}),
     (REGRESSOR, None, {"objective": "reg:absoluteerror"}),
+    (REGRESSOR, None, {"objective": "reg:pseudohubererror", "huber_slope": 3.0}),
 ]
 
 

@@ -15,10 +15,11 @@ from holdtrue.declaration import Pruner, Range, Stop
 from holdtrue.errors import ConfigError
 from holdtrue.tuning._asker import LAG, Asker, Ready
 from holdtrue.tuning._batch import Work, batch_size, run_one
+from holdtrue.tuning._drive import _planned
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._space import Space
-from holdtrue.tuning._types import Outcome, Report, Search, Setting
+from holdtrue.tuning._types import First, Outcome, Report, Search, Setting
 
 SPACE = Space.of({"x": Range(float=(0.0, 1.0)), "k": Range(choice=("a", "b"))})
 
@@ -147,8 +148,8 @@ def test_failures_and_cpu_time_end_a_search() -> None:
     assert tally.reached() is None
     tally.add(done(None, "failed"))
     assert tally.reached() == "2 trials failed"
-    assert tally.spent(running_s=1.9) is None
-    assert tally.spent(running_s=2.0) == "the CPU time of 6 s is used up"
+    assert tally.spent(unfinished_s=1.9) is None
+    assert tally.spent(unfinished_s=2.0) == "the CPU time of 6 s is used up"
 
 
 # --- asking ---
@@ -255,6 +256,50 @@ def test_planned_settings_come_first_and_keep_their_origin(path: Path) -> None:
     with StudyLog(path, "s", "lower", {}) as log:
         origins = [known.asked.origin for known in log.trials]
         assert origins == ["champion", "earlier", "sampler", "sampler"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_no_more_trials_are_wanted_than_there_are_settings(sampler: str) -> None:
+    small = Space.of({"k": Range(choice=("a", "b")), "n": Range(int=(1, 3))})
+    first = [First(Setting("function", {"k": "b", "n": 2}), "champion")]
+    planned, wanted = _planned(small, search(sampler=sampler), first)
+    assert wanted == 6
+    assert planned[0] == (first[0].setting, "champion")
+    assert len(planned) == (6 if sampler == "grid" else 1)
+    assert _planned(small, search(sampler=sampler, trials=4), first)[1] == 4
+    if sampler != "grid":
+        assert _planned(SPACE, search(sampler=sampler), first)[1] == 20
+
+
+@pytest.mark.timeout(20)
+def test_a_grid_is_made_as_far_as_it_is_tried() -> None:
+    huge = Space.of({"n": Range(int=(1, 10**9)), "m": Range(int=(1, 10**9))})
+    planned, wanted = _planned(huge, search(sampler="grid"), [])
+    assert (len(planned), wanted) == (20, 20)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_resumed_with_other_first_settings_nothing_is_tried_twice(path: Path, sampler: str) -> None:
+    small = Space.of({"x": Range(float=(0, 0.7), step=0.1)})
+    rules = search(trials=8, sampler=sampler)
+    settings = list(small.grid())
+    tried: list[Setting] = []
+    # The live model of the second run is what the first one began with, and of the third another.
+    for stop, live in ((3, None), (5, settings[7]), (8, settings[2])):
+        first = [] if live is None else [First(live, "champion")]
+        planned, wanted = _planned(small, rules, first)
+        with StudyLog(path, "s", "lower", {}) as log:
+            asker = Asker(small, rules, log, planned, wanted)
+            asker.expect(1, 1)
+            asker.start()
+            while len(tried) < stop:
+                asker.wait(10)
+                for ready in asker.take(1):
+                    tried.append(ready.setting)
+                    log.tell([(ready.number, judge(ready))], seconds=0.0)
+                    asker.tell([(ready.number, judge(ready))])
+            asker.close()
+    assert sorted(one.params["x"] for one in tried) == [one.params["x"] for one in settings]
 
 
 def test_no_more_is_asked_ahead_than_wanted(path: Path) -> None:

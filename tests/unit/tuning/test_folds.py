@@ -4,22 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from holdtrue.errors import TrainingError
 from holdtrue.models import Signature
 from holdtrue.tuning import _folds
-from holdtrue.tuning._folds import Kept, cut, encode_folds, sample_rows
-
-
-def test_a_sample_is_seeded_and_in_order() -> None:
-    rows = sample_rows(1_000, 0.25, seed=3)
-    assert len(rows) == len(set(rows)) == 250
-    assert (np.diff(rows) > 0).all()
-    np.testing.assert_array_equal(rows, sample_rows(1_000, 0.25, seed=3))
-    assert not np.array_equal(rows, sample_rows(1_000, 0.25, seed=4))
-
-
-@pytest.mark.parametrize(("n", "share", "size"), [(10, 1.0, 10), (10, 0.0, 2), (1, 0.5, 1)])
-def test_the_size_of_a_sample(n: int, share: float, size: int) -> None:
-    assert len(sample_rows(n, share, seed=0)) == size
+from holdtrue.tuning._folds import Kept, cut, encode_folds
 
 
 def test_ordered_folds_never_judge_earlier_rows() -> None:
@@ -49,6 +37,34 @@ def test_shuffled_folds_are_seeded(classification: bool) -> None:
 
     assert judged(0) == judged(0)
     assert judged(0) != judged(1)
+
+
+@pytest.mark.parametrize(
+    ("target", "ordered", "classification", "said"),
+    [
+        ([0, 1, 0], True, True, "3 rows cannot be cut into 3 folds"),
+        ([0, 1], False, False, "2 rows cannot be cut into 3 folds"),
+        ([0], False, True, "1 row cannot be cut into 3 folds"),
+        ([0, 1, 0, 1], False, True, "4 rows with at most 2 of a class cannot be cut into 3 folds"),
+    ],
+)
+def test_too_few_rows_for_the_folds_are_refused_in_a_sentence(
+    target: list[int], ordered: bool, classification: bool, said: str
+) -> None:
+    with pytest.raises(TrainingError) as caught:
+        list(cut(np.array(target), 3, ordered=ordered, classification=classification, seed=0))
+    assert caught.value.message == said
+    assert "fewer tune.folds" in (caught.value.hint or "")
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("classification", [True, False])
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+def test_just_enough_rows_are_cut(ordered: bool, classification: bool, n_folds: int) -> None:
+    target = np.array([0] * n_folds + [1] * ordered)
+    cuts = cut(target, n_folds, ordered=ordered, classification=classification, seed=0)
+    assert all(len(fit) > 0 and len(judge) > 0 for fit, judge in cuts)
 
 
 SIGNATURE = Signature(
@@ -103,6 +119,17 @@ def test_what_a_fold_is_judged_on_does_not_change_what_it_is_fitted_on(kind: str
     np.testing.assert_array_equal(folds[0].fit_y, again[0].fit_y)
     assert folds[0].fit_x.dtype == np.float32
     assert folds[0].judge_x.shape[1] == folds[0].fit_x.shape[1]
+
+
+def test_too_few_rows_to_encode_are_refused_with_the_fold() -> None:
+    frame, target = frame_and_target()
+    parts = list(cut(target[:8], 3, ordered=True, classification=True, seed=0))
+    with pytest.raises(TrainingError) as caught:
+        encode_folds(frame[:8], target[:8], parts, "plain", SIGNATURE, 0)
+    assert caught.value.message.startswith(
+        "the 2 rows that fold 1 of 3 is fitted on cannot be encoded: Cannot have number of splits"
+    )
+    assert "fewer tune.folds" in (caught.value.hint or "")
 
 
 def test_weights_go_with_the_rows_to_fit_on() -> None:

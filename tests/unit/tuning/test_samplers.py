@@ -13,15 +13,10 @@ from optuna.trial import TrialState
 
 from holdtrue.declaration import Candidate, Range
 from holdtrue.errors import ConfigError
-from holdtrue.tuning import _samplers
-from holdtrue.tuning._samplers import (
-    TreeSampler,
-    _Known,
-    check_sampler,
-    make_sampler,
-    seed_for,
-)
+from holdtrue.tuning import _tree
+from holdtrue.tuning._samplers import check_sampler, make_sampler, seed_for
 from holdtrue.tuning._space import Space
+from holdtrue.tuning._tree import TreeSampler, _Known
 from holdtrue.tuning._types import Past, Setting
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -131,6 +126,128 @@ def test_conditional_spaces_are_searched_in_every_branch(name: str) -> None:
     }
 
 
+# 3 * 2 + 4 settings, and one.
+COUNTED = Space(
+    [
+        Candidate(
+            estimator="a.Tree",
+            space={
+                "kind": Range(choice=("u", "v")),
+                "depth": Range(int=(1, 3), when={"kind": ("u",)}),
+                "flat": Range(choice=(True, False), when={"kind": ("u",)}),
+                "share": Range(float=(0.1, 0.4), step=0.1, when={"kind": ("v",)}),
+                "one": Range(int=(4, 4)),
+            },
+        ),
+        Candidate(estimator="a.Same"),
+    ]
+)
+WHOLE = Space.of({"n": Range(int=(1, 5)), "m": Range(int=(1, 9), step=4)})
+
+
+def different(found: list[Setting]) -> set[str]:
+    return {repr((one.candidate, sorted(one.params.items()))) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [(name, COUNTED) for name in ("tpe", "random", "qmc", "nsga2", "grid")]
+    + [(name, WHOLE) for name in ("cmaes", "gp")],
+)
+def test_each_setting_of_a_space_that_can_be_counted_is_tried_once(name: str, space: Space) -> None:
+    needed(name)
+    every = list(space.grid())
+    for seed in range(3):
+        found = search(
+            new_study(make_sampler(name, space, seed)),
+            space,
+            lambda setting: float(len(setting.params.get("kind", "u"))),
+            len(every),
+            seed,
+        )
+        assert different(found) == different(every)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_candidate_with_nothing_new_gets_no_more_trials(name: str) -> None:
+    space = Space(
+        [
+            Candidate(estimator="a.Fixed"),
+            Candidate(estimator="a.Free", space={"x": UNIT, "y": UNIT}),
+        ]
+    )
+    # Best by far: it would get nearly all of them.
+    found = search(new_study(make_sampler(name, space, 0)), space, lambda s: len(s.params), 30)
+    assert Counter(setting.candidate for setting in found) == {"a.Fixed": 1, "a.Free": 29}
+    assert len(different(found)) == 30
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_branch_with_nothing_new_gets_no_more_trials(name: str) -> None:
+    space = Space.of(
+        {
+            "kind": Range(choice=("fixed", "free")),
+            "x": Range(float=(0, 1), when={"kind": ("free",)}),
+        }
+    )
+    found = search(new_study(make_sampler(name, space, 0)), space, lambda s: len(s.params), 30)
+    assert Counter(setting.params["kind"] for setting in found) == {"fixed": 1, "free": 29}
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_search_of_a_small_space_is_resumed_as_if_it_were_not(name: str) -> None:
+    def value(setting: Setting) -> float:
+        return float(setting.params.get("depth", 2))
+
+    whole = search(new_study(make_sampler(name, COUNTED, 3)), COUNTED, value, 11, 3)
+    for stop in range(1, 11):
+        first = new_study(make_sampler(name, COUNTED, 3))
+        before = search(first, COUNTED, value, stop, 3)
+        again = new_study(make_sampler(name, COUNTED, 3))
+        again.add_trials(first.trials)
+        assert before + search(again, COUNTED, value, 11 - stop, 3) == whole
+
+
+def test_what_is_new_is_still_chosen_by_what_is_known() -> None:
+    space = Space.of({"a": Range(int=(1, 20)), "b": Range(int=(1, 20))})
+
+    def value(setting: Setting) -> float:
+        return float((setting.params["a"] - 15) ** 2 + (setting.params["b"] - 5) ** 2)
+
+    means = {}
+    for name in ("tpe", "random"):
+        found = search(new_study(make_sampler(name, space, 0)), space, value, 80)
+        assert len(different(found)) == 80
+        means[name] = np.mean([value(setting) for setting in found[20:]])
+    assert means["tpe"] < means["random"] / 2
+
+
+def test_a_huge_space_is_never_gone_through() -> None:
+    space = Space.of({f"n{i}": Range(int=(1, 10**9)) for i in range(3)})
+    assert space.size == 10**27
+    assert (
+        len(different(search(new_study(make_sampler("tpe", space, 0)), space, lambda s: 0, 9))) == 9
+    )
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_candidate_may_have_nothing_but_single_values(name: str) -> None:
+    space = Space(
+        [
+            Candidate(estimator="a.Fixed", space={"n": Range(int=(3, 3))}),
+            Candidate(estimator="a.Free", space={"x": UNIT}),
+        ]
+    )
+    found = search(new_study(make_sampler(name, space, 0)), space, lambda s: 0.0, 9)
+    assert [one.params for one in found if one.candidate == "a.Fixed"] == [{"n": 3}]
+
+
+def test_where_nothing_is_left_a_sampler_repeats_itself() -> None:
+    space = Space([Candidate(estimator="a.Same")])
+    found = search(new_study(make_sampler("tpe", space, 0)), space, lambda s: 0.0, 3)
+    assert found == [Setting("a.Same", {})] * 3
+
+
 def test_a_sampler_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed, where it is
     with pytest.raises(ConfigError, match="gp needs PyTorch, which is not installed"):
@@ -194,7 +311,7 @@ def test_one_candidate_is_searched_as_by_optuna(direction: str) -> None:
 
 class TestTree:
     def test_only_the_latest_are_modelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_samplers, "WINDOW", 20)
+        monkeypatch.setattr(_tree, "WINDOW", 20)
         known = _Known(list(TreeSampler(TOY, 0)._axes.values()), [])
         for number in range(100):
             known.add(number, (0.0, abs(number - 50.0), 0.0), [float(number)] * 3)
@@ -257,7 +374,7 @@ class TestTree:
                 study.tell(trial, state=TrialState.PRUNED)
             else:
                 study.tell(trial, value)
-        known = study.sampler._known["function"][0][1]  # type: ignore[attr-defined]
+        known = study.sampler.sampler._known["function"][0][1]  # type: ignore[attr-defined]
         TOY.suggest(study.ask())
         assert known.n_rows == 20
 

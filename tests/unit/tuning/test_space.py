@@ -208,13 +208,36 @@ def test_a_grid_has_every_combination_once() -> None:
             Candidate(estimator="a.B"),
         ]
     )
-    grid = space.grid()
+    grid = list(space.grid())
     assert len(grid) == 3 + 9 + 1
     assert len({repr(setting) for setting in grid}) == len(grid)
     assert grid[-1] == Setting("a.B", {})
     for setting in grid:
         params, distributions = space.to_optuna(setting)
         optuna.trial.create_trial(params=params, distributions=distributions, value=0.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(spaces())
+def test_settings_are_counted_without_being_made(space: Space) -> None:
+    for label in space.labels:
+        spans = space.spans(label)
+        counted = all(span.float is None or span.step is not None for span in spans.values())
+        assert (space.sizes[label] is not None) == counted
+    if space.size is not None:
+        assert space.size == len(list(space.grid()))
+
+
+@settings(max_examples=50, deadline=None)
+@given(spaces(), st.randoms(use_true_random=False))
+def test_a_walk_goes_through_every_setting_once(space: Space, chance: Any) -> None:
+    for label in space.labels:
+        found = list(space.walk(label, chance.random))
+        for setting in found:
+            assert space.adapt(label, setting.params) == (setting, [])
+        if space.sizes[label] is not None:
+            every = [one for one in space.grid() if one.candidate == label]
+            assert sorted(map(repr, found)) == sorted(map(repr, every))
 
 
 class TestAdapt:

@@ -275,6 +275,39 @@ def test_an_estimator_takes_its_threads_and_no_more(monkeypatch: pytest.MonkeyPa
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
+@pytest.mark.parametrize("forest", ["RandomForest", "ExtraTrees"])
+def test_a_forest_takes_rows_of_the_object_store_with_missing_values(forest: str) -> None:
+    folds = make_folds()
+    for fold in folds:
+        for rows in (fold.fit_x, fold.judge_x):
+            rows[::7, 1] = np.nan
+            rows.flags.writeable = False
+    outcome = judge(f"sklearn.ensemble.{forest}Classifier", {"n_estimators": 5}, folds=folds)
+    assert outcome.reason is None
+    assert outcome.state == "complete"
+    assert np.isnan(folds[0].fit_x).any()
+
+
+def test_a_forest_answers_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several add up its trees in the order in which they come: another sum each time."""
+    forest = type(construct(FOREST, {}, seed=0, threads=1))
+    seen = []
+
+    def recorded(of: str) -> Any:
+        own = getattr(forest, of)
+
+        def record(model: Any, *given: Any, **named: Any) -> Any:
+            seen.append((of, model.n_jobs))
+            return own(model, *given, **named)
+
+        return record
+
+    for of in ("fit", "predict_proba"):
+        monkeypatch.setattr(forest, of, recorded(of))
+    judge(FOREST, {"n_estimators": 3}, threads=2)
+    assert seen == [("fit", 2), ("predict_proba", 1)] * 3
+
+
 def test_an_objective_can_be_sent() -> None:
     contender = Contender(XGB, {"n_estimators": 12}, "plain", make_folds())
     objective = FoldsObjective({"a": contender}, "log_loss", CLASSES, seed=0, rule=MEDIAN)
@@ -327,6 +360,16 @@ def test_a_trial_that_runs_again_is_judged_from_its_start() -> None:
     assert not hub.report(1, Report("rounds", 10, 0.1))
     assert not hub.report(1, Report("rounds", 13, 0.2))
     hub.finish(1, Outcome("complete", 0.1, 1.0, 1.0))
+
+
+def test_a_report_that_comes_after_the_end_of_its_trial_is_left_out() -> None:
+    hub = Hub(Pruner(rule="halving", factor=2), "lower", ())
+    hub.report(1, Report("steps", 1, 0.1))
+    hub.finish(1, Outcome("failed", None, 1.0, 1.0))
+    assert not hub.report(1, Report("steps", 1, 0.1))
+    # The failed one was better, and would end this one.
+    assert not hub.report(2, Report("steps", 1, 0.5))
+    assert hub.report(3, Report("steps", 1, 0.6))
 
 
 @pytest.mark.parametrize(("hub", "which"), [(None, MEDIAN), (object(), None), (None, None)])

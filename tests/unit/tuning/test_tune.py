@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdtrue.declaration import Declaration, parse
+from holdtrue.declaration import METRICS, Declaration, parse
 from holdtrue.errors import TrainingError
+from holdtrue.evaluation import measure
+from holdtrue.evaluation._metrics import UndefinedError
 from holdtrue.references import Trial
 from holdtrue.tuning._drive import Driven
 from holdtrue.tuning._folds import cut
@@ -28,17 +30,42 @@ def declaration() -> Declaration:
     return parse(DECLARED)
 
 
-def check(target: list[int], *, ordered: bool, classes: tuple[str, ...] = CLASSES) -> None:
+def check(
+    target: list[int],
+    *,
+    ordered: bool,
+    classes: tuple[str, ...] = CLASSES,
+    metric: str = "log_loss",
+) -> None:
     values = np.array(target)
     parts = list(cut(values, 3, ordered=ordered, classification=True, seed=0))
-    _check_folds(parts, values, classes)
+    _check_folds(parts, values, classes, metric)
 
 
 def test_folds_with_every_class_are_fine() -> None:
     check([0, 1] * 20, ordered=True)
     check([0, 1] * 20, ordered=False)
-    # Rows to judge on may lack one of several classes, as long as there are two.
-    check([0, 1, 2] * 8 + [0, 1] * 4, ordered=True, classes=("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    "metric", [name for name in METRICS if "classification" in METRICS[name][1]]
+)
+def test_rows_to_judge_on_may_lack_one_of_several_classes_where_the_metric_does_not_need_it(
+    metric: str,
+) -> None:
+    classes = ("a", "b", "c")
+    # The last fold is judged on the last eight rows.
+    target = np.array([0, 1, 2] * 8 + [0, 1] * 4)
+    scores = np.full((8, 3), 1 / 3)
+    try:
+        measure(metric, target[-8:], scores, classes)
+    except UndefinedError:
+        with pytest.raises(TrainingError) as caught:
+            check(target.tolist(), ordered=True, classes=classes, metric=metric)
+        said = f"fold 3 of 3 is judged on no rows of class c, which {metric} needs"
+        assert caught.value.message == said
+    else:
+        check(target.tolist(), ordered=True, classes=classes, metric=metric)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +84,14 @@ def test_a_fold_with_one_class_is_refused_with_its_number_and_the_class(
         check(target, ordered=True)
     assert caught.value.message == said
     assert "fewer tune.folds" in (caught.value.hint or "")
+
+
+def test_r2_needs_different_targets_in_each_fold() -> None:
+    target = np.array([1.0, 2.0, 3.0] * 8 + [4.0] * 8)
+    parts = list(cut(target, 3, ordered=True, classification=False, seed=0))
+    _check_folds(parts, target, None, "rmse")
+    with pytest.raises(TrainingError, match="fold 3 of 3 is judged on rows with a single target"):
+        _check_folds(parts, target, None, "r2")
 
 
 def driven(*reasons: str | None, stopped: str = "all trials were done", **changes: Any) -> Driven:

@@ -46,7 +46,7 @@ def test_without_a_past_each_candidate_begins_in_the_middle() -> None:
 def test_the_live_models_setting_is_tried_first() -> None:
     live = ("a.A", {"x": 0.1, "y": 0.2, "fixed": 1, "random_state": 0})
     earlier = [trial(0, 0.1, x=0.9, y=0.9)]
-    first, notes = choose(earlier, live, SPACE, 20, direction="lower")
+    first, notes = choose([earlier], live, SPACE, 20, direction="lower")
     assert first[0] == First(Setting("a.A", {"x": 0.1, "y": 0.2}), "champion")
     assert [one.origin for one in first] == ["champion", "earlier", "default"]
     assert first[2].setting.candidate == "a.B"
@@ -56,7 +56,7 @@ def test_the_live_models_setting_is_tried_first() -> None:
 @pytest.mark.parametrize(("direction", "best"), [("lower", 0.1), ("higher", 0.9)])
 def test_the_best_comes_before_the_others(direction: Any, best: float) -> None:
     earlier = [trial(i, value, x=value, y=0.5) for i, value in enumerate((0.3, 0.1, 0.5, 0.9, 0.7))]
-    first, _ = choose(earlier, None, SPACE, 20, direction=direction)
+    first, _ = choose([earlier], None, SPACE, 20, direction=direction)
     assert settings(first, "earlier")[0]["x"] == best
 
 
@@ -64,7 +64,7 @@ def test_good_settings_unlike_each_other_are_chosen() -> None:
     near = [trial(i, 0.1 + i / 1_000, x=0.5 + i / 1_000, y=0.5) for i in range(10)]
     far = [trial(10, 0.12, x=0.05, y=0.9), trial(11, 0.9, x=0.9, y=0.1)]
     rest = [trial(12 + i, 1.0, x=0.2, y=0.2) for i in range(12)]
-    first, _ = choose([*near, *far, *rest], None, SPACE, 20, direction="lower")
+    first, _ = choose([[*near, *far, *rest]], None, SPACE, 20, direction="lower")
     chosen = settings(first, "earlier")
     assert chosen[0] == {"x": 0.5, "y": 0.5}
     assert chosen[1] == {"x": 0.05, "y": 0.9}
@@ -75,7 +75,7 @@ def test_at_most_a_tenth_or_three_are_known(trials: int, most: int) -> None:
     chance = np.random.default_rng(0)
     earlier = [trial(i, chance.random(), x=chance.random(), y=chance.random()) for i in range(300)]
     live = ("a.A", {"x": 0.1, "y": 0.2})
-    first, _ = choose(earlier, live, SPACE, trials, direction="lower")
+    first, _ = choose([earlier], live, SPACE, trials, direction="lower")
     assert sum(one.origin != "default" for one in first) == most
     assert len(first) <= trials
     assert len({repr(one.setting) for one in first}) == len(first)
@@ -84,21 +84,21 @@ def test_at_most_a_tenth_or_three_are_known(trials: int, most: int) -> None:
 def test_the_same_setting_is_tried_once() -> None:
     earlier = [trial(i % 5, 0.1, x=0.1, y=0.2) for i in range(20)]
     live = ("a.A", {"x": 0.1, "y": 0.2})
-    first, _ = choose(earlier, live, SPACE, 20, direction="lower")
+    first, _ = choose([earlier], live, SPACE, 20, direction="lower")
     assert [one.origin for one in first] == ["champion", "default"]
 
 
 def test_the_newest_study_goes_before_older_ones() -> None:
     newest = [trial(i, 5.0 + i, x=0.1 * i, y=0.5) for i in range(4)]
     older = [trial(i, 0.1 + i, x=1 - 0.1 * i, y=0.5) for i in range(4)]
-    first, _ = choose([*newest, *older], None, SPACE, 20, direction="lower")
+    first, _ = choose([newest, older], None, SPACE, 20, direction="lower")
     assert [params["x"] for params in settings(first, "earlier")][:2] == [0.0, 1.0]
 
 
 def test_what_failed_or_was_ended_early_is_left_out() -> None:
     pruned = trial(1, 0.01, x=0.2, y=0.2).model_copy(update={"state": "pruned"})
     earlier = [trial(0, None, x=0.1, y=0.1), pruned]
-    first, _ = choose(earlier, None, SPACE, 20, direction="lower")
+    first, _ = choose([earlier], None, SPACE, 20, direction="lower")
     assert {one.origin for one in first} == {"default"}
 
 
@@ -109,7 +109,7 @@ def test_what_does_not_fit_any_more_is_said() -> None:
         trial(2, 0.3, candidate="a.Gone", x=1.0),
         trial(3, 0.4, x=0.5),
     ]
-    first, notes = choose(earlier, ("a.Old", {}), SPACE, 20, direction="lower")
+    first, notes = choose([earlier], ("a.Old", {}), SPACE, 20, direction="lower")
     assert settings(first, "earlier") == [{"x": 1.0, "y": 0.2}]
     assert notes == [
         "live model: a.Old is not a candidate any more",
@@ -122,17 +122,25 @@ def test_what_is_remembered_is_measured_within_its_study() -> None:
     newest = [trial(i, 50.0 + i, x=0.1 * i, y=0.5) for i in range(5)]
     older = [trial(i, 0.1 * i, candidate="a.B", z=0.1 * i) for i in range(3)]
     gone = [trial(0, 0.1, candidate="a.Gone", x=1.0)]
-    past = recall([*newest, *older, *gone], SPACE, direction="lower")
+    past = recall([newest, older, gone], SPACE, direction="lower")
     assert [one.setting.candidate for one in past] == ["a.A"] * 5 + ["a.B"] * 3
     assert [one.regret for one in past] == pytest.approx([0, 0.5, 1, 1.5, 2, 0.1, 1.1, 2.1])
+
+
+def test_studies_are_told_apart_whatever_their_numbers() -> None:
+    newest = [trial(i, 50.0 + i, x=0.1 * i, y=0.5) for i in range(3)]
+    # Its first trials failed, so that its numbers go on where the other's end.
+    older = [trial(3 + i, 0.1 * i, x=0.2 * i, y=0.5) for i in range(3)]
+    past = recall([newest, [], older], SPACE, direction="lower")
+    assert [one.regret for one in past] == pytest.approx([0, 1, 2, 0.1, 1.1, 2.1])
 
 
 def test_a_warm_study_is_soon_as_good_as_a_cold_one_at_its_end() -> None:
     space = Space.of({f"x{i}": UNIT for i in range(4)})
 
     def search(shift: float, earlier: list[Trial], seed: int, n: int) -> list[Trial]:
-        past = recall(earlier, space, direction="lower")
-        first, _ = choose(earlier, None, space, 40, direction="lower")
+        past = recall([earlier], space, direction="lower")
+        first, _ = choose([earlier], None, space, 40, direction="lower")
         study = optuna.create_study(sampler=make_sampler("tpe", space, seed, past))
         trials = []
         for number in range(n):
