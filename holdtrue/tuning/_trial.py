@@ -230,8 +230,10 @@ class _Course:
 
 
 def _writable(rows: np.ndarray) -> np.ndarray:
-    """Rows that scikit-learn's trees can be fitted on: where a value is missing, they look for it
-    in a way that does not take what lies in the object store, which nobody may write to.
+    """Rows that scikit-learn's trees can be fitted on.
+
+    Where a value is missing, they look for it in a way that does not take rows which nobody may
+    write to, as those in the object store.
     """
     if rows.flags.writeable or not np.isnan(np.min(rows)):
         return rows
