@@ -10,7 +10,6 @@ import numpy as np
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from holdtrue.errors import ConfigError
-from holdtrue.tuning._parzen import Axis
 from holdtrue.tuning._tree import DRAWS, OwnSampler, TreeSampler
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _reseed(part: Any, state: int, seen: set[int]) -> None:
             _reseed(value, state, seen)
 
 
-class FreshSampler(BaseSampler):
+class FreshSampler(OwnSampler):
     """Asks another sampler, and takes no setting that was tried: it would give the same again.
 
     Where the other one says nothing new, a setting that was not tried is drawn. A candidate of
@@ -127,10 +126,9 @@ class FreshSampler(BaseSampler):
     """
 
     def __init__(self, sampler: BaseSampler, space: Space, seed: int, *, asks: int) -> None:
+        super().__init__(space, seed)
         self.sampler = sampler
-        self._space, self._asks = space, asks
-        self._rng = np.random.RandomState(seed)
-        self._axes = {name: Axis.of(name, d) for name, d in space.distributions.items()}
+        self._asks = asks
         self._study = ""
         self._forget()
 
@@ -152,7 +150,7 @@ class FreshSampler(BaseSampler):
         return _key(setting) not in self._tried[setting.candidate]
 
     def reseed_rng(self) -> None:
-        self._rng.seed()
+        super().reseed_rng()
         self.sampler.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -166,11 +164,6 @@ class FreshSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         self.sampler.after_trial(study, trial, state, values)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._space.distributions
 
     def sample_independent(
         self,
