@@ -327,8 +327,12 @@ class System:
 
         last = steps_until(until)[-1]
         self.check()
-        port = self.declaration.serve.port
-        if last.serves and context.stack.state().ray_address is None and not port_is_free(port):
+        host, port = self.declaration.serve.host, self.declaration.serve.port
+        if last.serves and not port_is_free(0, host):
+            message = f"serve.host: {host} is no address of this machine"
+            raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
+        is_up = context.stack.state().ray_address is not None
+        if last.serves and not is_up and not port_is_free(port, host):
             message = f"port {port} is in use by another program"
             raise StackError(message, hint="end it, or declare another serve.port")
         self.store.prepare()
@@ -571,7 +575,7 @@ class System:
 
 def endpoint_url(declaration: Declaration) -> str:
     """URL that predictions are posted to."""
-    return f"http://127.0.0.1:{declaration.serve.port}/{declaration.name}/predict"
+    return f"{declaration.serve.origin}/{declaration.name}/predict"
 
 
 def summarise(context: Context, finished: list[Done]) -> Applied:

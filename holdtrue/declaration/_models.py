@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,7 +19,7 @@ from pydantic import (
 from holdtrue.declaration._search import Model, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, ImportPath, Metric, Or, Section
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
-from holdtrue.declaration._values import Duration, Rate, Share, Size
+from holdtrue.declaration._values import Address, Duration, Rate, Share, Size
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 
@@ -270,10 +271,14 @@ class Limits(Section):
 
 
 class Serve(Section):
-    """How the model is served over HTTP, on this machine only."""
+    """How the model is served over HTTP."""
 
+    host: Address = "127.0.0.1"
+    """Address to listen on: the loopback address, which this machine alone can reach; another one
+    of this machine; or 0.0.0.0 for all of them. The connection is not encrypted.
+    """
     port: int = Field(default=8700, ge=1024, le=65_535)
-    """Port of the endpoint on the loopback address."""
+    """Port of the endpoint."""
     replicas: Replicas = Replicas()
     """How many copies of the model answer."""
     capture: Share = 1.0
@@ -292,6 +297,19 @@ class Serve(Section):
     """What one copy takes at a time."""
     max_body_bytes: int = Field(default=16_000_000, ge=1_000, le=1_000_000_000)
     """Larger requests are refused."""
+
+    @model_validator(mode="after")
+    def _closed(self) -> Self:
+        if self.access == "open" and not IPv4Address(self.host).is_loopback:
+            message = f"access: open is for the loopback address; on {self.host} keys are needed"
+            raise ValueError(message)
+        return self
+
+    @property
+    def origin(self) -> str:
+        """Where programs of this machine reach the endpoint, such as ``http://127.0.0.1:8700``."""
+        host = "127.0.0.1" if IPv4Address(self.host).is_unspecified else self.host
+        return f"http://{host}:{self.port}"
 
 
 class Performance(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Address
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
@@ -17,10 +18,26 @@ _UNITS_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)")
 _LONGEST = timedelta(days=36_525)
 
+ADDRESS_PATTERN = r"^\d{1,3}(\.\d{1,3}){3}$"
 DURATION_PATTERN = r"^\s*(\d+(\.\d+)?\s*[smhdw]\s*)+$"
 SHARE_PATTERN = r"^\s*\d+(\.\d+)?\s*%\s*$"
 RATE_PATTERN = r"^\s*\d+\s+per\s+(\d+(\.\d+)?\s*[smhdw]\s*)+$"
 SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*(KB|MB|GB|TB)\s*$"
+
+
+def parse_address(value: Any) -> str:
+    """Read an IPv4 address such as ``127.0.0.1`` or ``0.0.0.0``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        if not isinstance(value, str):
+            raise TypeError
+        return str(IPv4Address(value))
+    except (ValueError, TypeError) as err:
+        message = "expected an IPv4 address such as 127.0.0.1, or 0.0.0.0 for all of this machine"
+        raise ValueError(message) from err
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -143,6 +160,11 @@ class Rate:
         return {"type": "string", "pattern": RATE_PATTERN, "examples": ["1 per 30d"]}
 
 
+Address = Annotated[
+    str,
+    BeforeValidator(parse_address),
+    WithJsonSchema({"type": "string", "pattern": ADDRESS_PATTERN, "examples": ["127.0.0.1"]}),
+]
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

@@ -143,18 +143,21 @@ def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: floa
         StackError: Ray Serve does not answer, the port is in use, or it took too long.
     """
     deadline = time.monotonic() + timeout_s
-    port = declaration.serve.port
-    url = f"http://{LOOPBACK}:{port}/{declaration.name}/predict"
+    url = f"{declaration.serve.origin}/{declaration.name}/predict"
     with stack.lock("serve"):
         control = _control(stack)
         before = control.wait(timeout_s)
         old = _applications(before)
-        _check_port(old, declaration.name, port)
+        _check_port(old, declaration)
         if slate.keys is not None:
             own_key(stack.store)
         new = _application(declaration, slate)
-        control.put([*(app for app in old if app["name"] != declaration.name), new])
+        others = [app for app in old if app["name"] != declaration.name]
         try:
+            if any(_is_moved(app, new) for app in old):
+                control.put(others)
+                _wait_until_gone(control, declaration.name, deadline)
+            control.put([*others, new])
             _wait(control, url, slate, deadline)
         except BaseException:  # also Ctrl-C: Serve must not be left trying
             control.put(old)
@@ -196,13 +199,23 @@ def undeploy(stack: Stack, system: str, timeout_s: float = 60.0) -> bool:
         if len(kept) == len(old):
             return False
         control.put(kept)
-        deadline = time.monotonic() + timeout_s
-        while system in control.details()["applications"]:
-            if time.monotonic() > deadline:
-                message = f"{system} is still being taken down after {timeout_s:g} s"
-                raise StackError(message, hint="see `holdtrue status`")
-            time.sleep(_POLL_S)
+        _wait_until_gone(control, system, time.monotonic() + timeout_s)
     return True
+
+
+def _wait_until_gone(control: Control, system: str, deadline: float) -> None:
+    while system in control.details()["applications"]:
+        if time.monotonic() > deadline:
+            message = f"{system} takes too long to be taken down"
+            raise StackError(message, hint="see `holdtrue status`")
+        time.sleep(_POLL_S)
+
+
+def _is_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a system goes to another address on the same port, which two cannot listen on."""
+    (before, after) = ({"host": LOOPBACK} | app.get("args", {}) for app in (old, new))
+    same = old["name"] == new["name"] and before.get("port") == after["port"]
+    return same and bool(before["host"] != after["host"])
 
 
 def replicas_of(stack: Stack, system: str, timeout_s: float = 2.0) -> ReplicaCounts | None:
@@ -260,14 +273,15 @@ def _control(stack: Stack) -> Control:
     return Control(dashboard, stack.ray_token())
 
 
-def _check_port(applications: list[dict[str, Any]], system: str, port: int) -> None:
+def _check_port(applications: list[dict[str, Any]], declaration: Declaration) -> None:
     """Refuse a port that somebody else listens on: all replicas of one system share one."""
+    system, port, host = declaration.name, declaration.serve.port, declaration.serve.host
     ports = {app["name"]: app.get("args", {}).get("port") for app in applications}
     for name, taken in ports.items():
         if name != system and taken == port:
             message = f"serve.port is {port}, but {name} is served there"
             raise ConfigError(message, hint="declare another serve.port")
-    if ports.get(system) != port and not port_is_free(port):
+    if ports.get(system) != port and not port_is_free(port, host):
         message = f"port {port} is in use by another program"
         raise StackError(message, hint="end it, or declare another serve.port")
 
@@ -310,7 +324,7 @@ def _application(declaration: Declaration, slate: Slate) -> dict[str, Any]:
         "name": declaration.name,
         "route_prefix": f"/{declaration.name}",
         "import_path": IMPORT_PATH,
-        "args": {"port": declaration.serve.port},
+        "args": {"port": declaration.serve.port, "host": declaration.serve.host},
         "deployments": [deployment],
     }
 

@@ -25,13 +25,14 @@ _ASK_TIMEOUT_S = 2.0
 _POLL_S = 0.1
 
 
-def obtain(port: int, folder: Path, timeout_s: float = 10.0) -> socket.socket:
+def obtain(port: int, folder: Path, timeout_s: float = 10.0, host: str = LOOPBACK) -> socket.socket:
     """The socket that the replicas of a system listen on: another one's, else a new one.
 
     Args:
-        port: On the loopback address.
+        port: Of the address.
         folder: Where replicas share theirs.
         timeout_s: How long to try: a replica that was just bound is shared a moment later.
+        host: IPv4 address.
 
     Raises:
         ServingError: Another program listens on the port.
@@ -40,14 +41,14 @@ def obtain(port: int, folder: Path, timeout_s: float = 10.0) -> socket.socket:
     while True:
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             found = _ask(path)
-            if found is not None and found.getsockname() == (LOOPBACK, port):
+            if found is not None and found.getsockname() == (host, port):
                 return found
             if found is not None:
                 found.close()
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((LOOPBACK, port))
+            listener.bind((host, port))
             listener.listen(BACKLOG)
         except OSError as err:
             listener.close()

@@ -54,14 +54,15 @@ class Replica:
 
     Args:
         port: That the system is served on.
+        host: The address that it is served on.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = LOOPBACK) -> None:
         keep_on_loopback()
         self.name = new_ids(1)[0]
         self.tallies = Tallies()
         self.application = Application(self.name, self.tallies)
-        self._port = port
+        self._port, self._host = port, host
         self._guard = asyncio.Lock()
         self._server: HttpServer | None = None
         self._listener: socket.socket | None = None
@@ -160,7 +161,7 @@ class Replica:
         self._alive = hold(statistics, self.name)
         folder = slate.folder / "listeners"
         folder.mkdir(parents=True, exist_ok=True)
-        self._listener = obtain(self._port, folder)
+        self._listener = obtain(self._port, folder, host=self._host)
         server = HttpServer(self.application, self._listener, self._tick)
         self.application.connections = lambda: server.connections
         server.start()
@@ -256,9 +257,9 @@ def application(args: dict[str, Any]) -> Any:
     """Build the Ray Serve application; named by `import_path` in the Serve configuration.
 
     Args:
-        args: ``port``. All else comes by `user_config`, which needs no restart.
+        args: ``port`` and ``host``. All else comes by `user_config`, which needs no restart.
     """
     from ray import serve
 
     build = serve.deployment(name=DEPLOYMENT, max_constructor_retry_count=1)
-    return build(Replica).bind(int(args["port"]))
+    return build(Replica).bind(int(args["port"]), str(args.get("host", LOOPBACK)))

@@ -33,12 +33,12 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on a port of the loopback address."""
+def port_is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on a port of an address of this machine; 0: on any port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

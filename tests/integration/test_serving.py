@@ -385,6 +385,23 @@ def test_two_systems_are_served_each_on_its_port(stack, store, bundles, declarat
         assert endpoint.predict(ROWS[:1])["model"] == "flights"
 
 
+def test_another_address_is_listened_on_where_it_is_declared_and_no_longer_than_that(
+    stack, store, bundles, key
+):
+    port = free_ports(1)[0]
+    # An address of this machine that a listener on 127.0.0.1 does not hear.
+    elsewhere = f"http://127.0.0.2:{port}/moved/predict"
+    for host, heard in (("127.0.0.1", False), ("0.0.0.0", True), ("127.0.0.1", False)):  # noqa: S104
+        url = put(stack, declare("moved", port, host=host), store, arm(bundles, 1))
+        assert url == f"http://127.0.0.1:{port}/moved/predict"
+        with Endpoint(url, key=key) as endpoint, Endpoint(elsewhere, key=key) as other:
+            assert endpoint.predict(ROWS[:1])["model"] == "moved"
+            assert (other.ready() is not None) == heard
+    with pytest.raises(ValueError, match="keys are needed"):
+        declare("moved", port, host="0.0.0.0", access="open")  # noqa: S104
+    assert undeploy(stack, "moved")
+
+
 def test_a_first_version_that_is_broken_leaves_nothing(
     stack, store, bundles, declaration, url, key, tmp_path
 ):

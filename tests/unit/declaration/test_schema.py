@@ -7,6 +7,7 @@ from typing import Any
 from holdtrue.declaration import Section, json_schema, write_schema
 from holdtrue.declaration._mistakes import PATTERNS
 from holdtrue.declaration._values import (
+    ADDRESS_PATTERN,
     DURATION_PATTERN,
     RATE_PATTERN,
     SHARE_PATTERN,
@@ -33,7 +34,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_every_pattern_has_words_for_its_error() -> None:
-    values = {DURATION_PATTERN, RATE_PATTERN, SHARE_PATTERN, SIZE_PATTERN}
+    values = {ADDRESS_PATTERN, DURATION_PATTERN, RATE_PATTERN, SHARE_PATTERN, SIZE_PATTERN}
     assert every(json_schema(), "pattern") - values == set(PATTERNS)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from holdtrue.declaration import (
     Rate,
+    Serve,
     format_duration,
     format_share,
     format_size,
@@ -13,6 +14,7 @@ from holdtrue.declaration import (
     parse_share,
     parse_size,
 )
+from holdtrue.declaration._values import parse_address
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,37 @@ def test_sizes(value: object, n_bytes: int, written: str) -> None:
 def test_what_is_no_size(value: object) -> None:
     with pytest.raises(ValueError, match="expected a size"):
         parse_size(value)
+
+
+def test_addresses() -> None:
+    assert [parse_address(one) for one in ("127.0.0.1", "0.0.0.0", "10.1.2.3")] == [  # noqa: S104
+        "127.0.0.1",
+        "0.0.0.0",  # noqa: S104
+        "10.1.2.3",
+    ]
+
+
+@pytest.mark.parametrize("value", ["localhost", "1.2.3", "1.2.3.256", "::1", "", 1, None, True])
+def test_what_is_no_address(value: object) -> None:
+    with pytest.raises(ValueError, match=r"expected an IPv4 address such as 127\.0\.0\.1"):
+        parse_address(value)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8700"),
+        ("0.0.0.0", "http://127.0.0.1:8700"),  # noqa: S104
+        ("10.1.2.3", "http://10.1.2.3:8700"),
+    ],
+)
+def test_where_programs_of_this_machine_reach_an_endpoint(host: str, origin: str) -> None:
+    assert Serve.model_validate({"host": host}).origin == origin
+
+
+def test_only_this_machine_may_ask_without_a_key() -> None:
+    assert Serve.model_validate({"access": "open"}).host == "127.0.0.1"
+    with pytest.raises(
+        ValueError, match=r"access: open is for the loopback address; on 10\.1\.2\.3"
+    ):
+        Serve.model_validate({"access": "open", "host": "10.1.2.3"})

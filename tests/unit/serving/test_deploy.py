@@ -152,15 +152,30 @@ def test_a_port_in_use_is_refused_before_anything_is_deployed():
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(StackError, match=f"port {port} is in use"):
-            module._check_port([], "flights", port)
+            module._check_port([], declare(port=port))
         # Its own replicas may listen there.
-        module._check_port([{"name": "flights", "args": {"port": port}}], "flights", port)
+        module._check_port([{"name": "flights", "args": {"port": port}}], declare(port=port))
 
 
 def test_each_system_has_a_port_of_its_own():
     served = [{"name": "boats", "args": {"port": 8700}}]
     with pytest.raises(ConfigError, match="boats is served there"):
-        module._check_port(served, "flights", 8700)
+        module._check_port(served, declare(port=8700))
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "moved"),
+    [(8700, "127.0.0.1", False), (8700, "0.0.0.0", True), (8701, "0.0.0.0", False)],  # noqa: S104
+)
+def test_an_address_is_free_for_another_one_on_the_same_port_when_it_was_left(
+    tmp_path, port, host, moved
+):
+    before = {"name": "flights", "args": {"port": 8700}}  # as before there was a host
+    declaration = declare(port=port, host=host)
+    app = module._application(declaration, slate_for(declaration, tmp_path))
+    assert app["args"] == {"port": port, "host": host}
+    assert module._is_moved(before, app) is moved
+    assert not module._is_moved({**before, "name": "boats"}, app)
 
 
 def test_finds_the_reason_in_a_traceback():

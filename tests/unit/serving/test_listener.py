@@ -63,6 +63,16 @@ def test_a_socket_of_another_port_is_not_taken(tmp_path, port):
         sharing.close()
 
 
+def test_a_socket_of_another_address_is_not_taken(tmp_path, port):
+    with obtain(port, tmp_path, host="127.0.0.2") as first:
+        sharing = Sharing(first, tmp_path, "one")
+        giving = share_once(sharing)
+        with obtain(port, tmp_path) as second:
+            assert second.getsockname() == ("127.0.0.1", port)
+        giving.join()
+        sharing.close()
+
+
 def test_a_port_in_use_is_named(tmp_path, port):
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
