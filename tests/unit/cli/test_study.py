@@ -94,3 +94,17 @@ def test_limits_that_are_none(run, tmp_path, arguments, said):
     assert code == 2
     assert printed.startswith(said)
     assert not (tmp_path / ".holdtrue").exists()
+
+
+def test_a_study_is_copied_into_a_database(run, database, tmp_path, monkeypatch):
+    run("study", "import", "visits.yaml", database)
+    log = tmp_path / ".holdtrue" / "studies" / "visits" / "imported-mine.log"
+    monkeypatch.setattr("holdtrue.system.System.study_log", lambda _: log)
+    there = f"sqlite:///{tmp_path}/there.db"
+    code, printed = run("study", "export", "visits.yaml", there, "--study", "visits-july")
+    assert (code, printed) == (0, "exported the study visits-july\n")
+    mine, copied = (
+        optuna.load_study(study_name=name, storage=url).trials
+        for name, url in (("mine", database), ("visits-july", there))
+    )
+    assert [trial.value for trial in copied] == [trial.value for trial in mine]

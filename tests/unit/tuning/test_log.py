@@ -241,8 +241,11 @@ def test_a_full_disk_is_told_and_leaves_the_log_whole(path: Path) -> None:
         assert [known.outcome for known in log.trials] == [None]
 
 
-def test_each_group_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_group_is_one_write_that_is_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writes = []
+    forced = []
     write = os.write
 
     def counted(file: int, data: bytes) -> int:
@@ -251,9 +254,11 @@ def test_each_group_is_one_write(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     with opened(path) as log:
         monkeypatch.setattr(os, "write", counted)
+        monkeypatch.setattr(os, "fsync", lambda _: forced.append(len(writes)))
         log.ask([asked(0), asked(1)])
         log.tell([(0, COMPLETE), (1, PRUNED)], seconds=9.0)
     assert len(writes) == 2
+    assert forced == [1, 2]
     assert json.loads(writes[1].splitlines()[-1])["op_code"] == 6
 
 
