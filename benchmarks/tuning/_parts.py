@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OURS = "holdtrue"
+OPTUNA = ("Optuna n_jobs", "Optuna processes")
 # From the start of a search, and from when its actors run.
 RAY_TUNE = ("Ray Tune", "Ray Tune, running")
 # In the tables, the driver that chooses the same settings for any number of workers.
@@ -98,30 +99,36 @@ class Place:
 
 
 def real(place: Place) -> dict[str, Any]:
-    """The same 64 settings for everybody, then each with its own way of choosing them."""
+    """The same 64 settings for everybody."""
     size = place.size
-    names = ("process pool", OURS, "Optuna n_jobs", "Optuna processes", *RAY_TUNE)
-    fixed = [
-        place.measure(place.job(name, "real", size.real, "fixed"))
-        for _ in range(size.repeats)
-        for name in names
-    ]
-    own = []
+    return {
+        "runs": [
+            place.measure(place.job(name, "real", size.real, "fixed"))
+            for _ in range(size.repeats)
+            for name in ("process pool", OURS, *OPTUNA, *RAY_TUNE)
+        ]
+    }
+
+
+def own(place: Place) -> dict[str, Any]:
+    """Real trials, each search with its own way of choosing them."""
+    size = place.size
+    runs = []
     for seed in range(size.seeds):
         jobs = {
             name: place.job(name, "real", size.real, "tpe", seed=seed)
-            for name in (*names[1:-1], "scikit-learn halving")
+            for name in (OURS, *OPTUNA, RAY_TUNE[0], "scikit-learn halving")
         }
         jobs[DETERMINISTIC] = replace(jobs[OURS], deterministic=True)
-        own += [place.measure(job, name) for name, job in jobs.items()]
-    return {"fixed": fixed, "own": own}
+        runs += [place.measure(job, name) for name, job in jobs.items()]
+    return {"runs": runs}
 
 
 def tiny(place: Place) -> dict[str, Any]:
     """Trials so small that what is around them counts."""
     size = place.size
     asked = [
-        *((name, "fixed") for name in ("process pool", OURS, "Optuna n_jobs", "Optuna processes")),
+        *((name, "fixed") for name in ("process pool", OURS, *OPTUNA)),
         *((name, how) for how in ("random", "tpe") for name in (OURS, "Optuna n_jobs")),
     ]
     many, few = [], []
@@ -202,6 +209,7 @@ def scale(place: Place) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "real": real,
+    "own": own,
     "tiny": tiny,
     "parallel": parallel,
     "prune": prune,

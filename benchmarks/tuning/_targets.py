@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import Target
-from benchmarks.tuning._parts import OURS, RAY_TUNE
+from benchmarks.tuning._parts import OPTUNA, OURS, RAY_TUNE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +56,7 @@ def targets(parts: dict[str, Any]) -> list[Target]:
     """All that the measured parts say something about."""
     checks: dict[str, Callable[[dict[str, Any]], Iterator[Target]]] = {
         "real": _real,
+        "own": _own,
         "tiny": _tiny,
         "parallel": _parallel,
         "prune": _prune,
@@ -70,14 +71,18 @@ def targets(parts: dict[str, Any]) -> list[Target]:
 
 
 def _real(part: dict[str, Any]) -> Iterator[Target]:
-    fixed, own = medians(part["fixed"]), medians(part["own"])
+    fixed = medians(part["runs"])
     trials = int(fixed[OURS]["finished"])
     yield _efficiency(f"efficiency, {trials} real trials", fixed, EFFICIENCY["fixed"])
     what = f"{trials} real trials"
     for name in RAY_TUNE:
         yield _times(what, fixed, name, TIMES_RAY_TUNE["fixed"])
     yield from _optuna(what, fixed)
-    yield from _optuna(f"{what} by TPE", own)
+
+
+def _own(part: dict[str, Any]) -> Iterator[Target]:
+    own = medians(part["runs"])
+    yield from _optuna(f"{int(own[OURS]['finished'])} real trials by TPE", own)
 
 
 def _tiny(part: dict[str, Any]) -> Iterator[Target]:
@@ -132,7 +137,7 @@ def worse_by_pruning(runs: Sequence[dict[str, Any]], rule: str) -> float:
 def _asking(long: dict[str, Any], real: dict[str, Any]) -> Target:
     last = max(ask["past"] for ask in long["asks"])
     ask = next(a for a in long["asks"] if a["past"] == last and a["name"] == OURS)
-    trial = medians(real["fixed"])[OURS]
+    trial = medians(real["runs"])[OURS]
     share = ask["median_ms"] * trial["finished"] / (1000 * trial["trials_cpu_s"])
     return Target(
         f"asking after {last:,} trials, of the time of a real trial",
@@ -182,7 +187,7 @@ def _efficiency(what: str, runs: dict[str, Any], wanted: float) -> Target:
 
 
 def _optuna(what: str, runs: dict[str, Any]) -> Iterator[Target]:
-    for name in ("Optuna n_jobs", "Optuna processes"):
+    for name in OPTUNA:
         yield _times(what, runs, name, 1.0)
 
 
