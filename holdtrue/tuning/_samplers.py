@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler
 
 from holdtrue.errors import ConfigError
 from holdtrue.tuning._tree import DRAWS, OwnSampler, TreeSampler
@@ -72,7 +72,7 @@ def _chosen(name: str, space: Space, seed: int, past: Sequence[Past]) -> BaseSam
         if name == "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=1)
         if name == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
+            return ProcessSampler(seed=seed)
         if name == "nsga2":
             return GeneticSampler(seed=seed, population_size=_POPULATION)
     return optuna.samplers.RandomSampler(seed=seed)
@@ -278,6 +278,20 @@ class EvenSampler(OwnSampler):
             axis.name: axis.from_unit(float(share))
             for axis, share in zip(self._axes.values(), point, strict=True)
         }
+
+
+class ProcessSampler(GPSampler):
+    """Optuna's Gaussian process, fitted anew each time.
+
+    Optuna's own fit begins where the last one ended, which a resumed search has not made.
+    """
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._gprs_cache_list = None
+        found: dict[str, Any] = super().sample_relative(study, trial, search_space)
+        return found
 
 
 class GeneticSampler(NSGAIISampler):
