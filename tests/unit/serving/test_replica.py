@@ -199,7 +199,7 @@ def test_another_program_on_the_port_is_named(slate_with, replica, port, monkeyp
     from holdtrue.serving import _replica as module
     from holdtrue.serving._listener import obtain
 
-    monkeypatch.setattr(module, "obtain", lambda *a: obtain(*a, timeout_s=0.2))
+    monkeypatch.setattr(module, "obtain", lambda *a, **k: obtain(*a, timeout_s=0.2, **k))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
