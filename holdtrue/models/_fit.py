@@ -70,24 +70,57 @@ def fit_bundle(
         fitted = fit_pipeline(
             frame, target, signature, estimator, params, seed=seed, threads=threads, model=model
         )
-        answering = learn_answering(
-            *(frame, target, signature, estimator, params),
+        return write_fitted(
+            *(folder, fitted, train, frame, target, signature, estimator, params),
             seed=seed,
             threads=threads,
             model=model,
             folds=folds,
             ordered=ordered,
         )
-        return write_bundle(
-            folder,
-            fitted,
-            signature,
-            estimator=estimator,
-            params=params,
-            sample=sample_of(train, signature),
-            answering=answering,
-            training=json_columns(some_of(train), signature),
-        )
+
+
+def write_fitted(
+    folder: Path,
+    fitted: Pipeline,
+    train: pd.DataFrame,
+    frame: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    estimator: str,
+    params: dict[str, Any],
+    **how: Any,
+) -> str:
+    """Learn how a fitted pipeline answers, and write both.
+
+    Args:
+        folder: Where the bundle goes.
+        fitted: The pipeline.
+        train: shape (n_rows, any): training rows.
+        frame: The same rows, typed.
+        target: shape (n_rows,): theirs.
+        signature: The columns.
+        estimator: Import path of its class.
+        params: Its arguments.
+        **how: As `learn_answering` takes it.
+
+    Returns:
+        Digest of the bundle.
+
+    Raises:
+        TrainingError: As `learn_answering` and `write_bundle`.
+    """
+    answering = learn_answering(frame, target, signature, estimator, params, **how)
+    return write_bundle(
+        folder,
+        fitted,
+        signature,
+        estimator=estimator,
+        params=params,
+        sample=sample_of(train, signature),
+        answering=answering,
+        training=json_columns(some_of(train), signature),
+    )
 
 
 def some_of(train: pd.DataFrame) -> pd.DataFrame:

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.errors import HoldtrueError, TrainingError
-from holdtrue.models._bundle import SAMPLE_ROWS, write_bundle
+from holdtrue.models._bundle import SAMPLE_ROWS
 from holdtrue.models._classes import class_weights
 from holdtrue.models._estimator import construct, encoding, limited
 from holdtrue.models._fit import (
     PROOF_ROWS,
     fit_bundle,
-    json_columns,
-    learn_answering,
-    sample_of,
-    some_of,
+    write_fitted,
 )
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import BATCH_ROWS, count_rows, read_range, read_sample
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from holdtrue.declaration import Model
-    from holdtrue.models._answering import Answering
     from holdtrue.models._shard import Encoders, Job
     from holdtrue.models._signature import Signature
     from holdtrue.stack._resources import Node
@@ -298,23 +294,14 @@ def _write(
     wanted = few if needed else min(few, PROOF_ROWS)
     train = read_sample(rows, wanted, seed).reset_index(drop=True)
     with limited(estimator, 1):
-        answering: Answering = learn_answering(
-            *(typed(train, signature), target_of(train, signature), signature, estimator, params),
+        return write_fitted(
+            *(folder, fitted, train, typed(train, signature), target_of(train, signature)),
+            *(signature, estimator, params),
             seed=seed,
             threads=1,
             model=model,
             folds=folds,
             ordered=ordered,
-        )
-        return write_bundle(
-            folder,
-            fitted,
-            signature,
-            estimator=estimator,
-            params=params,
-            sample=sample_of(train, signature),
-            answering=answering,
-            training=json_columns(some_of(train), signature),
         )
 
 
