@@ -318,6 +318,7 @@ def _run_on_ray(
     """
     import ray
 
+    from holdtrue.stack._cancel import cancel
     from holdtrue.stack._resources import free_cpus
 
     most = _AHEAD * free_cpus()
@@ -340,8 +341,7 @@ def _run_on_ray(
         while running:
             finish_one()
     finally:
-        for reference in running:
-            ray.cancel(reference)
+        cancel(running)
     return iter(())
 
 

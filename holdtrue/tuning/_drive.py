@@ -240,16 +240,14 @@ class _Driver:
         """Leave nothing running."""
         import ray
 
+        from holdtrue.stack._cancel import cancel
+
         self.asker.close()
-        # Force only what does not listen: Ray ends the whole program where a task that is killed
-        # finishes at that moment.
         tasks = [*self.tasks]
-        for future in tasks:
-            ray.cancel(future)
+        cancel(tasks)
         if tasks:
             _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_LISTEN_S, fetch_local=False)
-        for future in tasks:
-            ray.cancel(future, force=True)
+        cancel(tasks, force=True)
         if self.hub is not None:
             ray.kill(self.hub)
 
