@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from holdtrue.declaration import Pruner
     from holdtrue.tuning._asker import Ready
+    from holdtrue.tuning._hub import Address
     from holdtrue.tuning._types import Objective, Watch
 
 # Work of one task, seconds: long beside Ray's 10 ms a task, short enough that workers end together.
@@ -37,8 +38,8 @@ class Work:
     metric: str
     direction: Literal["higher", "lower"]
     pruner: Pruner | None
-    hub: Any
-    """Handle of the actor that hears of all trials; None where none is ended early."""
+    hub: Address | None
+    """Where the trials report to; None where none is ended early, or each decides by itself."""
 
 
 def run_batch(key: str, boxed: Sequence[Any], batch: Sequence[Ready]) -> list[Outcome]:
@@ -62,7 +63,7 @@ def run_batch(key: str, boxed: Sequence[Any], batch: Sequence[Ready]) -> list[Ou
 
 def run_one(work: Work, ready: Ready) -> Outcome:
     """Run a trial; whatever it raises makes it a failed one."""
-    from holdtrue.tuning._hub import make_watch
+    from holdtrue.tuning._watch import make_watch
 
     started, cpu = time.perf_counter(), time.process_time()
     try:

@@ -14,6 +14,7 @@ from holdtrue.errors import ConfigError, TrainingError
 from holdtrue.references import Trial
 from holdtrue.tuning._asker import LAG, Asker
 from holdtrue.tuning._batch import Work, batch_size, run_batch
+from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._types import Live, Outcome
@@ -173,7 +174,7 @@ class _Driver:
         self.alone: deque[Ready] = deque()  # of batches that died: one of them may be why
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.notes: list[str] = []
-        self.hub: Any = None
+        self.hub: Hub | None = None
         self._recall(space)
         self.before = (self.tally.done, self.tally.cpu_seconds, self.tally.seconds)
         self.slots, self.in_flight = room(search)
@@ -223,13 +224,13 @@ class _Driver:
     def _begin(self, objective: Objective) -> None:
         import ray
 
-        from holdtrue.tuning._hub import start_hub
-
         search = self.search
         if search.pruner is not None and not search.deterministic:
-            history = sorted(self.finished.items())
-            self.hub = start_hub(search.pruner, search.direction, history)
-        work = Work(objective, search.metric, search.direction, search.pruner, self.hub)
+            # Workers reach the driver where Ray does.
+            here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            self.hub = Hub(search.pruner, search.direction, sorted(self.finished.items()), here)
+        address = None if self.hub is None else self.hub.address
+        work = Work(objective, search.metric, search.direction, search.pruner, address)
         self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
         self.remote = ray.remote(run_batch).options(
             num_cpus=search.cpus, num_gpus=search.gpus or None, max_retries=_RETRIES
@@ -249,7 +250,10 @@ class _Driver:
             _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_LISTEN_S, fetch_local=False)
         cancel(tasks, force=True)
         if self.hub is not None:
-            ray.kill(self.hub)
+            self.hub.close()
+            if self.tally.done > self.before[0] and not self.hub.was_reached:
+                where = self.hub.address.host
+                self.notes.append(f"no worker reached the driver at {where}: none was ended early")
 
     def _over(self) -> str | None:
         """What ends the search, in words; None where it goes on."""
@@ -334,7 +338,7 @@ class _Driver:
         self.asker.tell(told)
         if self.hub is not None:
             for number, outcome in told:
-                self.hub.finish.remote(number, outcome)
+                self.hub.finish(number, outcome)
 
     def _count(self, number: int, outcome: Outcome) -> None:
         self.finished[number] = outcome

@@ -1,10 +1,9 @@
-"""Trials that are ended early, on a real Ray: the hub, its thread, and what it saves."""
+"""Trials that are ended early, on a real Ray, and what it saves."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from holdtrue.declaration import Pruner
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import Store
 from holdtrue.tuning._folds import Fold
-from holdtrue.tuning._hub import make_watch, start_hub
+from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._trial import Contender, FoldsObjective
-from holdtrue.tuning._types import Outcome, Report, Setting
+from holdtrue.tuning._types import Setting
+from holdtrue.tuning._watch import make_watch
 
 pytestmark = pytest.mark.integration
 
@@ -79,8 +79,8 @@ def run_study(rule, hub=None, n_trials=24, between=lambda done: None):
     """Two trials at a time, told to the hub as they end."""
     import ray
 
-    def run(boxed, number, setting, hub):
-        watch = make_watch(hub, number, rule=rule, direction="lower")
+    def run(boxed, number, setting, address):
+        watch = make_watch(address, number, rule=rule, direction="lower")
         return ray.get(boxed[0])(setting, watch)
 
     remote = ray.remote(run)
@@ -89,12 +89,13 @@ def run_study(rule, hub=None, n_trials=24, between=lambda done: None):
     while waiting or running:
         while waiting and len(running) < 2:
             number, setting = waiting.pop(0)
-            running[remote.remote(boxed, number, setting, hub)] = number
+            address = hub and hub.address
+            running[remote.remote(boxed, number, setting, address)] = number
         done, _ = ray.wait(list(running))
         number = running.pop(done[0])
         outcomes[number] = ray.get(done[0])
         if hub is not None:
-            hub.finish.remote(number, outcomes[number])
+            hub.finish(number, outcomes[number])
         between(len(outcomes))
     return [outcomes[number] for number in sorted(outcomes)]
 
@@ -102,7 +103,7 @@ def run_study(rule, hub=None, n_trials=24, between=lambda done: None):
 def test_pruning_saves_work_and_keeps_the_best():
     run_study(None, n_trials=8)  # the workers import what they need
     whole = run_study(None)
-    hub = start_hub(MEDIAN, "lower")
+    hub = Hub(MEDIAN, "lower")
     pruned = run_study(MEDIAN, hub)
     assert {outcome.state for outcome in whole} == {"complete"}
     ended = [outcome for outcome in pruned if outcome.state == "pruned"]
@@ -118,79 +119,13 @@ def test_pruning_saves_work_and_keeps_the_best():
     assert min(o.value for o in pruned if o.state == "complete") == min(o.value for o in whole)
 
 
-@pytest.mark.parametrize("no_restart", [True, False])
-def test_a_hub_that_is_killed_fails_no_trial(no_restart):
-    import ray
-
-    hub = start_hub(MEDIAN, "lower")
+def test_a_hub_that_ends_fails_no_trial():
+    hub = Hub(MEDIAN, "lower")
 
     def between(n_done):
         if n_done == 6:
-            ray.kill(hub, no_restart=no_restart)
+            hub.close()
 
     outcomes = run_study(MEDIAN, hub, 12, between)
     assert {outcome.state for outcome in outcomes} <= {"complete", "pruned"}
     assert [outcome.reason for outcome in outcomes] == [None] * 12
-
-
-def finished(value):
-    steps = tuple(Report("rounds", step, value) for step in (10, 13, 16))
-    return Outcome("complete", value, 1.0, 1.0, (value,) * 3, steps)
-
-
-def test_a_hub_that_starts_again_knows_the_history():
-    import ray
-
-    hub = start_hub(MEDIAN, "lower", [(number, finished(0.1)) for number in range(5)])
-
-    def judged(number):
-        watch = make_watch(hub, number, rule=MEDIAN, direction="lower")
-        watch.report(Report("rounds", 10, 0.5))
-        return watch.ended(60.0)
-
-    assert judged(8)
-    ray.kill(hub, no_restart=False)
-    deadline = time.monotonic() + 120
-    while not judged(9):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def test_no_rule_needs_no_hub():
-    assert start_hub(None, "lower") is None
-
-
-def test_answers_come_to_the_trial_that_asked():
-    hub = start_hub(MEDIAN, "lower", [(number, finished(0.1)) for number in range(5)])
-    good, bad = (make_watch(hub, number, rule=MEDIAN, direction="lower") for number in (8, 9))
-    for step in (10, 13):
-        good.report(Report("rounds", step, 0.05))
-    bad.report(Report("rounds", 10, 0.5))
-    assert bad.ended(60.0)
-    assert not good.ended(60.0)
-    # What was answered once stands.
-    assert bad.report(Report("rounds", 13, 0.05))
-    assert [thread.name for thread in threading.enumerate()].count("reports") == 1
-
-
-def test_a_report_does_not_wait_for_a_hub_that_is_slow():
-    import ray
-
-    class Slow:
-        def __init__(self):
-            self.released = threading.Event()
-
-        def report(self, number, report):
-            return self.released.wait(60)
-
-        def release(self):
-            self.released.set()
-
-    hub = ray.remote(Slow).options(num_cpus=0, max_concurrency=2).remote()
-    watch = make_watch(hub, 1, rule=MEDIAN, direction="lower")
-    for step in (10, 13, 16):
-        assert not watch.report(Report("rounds", step, 0.5))
-        assert not watch.ended()
-    assert not watch.ended(0.01)
-    ray.get(hub.release.remote())
-    assert watch.ended(60.0)

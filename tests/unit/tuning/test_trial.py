@@ -15,10 +15,10 @@ from holdtrue.evaluation import measure
 from holdtrue.models import construct
 from holdtrue.tuning import _trial
 from holdtrue.tuning._folds import Fold
-from holdtrue.tuning._hub import Hub, make_watch
 from holdtrue.tuning._prune import Table
 from holdtrue.tuning._trial import Contender, FoldsObjective
 from holdtrue.tuning._types import Outcome, Report, Setting
+from holdtrue.tuning._watch import make_watch
 
 CLASSES = ("no", "yes")
 XGB, LINEAR = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression"
@@ -350,26 +350,6 @@ def test_a_frozen_table_decides_at_once_and_is_not_changed(estimator: str) -> No
         assert [outcome.state for outcome in outcomes] == ["pruned", "complete"]
         assert outcomes[0].share == (0.1 if estimator == XGB else 2 / 3)
     assert set(good.at("rounds", 10)) == set(range(5))
-
-
-def test_a_trial_that_runs_again_is_judged_from_its_start() -> None:
-    hub = Hub(Pruner(rule="patient", patience=2), "lower", ())
-    assert not hub.report(1, Report("rounds", 10, 0.1))
-    assert not hub.report(1, Report("rounds", 13, 0.2))
-    assert hub.report(1, Report("rounds", 16, 0.3))
-    assert not hub.report(1, Report("rounds", 10, 0.1))
-    assert not hub.report(1, Report("rounds", 13, 0.2))
-    hub.finish(1, Outcome("complete", 0.1, 1.0, 1.0))
-
-
-def test_a_report_that_comes_after_the_end_of_its_trial_is_left_out() -> None:
-    hub = Hub(Pruner(rule="halving", factor=2), "lower", ())
-    hub.report(1, Report("steps", 1, 0.1))
-    hub.finish(1, Outcome("failed", None, 1.0, 1.0))
-    assert not hub.report(1, Report("steps", 1, 0.1))
-    # The failed one was better, and would end this one.
-    assert not hub.report(2, Report("steps", 1, 0.5))
-    assert hub.report(3, Report("steps", 1, 0.6))
 
 
 @pytest.mark.parametrize(("hub", "which"), [(None, MEDIAN), (object(), None), (None, None)])
