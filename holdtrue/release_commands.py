@@ -1,4 +1,4 @@
-"""The commands about which version answers: promote, rollback, rollout."""
+"""The commands about which version answers: serve, promote, rollback, rollout."""
 
 from __future__ import annotations
 
@@ -24,9 +24,29 @@ rollout_app = typer.Typer(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    app.command()(serve)
     app.command()(promote)
     app.command()(rollback)
     app.add_typer(rollout_app, name="rollout")
+
+
+def serve(file: DeclarationFile, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Serve the champion as the declaration says now, and leave it running; trains nothing."""
+    from holdtrue.progress import Silent, Terminal
+    from holdtrue.system import endpoint_url
+
+    system = system_of(file)
+    name = system.declaration.name
+    if dry_run:
+        system.check_serve()
+        champion, url = _champion(system), endpoint_url(system.declaration)
+        words = f"serve version {champion} of {name} at {url}"
+    else:
+        release = system.serve(reporter=Silent() if as_json else Terminal())
+        champion, url = release.version, release.endpoint
+        words = f"version {champion} of {name} answers at {url}; `holdtrue down` ends it"
+    facts = {"system": name, "champion": champion, "endpoint": url}
+    tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
 
 def promote(

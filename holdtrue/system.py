@@ -323,19 +323,24 @@ class System:
             HoldtrueError: What stands in the way.
         """
         from holdtrue.plan import steps_until
+
+        self.check()
+        if steps_until(until)[-1].serves:
+            self._check_place(context.stack)
+        self.store.prepare()
+
+    def _check_place(self, stack: Stack) -> None:
+        """Refuse to serve where nothing can listen."""
         from holdtrue.stack import port_is_free
 
-        last = steps_until(until)[-1]
-        self.check()
         host, port = self.declaration.serve.host, self.declaration.serve.port
-        if last.serves and not port_is_free(0, host):
+        if not port_is_free(0, host):
             message = f"serve.host: {host} is no address of this machine"
             raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
-        is_up = context.stack.state().ray_address is not None
-        if last.serves and not is_up and not port_is_free(port, host):
+        is_up = stack.state().ray_address is not None
+        if not is_up and not port_is_free(port, host):
             message = f"port {port} is in use by another program"
             raise StackError(message, hint="end it, or declare another serve.port")
-        self.store.prepare()
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other trainings of this system out.
@@ -527,6 +532,38 @@ class System:
 
         put_on_path(self.project)
         return trace(self.store, self.declaration, prediction)
+
+    def serve(self, *, reporter: Reporter | None = None) -> Release:
+        """Serve the champion as ``serve`` is declared now; trains nothing.
+
+        Where nothing is up, Ray and Serve are started and left running.
+
+        Args:
+            reporter: Shows progress.
+
+        Raises:
+            ConfigError: No version has passed the gates yet, or ``serve.host`` is no address of
+                this machine.
+            ServingError: It cannot be served; what was served before stays.
+            StackError: The port is in use, or Ray does not start.
+        """
+        from holdtrue.plan import serve_champion
+
+        self.check_serve()
+        context = self.context(reporter=reporter)
+        with context.reporter.step("serve") as progress:
+            progress(0, 0, "deploying the champion")
+            return serve_champion(context)
+
+    def check_serve(self) -> None:
+        """Refuse what `serve` would refuse before it starts anything.
+
+        Raises:
+            ConfigError: As `serve`.
+            StackError: The port is in use.
+        """
+        self.bundle(None)
+        self._check_place(self.stack)
 
     def promote(
         self, number: int, *, reason: str = "asked for by hand", force: bool = False

@@ -137,10 +137,21 @@ def rolled_back(scored) -> Loop:
 
 
 @pytest.fixture(scope="session")
-def whole_loop(rolled_back) -> Loop:
-    """The loop is over and everything is ended."""
+def served_again(rolled_back) -> Loop:
+    """Everything was ended, and the champion is served from its files alone."""
     project, seen = rolled_back.project, rolled_back.seen
+    project.run("down")
+    seen["serve"] = project.ask("serve", project.file)
+    with Endpoint(seen["serve"]["endpoint"]) as endpoint:
+        seen["after serve"] = endpoint.ready()
+    return rolled_back
+
+
+@pytest.fixture(scope="session")
+def whole_loop(served_again) -> Loop:
+    """The loop is over and everything is ended."""
+    project, seen = served_again.project, served_again.seen
     seen["state"], seen["family"] = project.stack.state(), project.family()
     seen["down"] = project.run("down")
     seen["last status"] = project.ask("status", project.file)
-    return rolled_back
+    return served_again

@@ -122,6 +122,13 @@ def test_rollback_makes_the_endpoint_answer_with_the_version_before(rolled_back)
     assert (status["serving"], status["champion"]["version"]) == (True, was - 1)
 
 
+def test_serve_makes_the_champion_answer_after_everything_was_ended(served_again):
+    champion = served_again.seen["rolled back status"]["champion"]["version"]
+    served = served_again.seen["serve"]
+    assert (served["champion"], served["dry_run"]) == (champion, False)
+    assert served_again.seen["after serve"]["version"] == champion
+
+
 def test_reports_are_left(whole_loop):
     folder = whole_loop.project.home / "reports" / "flights-small"
     index = Path(whole_loop.seen["last status"]["reports"])

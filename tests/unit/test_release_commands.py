@@ -95,6 +95,15 @@ def stands(registry: Registry) -> tuple[Any, ...]:
             {"system": "small", "champion": 3, "previous": 2},
         ),
         (
+            ["serve", FILE],
+            "serve version 2 of small at http://127.0.0.1:8700/small/predict",
+            {
+                "system": "small",
+                "champion": 2,
+                "endpoint": "http://127.0.0.1:8700/small/predict",
+            },
+        ),
+        (
             ["rollback", FILE],
             "make version 1 of small the champion again in place of version 2",
             {"system": "small", "champion": 1, "previous": 2},

@@ -51,7 +51,7 @@ def write(path: Path, *, as_of: str | None, **sections: object) -> System:
 
 def test_loading_gives_the_verbs(path: Path) -> None:
     system = holdtrue.load(path)
-    for verb in ("check", "plan", "apply", "status", "monitor", "predict", "rollback"):
+    for verb in ("check", "plan", "apply", "serve", "status", "monitor", "predict", "rollback"):
         assert callable(getattr(system, verb))
     assert repr(system) == f"System('small', {str(path)!r})"
     assert system.store.root == path.parent / ".holdtrue"
@@ -115,6 +115,8 @@ def test_what_needs_a_champion_says_so(path: Path) -> None:
         system.predict(pd.DataFrame({"x": [1]}), version=3)
     with pytest.raises(ConfigError, match="small has no earlier champion to go back to"):
         system.rollback()
+    with pytest.raises(ConfigError, match="no version of small has passed the gates yet"):
+        system.serve()
     assert not system.store.root.exists()
 
 

@@ -32,7 +32,7 @@ class Guess(BaseEstimator):
 """
 COMMANDS = (
     *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
-    *("promote", "rollback", "rollout", "up", "down"),
+    *("serve", "promote", "rollback", "rollout", "up", "down"),
 )
 
 
@@ -139,8 +139,8 @@ def test_what_a_command_says_can_be_read_by_scripts_and_what_it_does_be_tried_ou
     assert len(options) > 20
     assert [name for name, found in options.items() if "--json" not in found] == []
     assert {name for name, found in options.items() if "--dry-run" in found} == {
-        *("apply", "promote", "rollback", "rollout start", "rollout advance", "rollout stop"),
-        *("key create", "key revoke"),
+        *("apply", "serve", "promote", "rollback", "key create", "key revoke"),
+        *("rollout start", "rollout advance", "rollout stop"),
     }
 
 
