@@ -54,18 +54,21 @@ def _check(work: Work) -> DataCheck:
 def _profile(work: Work) -> ProfileRef:
     import pandas as pd
 
-    from holdtrue.profiles import reference
+    from holdtrue.profiles import reference, until_event
 
     context = work.context
     declaration, check = context.declaration, work.get("check", DataCheck)
     frame = pd.read_parquet(context.store.path(check.asked))
     work.progress(0, 0, f"profiling {len(frame):,} rows, calibrating the alarm")
     time = declaration.data.time
+    when = None if time is None else frame[time]
+    if when is not None:
+        frame = until_event(frame, check.temporal, when)
     folder = context.store.path("profiles", context.system, work.digest)
     digest, blocks, columns = reference(
         frame,
-        None if time is None else frame[time],
-        check.numeric,
+        when,
+        (*check.numeric, *check.temporal),
         check.categorical,
         window=declaration.monitor.window,
         false_alarms=declaration.monitor.false_alarms,

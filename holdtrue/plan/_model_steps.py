@@ -47,7 +47,7 @@ _STUDIES = 5
 
 def signature_of(declaration: Declaration, snapshot: Snapshot, check: DataCheck) -> Signature:
     """What a model of these data takes and gives."""
-    names = (*check.numeric, *check.categorical)
+    names = (*check.numeric, *check.categorical, *check.temporal)
     return Signature(
         target=declaration.data.target,
         task=declaration.task,
@@ -308,6 +308,7 @@ def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
 def _reads_search(declaration: Declaration) -> dict[str, Any]:
     parts = _dump(
         declaration,
+        name=True,  # the studies of a system are its own
         task=True,
         data={"target", "time"},
         model={"candidates", "class_weight", "loss"},

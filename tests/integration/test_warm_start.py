@@ -73,8 +73,6 @@ def system(project: Path, name: str, as_of: str, high: float = 10.0, **tune: Any
                     ]
                 },
                 "tune": {"metric": "log_loss", "trials": 4, "folds": 3, **tune},
-                # Without it, systems that differ in their names alone share what was done.
-                "seed": len(name),
             }
         )
     )
@@ -112,6 +110,12 @@ def test_the_second_search_begins_with_the_first_ones_best_and_then_the_live_mod
 
     afresh = system(project, "warm", "2024-02-19", warm_start=False).tune()
     assert {trial.origin for trial in afresh.trials} == {"default", "sampler"}
+
+
+def test_a_search_is_of_one_system(project: Path) -> None:
+    ours, theirs = (system(project, name, "2024-02-01").tune() for name in ("ours", "theirs"))
+    assert ours.log.startswith("studies/ours/")
+    assert theirs.log.startswith("studies/theirs/")
 
 
 def test_an_earlier_study_that_cannot_be_read_is_only_noted(project: Path) -> None:

@@ -164,7 +164,7 @@ TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
     ("ray.address", "127.0.0.1:1", (), ""),
     ("serve.port", 8_798, (), ""),
     ("seed", 1, ("profile", "split"), "seed: 0 -> 1"),
-    ("name", "other", ("register",), "never run"),
+    ("name", "other", ("tune",), "never run"),
 ]
 
 
