@@ -40,9 +40,16 @@ def load(
 
 
 def measure(
-    running: Running, fitted: Fitted, *, rows: int, connections: int, seconds: float, warm: float
+    running: Running,
+    fitted: Fitted,
+    *,
+    rows: int,
+    connections: int,
+    seconds: float,
+    warm: float,
+    rate: float | None = None,
 ) -> dict[str, Any]:
-    """Measure a server with connections that ask again as soon as they have their answer.
+    """Measure a server.
 
     Args:
         running: It answers.
@@ -51,6 +58,7 @@ def measure(
         connections: At a time.
         seconds: How long.
         warm: Seconds of the same load before, which do not count.
+        rate: Requests a second; left out, each connection asks again as soon as it has its answer.
 
     Returns:
         What `client.Client.found` returns, with ``per_s`` answers, ``cpu_us`` that all processes
@@ -58,12 +66,12 @@ def measure(
         processes that share it), ``foreign``, the share of the machine that neither the server nor
         the load had, and ``client_share``, of one core, that the load had.
     """
-    wanted = load(running, fitted, Phase(warm), rows=rows, connections=connections)
+    wanted = load(running, fitted, Phase(warm, rate), rows=rows, connections=connections)
     Asking(wanted).found()
     meter = Meter(running.pid)
     meter.begin()
     try:
-        found = Asking(replace(wanted, phases=[Phase(seconds)])).found()
+        found = Asking(replace(wanted, phases=[Phase(seconds, rate)])).found()
         taken = meter.end()
     finally:
         meter.stop()

@@ -22,9 +22,20 @@ NUMERIC = (
     *("distance", "departure_minute", "arrival_minute", "weekday", "plane_age", "seats", "temp"),
     *("dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"),
 )
+AWKWARD = "benchmarks.serving._awkward.Awkward"
+WAITS_S = 0.05
+"""Of the model that waits, for each call."""
 ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "trees": ("xgboost.XGBClassifier", {"n_estimators": 200, "max_depth": 6}),
     "linear": ("sklearn.linear_model.LogisticRegression", {"max_iter": 300}),
+    # What has no compiled form: a real one, and those that do what a model should not.
+    "network": (
+        "sklearn.neural_network.MLPClassifier",
+        {"hidden_layer_sizes": [32], "tol": 1.0},  # so that few rounds are enough for it
+    ),
+    "waits": (AWKWARD, {"waits_s": WAITS_S}),
+    "raises": (AWKWARD, {"as_shadow": "raises"}),
+    "sleeps": (AWKWARD, {"as_shadow": "sleeps"}),
 }
 # Rows that are asked for in turns, and rows of a request with many.
 POOL = 200

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.serving._model import ESTIMATORS
 from benchmarks.serving._peers import Running, _record
+from benchmarks.serving._process import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from benchmarks.serving._model import Fitted
     from holdtrue.declaration import Declaration
+    from holdtrue.serving._deploy import ReplicaCounts
     from holdtrue.serving._slate import Arm
+    from holdtrue.serving._statistics import Statistics
     from holdtrue.stack import Stack
     from holdtrue.store import Store
 
@@ -73,7 +76,9 @@ class Ours:
 
         declaration = self.declaration()
         arms = [self._arm(role, *given) for role, given in roles.items()]
-        deploy(self.stack, declaration, slate_of(declaration, self.store, arms))
+        # Some of the models are classes of the benchmarks.
+        slate = slate_of(declaration, self.store, arms, project=ROOT)
+        deploy(self.stack, declaration, slate)
 
     def change(self, **serve: Any) -> None:
         """Declare something else about serving; holds from the next `deploy`."""
@@ -104,6 +109,18 @@ class Ours:
             for replica in part["replicas"]
             if replica["state"] == "RUNNING"
         }
+
+    def counted(self) -> Statistics:
+        """What the replicas have counted, as of a second ago."""
+        from holdtrue.serving import read_statistics
+
+        return read_statistics(self.store, SYSTEM)
+
+    def counts(self) -> ReplicaCounts | None:
+        """How many replicas there are, and are to be."""
+        from holdtrue.serving._deploy import replicas_of
+
+        return replicas_of(self.stack, SYSTEM)
 
     def _arm(self, role: Any, version: int, weight: float) -> Arm:
         from holdtrue.serving._slate import Arm

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import MB, NOISY, of_parts, share, table, targets_of
 from benchmarks.serving._ours import OURS
+from benchmarks.serving._page_load import batching, burst, large, refused, shadow, steps
 from benchmarks.serving._parts import PARTS
 from benchmarks.serving._targets import back_s, failed, medians, targets
 
@@ -33,6 +34,12 @@ def page(found: dict[str, Any]) -> str:
         "swaps": _swaps,
         "kill": _kill,
         "overload": _overload,
+        "refused": refused,
+        "large": large,
+        "burst": burst,
+        "steps": steps,
+        "shadow": shadow,
+        "batching": batching,
     }
     sections = [write(parts[part]) for part, write in written.items() if part in parts]
     return "\n".join(
@@ -68,7 +75,8 @@ def _about(found: dict[str, Any]) -> str:
 
 def _targets(parts: dict[str, Any]) -> str:
     most = max(
-        (run["foreign"] for part in parts.values() for run in part.get("runs", ())), default=0
+        (run.get("foreign", 0) for part in parts.values() for run in part.get("runs", ())),
+        default=0,
     )
     warning = (
         f"Others took up to {most:.0%} of the machine while servers were measured, and not the "

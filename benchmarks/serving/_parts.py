@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from benchmarks.serving._beside import shadow
 from benchmarks.serving._in_process import compare
+from benchmarks.serving._large import large
 from benchmarks.serving._measure import load, measure
 from benchmarks.serving._model import MANY, fit
 from benchmarks.serving._ours import ours
 from benchmarks.serving._peers import PEERS, bare
 from benchmarks.serving._process import Asking, BenchmarkError
+from benchmarks.serving._refused import refused
+from benchmarks.serving._replicas import burst, steps
+from benchmarks.serving._together import batching
 from benchmarks.serving.client import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -55,10 +60,21 @@ class Size:
     """Before and after the overload."""
     many: int = 4_000
     """Connections of the overload."""
+    burst_s: float = 20.0
+    """How long there are many clients."""
+    steps_s: tuple[float, ...] = (6.0, 30.0, 14.0, 30.0)
+    """A low load, a high one, and so on."""
+    beside: int = 4
+    """Turns without a shadow and with each of those that fail or hang."""
+    offered_s: float = 8.0
+    """Of a load that is scored together, or mostly refused."""
+    tries: int = 50
+    """Of each way to send a content that is too large."""
 
 
 QUICK = Size(0.5, 0.3, (1, 8), rounds=1, turns=1, calls=50, swaps=2, kills=1, overload_s=2.0,
-             calm_s=3.0, many=1_000)  # fmt: skip
+             calm_s=3.0, many=1_000, burst_s=8.0, steps_s=(4.0, 10.0), beside=1, offered_s=2.0,
+             tries=3)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,27 @@ class Place:
         return known
 
     @contextmanager
-    def ours(self, kind: str = "trees", versions: int = 1, **serve: Any) -> Iterator[Ours]:
-        """Our server with some versions of a model at hand."""
+    def ours(
+        self,
+        kind: str = "trees",
+        versions: int = 1,
+        others: Mapping[int, str] | None = None,
+        **serve: Any,
+    ) -> Iterator[Ours]:
+        """Our server with some versions of a model at hand, and with other models by number."""
         models = {number: self.fitted(kind, number) for number in range(1, versions + 1)}
+        models |= {number: self.fitted(other) for number, other in (others or {}).items()}
         with ours(self.folder / f"ours-{time.time_ns()}", models, **serve) as found:
             yield found
 
-    def measure(self, running: Running, fitted: Fitted, rows: int, connections: int) -> Any:
+    def measure(
+        self,
+        running: Running,
+        fitted: Fitted,
+        rows: int,
+        connections: int,
+        rate: float | None = None,
+    ) -> Any:
         """Measure a server, and say how it went."""
         size = self.size
         found = measure(
@@ -94,6 +124,7 @@ class Place:
             connections=connections,
             seconds=size.seconds,
             warm=size.warm,
+            rate=rate,
         )
         self.say(
             f"  {running.name}, {connections} x {rows} rows: {found['per_s']:,.0f}/s, "
@@ -101,6 +132,12 @@ class Place:
             f"others {found['foreign']:.0%}"
         )
         return found
+
+    def capacity(self, server: Ours) -> float:
+        """Requests a second that it answers."""
+        most = self.size.connections[-1]
+        found = self.measure(server.running(), server.fitted[1], 1, most)
+        return float(found["per_s"])
 
 
 _fitted: dict[tuple[Path, str, int], Fitted] = {}
@@ -142,7 +179,7 @@ def swaps(place: Place) -> dict[str, Any]:
     """Another version twenty times, then a canary and the way back, under half of the load."""
     size = place.size
     with place.ours(versions=3) as server:
-        rate = _capacity(place, server) / 2
+        rate = place.capacity(server) / 2
         asking = _ask(server, Phase(600, rate))
         try:
             time.sleep(2)
@@ -177,7 +214,7 @@ def kill(place: Place) -> dict[str, Any]:
     """One of two replicas is killed, under half of the load."""
     kills = []
     with place.ours(replicas={"min": 2, "max": 2}) as server:
-        rate = _capacity(place, server) / 2
+        rate = place.capacity(server) / 2
         for _ in range(place.size.kills):
             asking = _ask(server, Phase(600, rate), retry=True)
             try:
@@ -200,7 +237,7 @@ def overload(place: Place) -> dict[str, Any]:
     """Three times what it can do, then half of it."""
     size = place.size
     with place.ours() as server:
-        capacity = _capacity(place, server)
+        capacity = place.capacity(server)
         calm = Phase(size.calm_s, capacity / 2)
         storm = Phase(size.overload_s, 3 * capacity)
         wanted = load(server.running(), server.fitted[1], calm, storm, calm, connections=size.many)
@@ -262,13 +299,6 @@ def _cells_of_ours(
     return [*runs, *(place.measure(other, fitted, 1, c) for c in connections)]
 
 
-def _capacity(place: Place, server: Ours) -> float:
-    """Requests a second that it answers."""
-    most = place.size.connections[-1]
-    found = place.measure(server.running(), server.fitted[1], 1, most)
-    return float(found["per_s"])
-
-
 def _ask(server: Ours, phase: Phase, *, retry: bool = False) -> Asking:
     wanted = load(server.running(), server.fitted[1], phase, connections=32)
     return Asking(replace(wanted, retry=retry, marker=_MARKER))
@@ -294,5 +324,11 @@ PARTS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "swaps": swaps,
     "kill": kill,
     "overload": overload,
+    "refused": refused,
+    "large": large,
+    "burst": burst,
+    "steps": steps,
+    "shadow": shadow,
+    "batching": batching,
     "linear": linear,
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import Target
+from benchmarks.serving._beside import ALONE
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._parts import UNCAPTURED
 
@@ -23,11 +25,21 @@ CAPTURE_COSTS = 0.1
 ROLLBACK_S = 5.0
 FULL_S = 15.0
 BACK_S = 10.0
+RISE_S = 15.0
+SETTLED_S = 20.0
+REVERSALS = 1
+SHADOW_COSTS = 0.05
+MEAN_ROWS = 8.0
+ANSWERED = 0.99
+REFUSED_MS = 10.0
+LARGE_MS = 100.0
 ALLOWED = {"200", "429", "503"}
 BARE = "bare uvicorn"
 # Within so many times the worst second before the overload, the 99th percentile is back.
 _AGAIN = 2.0
 _LEAST_MS = 5.0
+# The load that is looked at is a mean of the last 5 s; then a replica has to end, in at most 20 s.
+_FALL_MORE_S = 25.0
 
 
 def medians(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], dict[str, float]]:
@@ -64,10 +76,90 @@ def back_s(part: dict[str, Any]) -> float | None:
     before = [value for value in seconds[1:start] if value is not None]
     limit = max(_LEAST_MS, _AGAIN * max(before))
     after = seconds[stop : stop + start]
-    bad = [number for number, value in enumerate(after) if value is None or value > limit]
-    if not after or (bad and bad[-1] == len(after) - 1):
+    return _over_s([value is None or value > limit for value in after])
+
+
+def _over_s(bad: Sequence[bool]) -> float | None:
+    """Seconds until none is bad any more; None: the last one is, or there are none."""
+    if not bad or bad[-1]:
         return None
-    return float(bad[-1] + 1) if bad else 0.0
+    return float(max((number + 1 for number, one in enumerate(bad) if one), default=0))
+
+
+def wrong(run: dict[str, Any]) -> int:
+    """Requests without an answer, and answers of another status than 200, 429 and 503."""
+    others = sum(count for status, count in run["statuses"].items() if status not in ALLOWED)
+    return int(sum(run["errors"].values()) + others)
+
+
+def rise_s(part: dict[str, Any]) -> float | None:
+    """Seconds from the burst's begin until as many replicas lived as there may be; None: never."""
+    most = part["declared"]["max"]
+    there = (one["at"] for one in part["points"] if one["up_to_date"] >= most)
+    return next((at - part["began_at"] for at in there if at >= part["began_at"]), None)
+
+
+def fall_s(part: dict[str, Any]) -> float | None:
+    """Seconds from the burst's end until as few lived as there must be; None: never."""
+    least = part["declared"]["min"]
+    few = (one["at"] for one in part["points"] if max(one["up_to_date"], one["ready"]) <= least)
+    return next((at - part["ended_at"] for at in few if at >= part["ended_at"]), None)
+
+
+def reversals(counts: Sequence[int]) -> int:
+    """How often a count that has grown shrinks next, or the other way round."""
+    changes = [after - before for before, after in pairwise(counts)]
+    signs = [change > 0 for change in changes if change]
+    return sum(before != after for before, after in pairwise(signs))
+
+
+def high_phases(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """What happened in each high phase.
+
+    Returns:
+        Of each ``rise_s`` until the most replicas lived, ``settled_s`` until no second was worse
+        any more than twice the worst one of the low phase before, or had a refusal, and
+        ``reversals`` of the replicas that were wanted within the phase; None: not within it.
+    """
+    found, start = [], 0.0
+    for number, phase in enumerate(part["phases"]):
+        stop = start + phase["seconds"]
+        if number % 2:
+            low = start - part["phases"][number - 1]["seconds"]
+            found.append(_high_phase(part, low, start, stop))
+        start = stop
+    return found
+
+
+def _high_phase(part: dict[str, Any], low: float, start: float, stop: float) -> dict[str, Any]:
+    seconds = part["by_second"]
+    # The end of a low phase: in its first half the replicas of the one before may still end.
+    calm = seconds[int((low + start) / 2) : int(start)]
+    limit = max(_LEAST_MS, _AGAIN * max((one["p99_ms"] or 0 for one in calm), default=0))
+    bad = [
+        one["p99_ms"] is None
+        or one["p99_ms"] > limit
+        or any(count for status, count in one["statuses"].items() if status != "200")
+        for one in seconds[int(start) : int(stop)]
+    ]
+    points = [(one["at"] - part["began_at"], one) for one in part["points"]]
+    within = [(at, one) for at, one in points if start <= at < stop]
+    most = part["declared"]["max"]
+    return {
+        "limit_ms": limit,
+        "settled_s": _over_s(bad),
+        "rise_s": next((at - start for at, one in within if one["up_to_date"] >= most), None),
+        "reversals": reversals([one["wanted"] for _, one in within]),
+    }
+
+
+def beside(part: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """By shadow: median, least and most of the 99th percentiles of its turns, ms."""
+    found = {}
+    for name in dict.fromkeys(run["shadow"] for run in part["runs"]):
+        values = [run["p99_ms"] for run in part["runs"] if run["shadow"] == name]
+        found[name] = (statistics.median(values), min(values), max(values))
+    return found
 
 
 def targets(parts: dict[str, Any]) -> list[Target]:
@@ -80,6 +172,12 @@ def targets(parts: dict[str, Any]) -> list[Target]:
         "swaps": _swaps,
         "kill": _kill,
         "overload": _overload,
+        "refused": _refused,
+        "large": _large,
+        "burst": _burst,
+        "steps": _steps,
+        "shadow": _shadow,
+        "batching": _batching,
     }
     return [target for part, of in checks.items() if part in parts for target in of(parts[part])]
 
@@ -103,8 +201,8 @@ def _peers(part: dict[str, Any]) -> Iterator[Target]:
             took = cells[OURS, 1, 1][f"{name}_ms"]
             what = f"{name}, one connection"
             yield Target(what, f"≤ {limit:g} ms", f"{took:.2f} ms", took <= limit)
-    wrong = sum(int(cell["failed"]) for (name, _, _), cell in cells.items() if name == OURS)
-    yield Target("failed requests of ours", "0", f"{wrong}", wrong == 0)
+    lost = sum(int(cell["failed"]) for (name, _, _), cell in cells.items() if name == OURS)
+    yield _none("failed requests of ours", lost)
 
 
 def _linear(part: dict[str, Any]) -> Iterator[Target]:
@@ -152,13 +250,86 @@ def _kill(part: dict[str, Any]) -> Iterator[Target]:
 
 
 def _overload(part: dict[str, Any]) -> Iterator[Target]:
-    others = {status: n for status, n in part["statuses"].items() if status not in ALLOWED}
-    wrong = sum(others.values()) + sum(part["errors"].values())
-    yield _none("three times the load: neither answered nor 429 or 503", wrong)
+    yield _none("three times the load: neither answered nor 429 or 503", wrong(part))
     back = back_s(part)
     said = "never" if back is None else f"{back:.0f} s"
     met = back is not None and back <= BACK_S
     yield Target("three times the load: p99 back after", f"≤ {BACK_S:g} s", said, met)
+
+
+def _refused(part: dict[str, Any]) -> Iterator[Target]:
+    for run in part["runs"]:
+        what = f"refused with {run['name']}: p99"
+        yield _within(what, run["refused_p99_ms"], REFUSED_MS, "ms", "nothing was refused")
+    yield _none("refused: neither answered nor 429 or 503", sum(map(wrong, part["runs"])))
+
+
+def _large(part: dict[str, Any]) -> Iterator[Target]:
+    others = 0
+    for name, way in part["ways"].items():
+        took = p99(way["milliseconds"])
+        yield _within(f"too large, {name}: p99 until 413", took, LARGE_MS, "ms", "no answer")
+        others += sum(count for status, count in way["statuses"].items() if status != "413")
+    yield _none("too large: not answered 413", others)
+
+
+def _burst(part: dict[str, Any]) -> Iterator[Target]:
+    most, after = part["declared"]["max"], float(part["declared"]["down_after"].rstrip("s"))
+    yield _within(f"burst: {most} replicas live after", rise_s(part), RISE_S, "s", "never")
+    yield _within(
+        "burst over: one replica is left after", fall_s(part), after + _FALL_MORE_S, "s", "never"
+    )
+    lost = wrong(part["crowd"]) + wrong(part["alone"])
+    yield _none("burst: neither answered nor 429 or 503", lost)
+
+
+def _steps(part: dict[str, Any]) -> Iterator[Target]:
+    found = high_phases(part)
+    most = max(one["reversals"] for one in found)
+    what = "steps: reversals of the wanted replicas in a high phase"
+    yield Target(what, f"≤ {REVERSALS}", f"{most}", most <= REVERSALS)
+    settled = [one["settled_s"] for one in found]
+    slowest = None if None in settled else max(settled)
+    yield _within("steps: p99 back to normal after", slowest, SETTLED_S, "s", "never")
+    yield _none("steps: neither answered nor 429 or 503", wrong(part))
+
+
+def _shadow(part: dict[str, Any]) -> Iterator[Target]:
+    found = beside(part)
+    alone = found[ALONE][0]
+    for name, (took, _, _) in found.items():
+        if name != ALONE:
+            cost = took / alone - 1
+            wanted = f"≤ {SHADOW_COSTS:.0%}"
+            what = f"a shadow that {name}: p99 of callers higher by"
+            yield Target(what, wanted, f"{cost:+.1%}", cost <= SHADOW_COSTS)
+    yield _none("beside shadows: failed", sum(map(failed, part["runs"])))
+
+
+def _batching(part: dict[str, Any]) -> Iterator[Target]:
+    for run in part["runs"]:
+        if run["batches"]:
+            what = f"not compiled, {run['name']}"
+            rows, took = run["mean_rows"], run["p99_ms"]
+            yield Target(
+                f"{what}: rows together", f"> {MEAN_ROWS:g}", f"{rows:.1f}", rows > MEAN_ROWS
+            )
+            yield _within(f"{what}: p99", took, part["wait_ms"], "ms", "no answer")
+            share = run["answers"] / run["offered"]
+            wanted = f"≥ {ANSWERED:.0%}"
+            asked = f"{what}: answered of {part['rate']:g} a second"
+            yield Target(asked, wanted, f"{share:.1%}", share >= ANSWERED)
+
+
+def p99(values: Sequence[float]) -> float | None:
+    """The value that 99 % of the sorted ones do not exceed; with fewer than 100, the largest."""
+    return values[min(len(values) - 1, int(0.99 * len(values)))] if values else None
+
+
+def _within(what: str, value: float | None, limit: float, unit: str, never: str) -> Target:
+    """A time that has a limit; there may be none."""
+    said = never if value is None else f"{value:.1f} {unit}"
+    return Target(what, f"≤ {limit:g} {unit}", said, value is not None and value <= limit)
 
 
 def _none(what: str, count: int) -> Target:

@@ -23,6 +23,7 @@ STALLED_S = 0.25
 _CHUNK = 262_144
 _END = b"\r\n\r\n"
 _TICK_S = 0.05
+_REFUSED = ("429", "503")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _Connection:
     stream: socket.socket | None = None
     asked: float = 0.0
     """When the request was due."""
+    sent: float = 0.0
     request: int = -1
     """Which one it waits for the answer to; -1 where it is free."""
     tries: int = 0
@@ -71,6 +73,7 @@ class _Second:
     """What was answered in one second."""
 
     latencies: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
 
 
@@ -128,12 +131,15 @@ class Client:
         Returns:
             ``answers`` with status 200, ``statuses``, ``errors`` by kind, ``stalled`` answers that
             took longer than 250 ms from when they were due, ``p50_ms``, ``p99_ms``, ``longest_ms``
-            of those with status 200, ``seconds`` in all, ``by_second``, ``marks``: of each number
-            that followed the marker the first and last moment (seconds since 1970) and how often,
+            of those with status 200, ``refused_p50_ms`` and ``refused_p99_ms`` of those with
+            status 429 or 503, from when they were sent, ``seconds`` in all, ``by_second``,
+            ``marks``: of each number that followed the marker the first and last moment (seconds
+            since 1970) and how often,
             ``dropped`` requests that were due and found no free connection until their phase was
             over, ``cpu_s`` of the client and ``lag_ms``, the longest it was away itself.
         """
         good = sorted(value for second in self._seconds for value in second.latencies)
+        refused = sorted(value for second in self._seconds for value in second.refusals)
         statuses: Counter[str] = Counter()
         for second in self._seconds:
             statuses.update(second.statuses)
@@ -147,6 +153,8 @@ class Client:
             "p50_ms": _milliseconds(good, 0.5),
             "p99_ms": _milliseconds(good, 0.99),
             "longest_ms": _milliseconds(good, 1.0),
+            "refused_p50_ms": _milliseconds(refused, 0.5),
+            "refused_p99_ms": _milliseconds(refused, 0.99),
             "seconds": seconds,
             "began_at": self._began_at,
             "by_second": [
@@ -231,6 +239,7 @@ class Client:
         if stream is None:
             return
         connection.received.clear()
+        connection.sent = time.perf_counter()
         try:
             rest = memoryview(self._requests[connection.request])
             while rest:  # larger than what the system takes at once
@@ -272,6 +281,9 @@ class Client:
             second.latencies.append(took)
             if self._marker:
                 self._note(connection.received)
+        elif status in _REFUSED:
+            # Of these it is asked how soon the server says no, not how long the load was late.
+            second.refusals.append(now - connection.sent)
         connection.request = -1
         if closes:
             self._close(connection)

@@ -174,6 +174,79 @@ def a_storm(*p99: float) -> dict:
     }
 
 
+def under_steps() -> dict:
+    """Low for 4 s, high for 6 s: bad for 3 s, and two replicas after 2 s."""
+    good = {"answers": 9, "p99_ms": 50.0, "statuses": {"200": 9}}
+    bad = {"answers": 5, "p99_ms": 900.0, "statuses": {"200": 5, "503": 4}}
+    wanted = (1, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+    lived = (1, 1, 1, 1, 1, 1, 2, 2, 2, 2)
+    return {
+        "declared": {"min": 1, "max": 2, "target_ongoing_requests": 2, "down_after": "3s"},
+        "waits_s": 0.05,
+        "phases": [{"seconds": 4.0, "rate": 8.0}, {"seconds": 6.0, "rate": 48.0}],
+        "by_second": [*[good] * 4, *[bad] * 3, *[good] * 3],
+        "statuses": {"200": 78, "503": 12},
+        "errors": {},
+        "began_at": 100.0,
+        "points": [
+            {"at": 100.0 + at, "wanted": want, "up_to_date": live, "ready": live}
+            for at, (want, live) in enumerate(zip(wanted, lived, strict=True))
+        ],
+    }
+
+
+def a_burst() -> dict:
+    """From 4 s on many clients, until 6 s."""
+    asked = a_run("ours", 1, 200, 1000.0)
+    ended = {"at": 115.0, "wanted": 1, "up_to_date": 1, "ready": 1}
+    return {
+        "declared": {"min": 1, "max": 2, "target_ongoing_requests": 32, "down_after": "5s"},
+        "began_at": 104.0,
+        "ended_at": 106.0,
+        "crowd": asked | {"by_second": [{"p99_ms": 80.0}, {"p99_ms": 40.0}, {"p99_ms": None}]},
+        "alone": asked,
+        "points": [*under_steps()["points"], ended],
+    }
+
+
+def a_refusal(name: str) -> dict:
+    return {
+        "name": name,
+        "able": 400.0,
+        "seconds": 1.0,
+        "statuses": {"200": 400, "503": 800},
+        "errors": {},
+        "refused_p50_ms": 1.0,
+        "refused_p99_ms": 7.0,
+        "p99_ms": 90.0,
+        "client_share": 0.2,
+        "lag_ms": 2.0,
+    }
+
+
+def beside_shadows() -> dict:
+    turns = {"none": (2.0, 3.0, 4.0), "raises": (2.0, 3.1, 9.0), "sleeps 10 s": (1.0, 2.0, 9.0)}
+    runs = [
+        a_run(name, 1, 8, 1000.0, p99_ms=value)
+        | {"shadow": name, "shadow_failed": 5, "shadow_dropped": 900}
+        for name, values in turns.items()
+        for value in values
+    ]
+    return {"rate": 1000.0, "connections": 8, "runs": runs}
+
+
+def scored_together() -> dict:
+    together = {"seconds": 2.0, "offered": 1000.0, "dropped": 0, "p99_ms": 80.0, "answers": 1000}
+    return {
+        "rate": 500.0,
+        "wait_ms": 250.0,
+        "runs": [
+            a_run("alone", 1, 250, 100.0) | together | {"batches": 0, "mean_rows": 1.0},
+            a_run("64 rows", 1, 250, 500.0) | together | {"batches": 100, "mean_rows": 10.0},
+        ],
+    }
+
+
 def side_by_side(ours: float) -> dict:
     speeds = {"bare uvicorn": 5000, "MLflow models serve": 35, "holdtrue": ours, UNCAPTURED: ours}
     runs = [
@@ -227,6 +300,22 @@ def measured(ours: float = 3000.0) -> dict:
         },
         "kill": {"rate": 1500.0, "kills": [under_load | {"full_s": 12.0}]},
         "overload": a_storm(2, 2, 2, 900, 950, 400, 3, 3),
+        "refused": {
+            "runs": [a_refusal(name) for name in ("429", "503")],
+            "wait_s": 0.25,
+            "waits_s": 0.05,
+        },
+        "large": {
+            "limit_bytes": 1_000_000,
+            "body_bytes": 50_000_000,
+            "ways": {
+                "fast": {"statuses": {"413": 3}, "milliseconds": [1.0, 2.0, 9.0], "sent_bytes": 10}
+            },
+        },
+        "burst": a_burst(),
+        "steps": under_steps(),
+        "shadow": beside_shadows(),
+        "batching": scored_together(),
     }
     return {
         "size": {"rounds": 2, "seconds": 3.0},
@@ -236,7 +325,7 @@ def measured(ours: float = 3000.0) -> dict:
 
 def test_every_target_is_met_or_not_as_measured():
     found = {one.what: one.met for one in targets(measured()["parts"])}
-    assert len(found) == 17
+    assert len(found) == 34
     assert all(found.values())
     slow = {one.what: one.met for one in targets(measured(ours=800.0)["parts"])}
     assert [what for what, met in slow.items() if not met] == [

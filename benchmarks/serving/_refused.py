@@ -1,0 +1,56 @@
+"""How soon a request is refused, where three times too many come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.serving._measure import load
+from benchmarks.serving._model import WAITS_S
+from benchmarks.serving._process import Asking
+from benchmarks.serving.client import Phase
+from holdtrue.serving._app import SCORING_THREADS
+
+if TYPE_CHECKING:
+    from benchmarks.serving._ours import Ours
+    from benchmarks.serving._parts import Place
+
+RATE_LIMIT = "429: more than `requests_per_s`"
+NO_TURN = "503: no turn in time, not compiled"
+TOO_LATE = "503: waited too long, compiled"
+TIMES = 3
+# Of what the server can do, so that the load leaves it room for what is refused.
+_ALLOWED = 0.15
+_WAIT_S = 0.25
+_CONNECTIONS = 500
+
+
+def refused(place: Place) -> dict[str, Any]:
+    """Three times as much as is allowed, as a slow model can do, and as a compiled one can do."""
+    with place.ours() as server:
+        capacity = place.capacity(server)
+        allowed = _ALLOWED * capacity
+        server.change(limits={"requests_per_s": allowed})
+        server.deploy(champion=(1, 1.0))
+        runs = [_run(place, server, RATE_LIMIT, allowed, _CONNECTIONS)]
+        server.change(limits={"wait": f"{_WAIT_S}s"})
+        server.deploy(champion=(1, 1.0))
+        runs.append(_run(place, server, TOO_LATE, capacity, place.size.many))
+    with place.ours("waits") as server:
+        runs.append(_run(place, server, NO_TURN, SCORING_THREADS / WAITS_S, _CONNECTIONS))
+    return {"runs": runs, "wait_s": _WAIT_S, "waits_s": WAITS_S}
+
+
+def _run(place: Place, server: Ours, name: str, able: float, connections: int) -> dict[str, Any]:
+    """Offer three times what it is able to answer."""
+    phase = Phase(place.size.offered_s, TIMES * able)
+    wanted = load(server.running(), server.fitted[1], phase, connections=connections)
+    found = Asking(replace(wanted, newest_first=True)).found()
+    counted = {key: value for key, value in found.items() if key not in {"by_second", "marks"}}
+    place.say(f"  {name}: {found['statuses']}, p99 {found['refused_p99_ms'] or 0:.1f} ms")
+    return counted | {
+        "name": name,
+        "able": able,
+        "connections": connections,
+        "client_share": found["cpu_s"] / found["seconds"],
+    }
