@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.plan import Runner, steps_until
+from holdtrue.plan import Runner, applied, steps_until
 from holdtrue.progress import Terminal
-from holdtrue.system import Run, System, summarise
+from holdtrue.system import Run, System
 from tasks import data, release, training
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from holdtrue.system import Applied
+    from holdtrue.plan import Applied
 
 # One task for each step of the plan (a test asserts that they match, inputs and all).
 TASKS: dict[str, Any] = {
@@ -62,4 +62,4 @@ def run_plan(
             inputs = {name: results[name] for name in step.inputs}
             results[step.name] = TASKS[step.name](run, **inputs)
             finished.append(runner.perform(step.name))  # found: the task has just done it
-    return summarise(context, finished)
+    return applied(context, finished)

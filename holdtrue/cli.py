@@ -23,9 +23,10 @@ from holdtrue.study_commands import study_app
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from holdtrue.plan import Applied
     from holdtrue.references import DriftReport
     from holdtrue.stack import Stack
-    from holdtrue.system import Applied, System
+    from holdtrue.system import System
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -7,45 +7,26 @@ import re
 import sys
 from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import copy
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
-from holdtrue.errors import ConfigError, HoldtrueError, StackError
-from holdtrue.references import DriftReport, Reference, Release, Study, Version
+from holdtrue.errors import ConfigError, HoldtrueError
+from holdtrue.references import DriftReport, Reference, Release, Study
 from holdtrue.store import Store, alone, find_project, put_on_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from holdtrue.batch import Scored
-    from holdtrue.plan import Context, Done, Planned, Runner, Step
+    from holdtrue.plan import Applied, Context, Done, Planned, Runner, Step
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
     from holdtrue.stack import Stack
     from holdtrue.status import Status
     from holdtrue.trace import Trace
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What a run of the plan came to."""
-
-    steps: tuple[Done, ...]
-    endpoint: str | None
-    """URL that predictions are posted to; None where nothing is served."""
-    champion: int | None
-    """Version of the champion; None where no version has passed yet."""
-    refused: str | None
-    """Why the gates refused the model; None where they did not."""
-
-    @property
-    def ran(self) -> tuple[str, ...]:
-        """Names of the steps that were not found done."""
-        return tuple(done.step for done in self.steps if not done.cached)
 
 
 class Run(Reference):
@@ -213,7 +194,7 @@ class System:
         Raises:
             HoldtrueError: A step failed. What was done before is kept, and found the next time.
         """
-        from holdtrue.plan import Runner, steps_until
+        from holdtrue.plan import Runner, applied, steps_until
 
         context = self.context(as_of=as_of, refresh=refresh, reporter=reporter, trigger=trigger)
         self.prepare(context, until)
@@ -225,7 +206,7 @@ class System:
                     break
                 self.ready(session, runner, step, until)
                 finished.append(runner.perform(step.name))
-        return summarise(context, finished)
+        return applied(context, finished)
 
     def tune(
         self,
@@ -323,24 +304,12 @@ class System:
             HoldtrueError: What stands in the way.
         """
         from holdtrue.plan import steps_until
+        from holdtrue.serving import check_place
 
         self.check()
         if steps_until(until)[-1].serves:
-            self._check_place(context.stack)
+            check_place(context.stack, self.declaration.serve)
         self.store.prepare()
-
-    def _check_place(self, stack: Stack) -> None:
-        """Refuse to serve where nothing can listen."""
-        from holdtrue.stack import port_is_free
-
-        host, port = self.declaration.serve.host, self.declaration.serve.port
-        if not port_is_free(0, host):
-            message = f"serve.host: {host} is no address of this machine"
-            raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
-        is_up = stack.state().ray_address is not None
-        if not is_up and not port_is_free(port, host):
-            message = f"port {port} is in use by another program"
-            raise StackError(message, hint="end it, or declare another serve.port")
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other trainings of this system out.
@@ -562,8 +531,10 @@ class System:
             ConfigError: As `serve`.
             StackError: The port is in use.
         """
+        from holdtrue.serving import check_place
+
         self.bundle(None)
-        self._check_place(self.stack)
+        check_place(self.stack, self.declaration.serve)
 
     def promote(
         self, number: int, *, reason: str = "asked for by hand", force: bool = False
@@ -613,20 +584,3 @@ class System:
 def endpoint_url(declaration: Declaration) -> str:
     """URL that predictions are posted to."""
     return f"{declaration.serve.origin}/{declaration.name}/predict"
-
-
-def summarise(context: Context, finished: list[Done]) -> Applied:
-    """Say what a run came to."""
-    outputs: dict[str, Any] = {done.step: done.output for done in finished}
-    champion = context.registry.champion(context.system)
-    release, version = outputs.get("serve"), outputs.get("register")
-    refused = None
-    if isinstance(version, Version):
-        registered = context.registry.version(context.system, version.number)
-        refused = None if registered.passed else registered.reason
-    return Applied(
-        steps=tuple(finished),
-        endpoint=release.endpoint if isinstance(release, Release) else None,
-        champion=None if champion is None else champion.version.number,
-        refused=refused,
-    )

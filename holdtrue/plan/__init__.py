@@ -1,5 +1,6 @@
 """The lifecycle as a small graph of steps: digests, what would run and why, running it."""
 
+from holdtrue.plan._applied import Applied, applied
 from holdtrue.plan._context import Context
 from holdtrue.plan._journal import Journal
 from holdtrue.plan._model_steps import signature_of
@@ -18,12 +19,14 @@ from holdtrue.plan._step import Step
 __all__ = [
     "BY_NAME",
     "STEPS",
+    "Applied",
     "Context",
     "Done",
     "Journal",
     "Planned",
     "Runner",
     "Step",
+    "applied",
     "begin_rollout",
     "deploy_arms",
     "make_plan",

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdtrue.serving._deploy import deploy, start_serve, undeploy
+    from holdtrue.serving._deploy import check_place, deploy, start_serve, undeploy
     from holdtrue.serving._endpoint import Endpoint
     from holdtrue.serving._fold import Folded, capture_places, fold_in, read_captured
     from holdtrue.serving._slate import Arm, Limits, Slate
@@ -22,6 +22,7 @@ __all__ = [
     "Slate",
     "Statistics",
     "capture_places",
+    "check_place",
     "deploy",
     "fold_in",
     "read_captured",
@@ -40,6 +41,7 @@ _HOMES = {
     "Slate": "_slate",
     "Statistics": "_statistics",
     "capture_places": "_fold",
+    "check_place": "_deploy",
     "deploy": "_deploy",
     "fold_in": "_fold",
     "read_captured": "_fold",

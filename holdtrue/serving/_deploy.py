@@ -22,6 +22,7 @@ from holdtrue.stack import port_is_free
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
+    from holdtrue.declaration._models import Serve
     from holdtrue.stack import Stack
 
 IMPORT_PATH = "holdtrue.serving._replica:application"
@@ -164,6 +165,22 @@ def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: floa
             _settle(old, slate)
             raise
     return url
+
+
+def check_place(stack: Stack, serve: Serve) -> None:
+    """Refuse to serve where nothing can listen. Instant.
+
+    Raises:
+        ConfigError: The host is no address of this machine.
+        StackError: Another program listens on the port.
+    """
+    if not port_is_free(0, serve.host):
+        message = f"serve.host: {serve.host} is no address of this machine"
+        raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
+    # Once it is up, what listens there may be ours: `deploy` knows.
+    if stack.state().ray_address is None and not port_is_free(serve.port, serve.host):
+        message = f"port {serve.port} is in use by another program"
+        raise StackError(message, hint="end it, or declare another serve.port")
 
 
 def start_serve(stack: Stack, timeout_s: float = 60.0) -> None:

@@ -18,10 +18,11 @@ from holdtrue.errors import ConfigError, TrainingError
 from holdtrue.models import Bundle, Signature
 from holdtrue.models._served import ServedModel
 from holdtrue.models._sharded import fit_on_ray
+from holdtrue.plan import Applied
 from holdtrue.references import ModelRef, Study
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import HOME_VARIABLE, Store
-from holdtrue.system import Applied, System
+from holdtrue.system import System
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

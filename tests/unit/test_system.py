@@ -11,11 +11,11 @@ import yaml
 
 import holdtrue
 from holdtrue.errors import ConfigError, RegistryError, StackError
-from holdtrue.plan import Done
+from holdtrue.plan import Applied, Done
 from holdtrue.plan._model_steps import next_study
 from holdtrue.references import Study
 from holdtrue.store import HOME_VARIABLE
-from holdtrue.system import Applied, System, endpoint_url
+from holdtrue.system import System, endpoint_url
 from holdtrue.tuning._log import Asked, StudyLog
 from holdtrue.tuning._types import Outcome
 
