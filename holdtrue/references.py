@@ -71,6 +71,8 @@ class DataCheck(Reference):
     """Feature columns used as numbers."""
     categorical: tuple[str, ...]
     """Feature columns used as categories."""
+    temporal: tuple[str, ...] = ()
+    """Feature columns used as times."""
     classes: tuple[str, ...] | None
     """Names of the classes, sorted; None for regression."""
 

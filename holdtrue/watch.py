@@ -122,7 +122,9 @@ def _compare_windows(
         rows = read_captured(table, window_start, window_end)
         if len(rows):
             profile = Profile.take(
-                _feature_frame(rows, signature), signature.numeric, signature.categorical
+                _feature_frame(rows, signature, by_event=context.declaration.data.time is not None),
+                (*signature.numeric, *signature.temporal),
+                signature.categorical,
             )
             profile.write(folder / f"{window_start:%Y-%m-%dT%H%M%S}.bin")
             pending = profile if pending is None else pending.merge(profile)
@@ -165,17 +167,34 @@ def _floor(moment: datetime, length: timedelta) -> datetime:
     return epoch + (moment - epoch) // length * length
 
 
-def _feature_frame(rows: pa.Table, signature: Signature) -> pd.DataFrame:
-    """Captured rows as feature columns, shape (n_rows, n_features)."""
+def _feature_frame(rows: pa.Table, signature: Signature, *, by_event: bool) -> pd.DataFrame:
+    """Captured rows as feature columns, shape (n_rows, n_features), for a profile.
+
+    Args:
+        rows: What was captured.
+        signature: The columns.
+        by_event: Whether times are held against that of the event, as `until_event` does it; the
+            event was when the request came where it did not say.
+    """
     import pandas as pd
+
+    from holdtrue.profiles import until_event
 
     records = [orjson.loads(row) for row in rows["row"].to_pylist()]
     columns: dict[str, Any] = {}
     for name in signature.columns:
         values = [record.get(name) for record in records]
+        if name in signature.temporal:
+            text = pd.Series(values, dtype=object)
+            columns[name] = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
+            continue
         dtype = object if name in signature.categorical else "float64"
         columns[name] = pd.Series(values, dtype=dtype)
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    if not by_event:
+        return frame
+    event = rows["event_time"].to_pandas().fillna(rows["received"].to_pandas())
+    return until_event(frame, signature.temporal, event)
 
 
 def _performance(

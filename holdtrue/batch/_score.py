@@ -273,18 +273,21 @@ def features_of(rows: Any, signature: Signature, name: str) -> dict[str, Any]:
 
 
 def values_of(column: Any) -> Any:
-    """A column as models take it: numbers as an array, masked where null, the rest as a list."""
+    """A column as models take it: numbers as an array, masked where null, the rest as a list.
+
+    Times are an array of datetime64[us], with NaT where null.
+    """
     if isinstance(column, list):
         return column
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from holdtrue.models.compiled._calendar import NULL
+
     types = pa.types
     if types.is_timestamp(column.type):
-        import pandas as pd
-
-        texts = column.to_pandas().astype(object)
-        return [None if pd.isna(value) else str(value) for value in texts]
+        counts = pc.fill_null(column.cast(pa.int64()), int(NULL)).to_numpy()
+        return np.array(counts, np.int64).view("M8[us]")
     if types.is_integer(column.type) or types.is_floating(column.type):
         plain = column.to_numpy() if column.null_count == 0 else None
         if plain is not None:

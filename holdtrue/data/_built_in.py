@@ -38,12 +38,14 @@ def built_in(
     target: str,
     kept: pd.DataFrame,
     kinds: dict[str, Kind],
+    classes: tuple[str, ...] | None,
+    *,
     numeric: tuple[str, ...],
     categorical: tuple[str, ...],
-    classes: tuple[str, ...] | None,
+    temporal: tuple[str, ...],
 ) -> Iterator[Finding]:
     """Checks that are always on; warnings, but for a feature that gives the target away."""
-    used = [*numeric, *categorical]
+    used = [*numeric, *categorical, *temporal]
     yield count_finding("rows: no exact duplicates", None, kept.duplicated(), blocking=False)
     constant = [name for name in used if kept[name].nunique(dropna=False) <= 1]
     yield Finding(
@@ -64,7 +66,7 @@ def built_in(
                 rows=int((kept[name] == suspicious).sum()),
                 detail=f"{suspicious:g} stands far from the other values and is frequent",
             )
-    leaks = _leaks(kept, target, numeric, classes)
+    leaks = _leaks(kept, target, (*numeric, *temporal), classes)
     yield Finding(
         rule="features: none gives the target away",
         column=None,
@@ -93,7 +95,7 @@ def _sentinel(values: pd.Series) -> float | None:
 
 
 def _leaks(
-    kept: pd.DataFrame, target: str, numeric: tuple[str, ...], classes: tuple[str, ...] | None
+    kept: pd.DataFrame, target: str, ordered: tuple[str, ...], classes: tuple[str, ...] | None
 ) -> list[tuple[str, float]]:
     if classes is None or len(classes) != 2:
         return []
@@ -101,8 +103,11 @@ def _leaks(
 
     truth = (kept[target] == classes[1]).to_numpy()
     found = []
-    for name in numeric:
-        values = kept[name].to_numpy(dtype="float64", na_value=np.nan)
+    for name in ordered:
+        column = kept[name]
+        if column.dtype.kind == "M":
+            column = (column - column.min()).dt.total_seconds()
+        values = column.to_numpy(dtype="float64", na_value=np.nan)
         present = ~np.isnan(values)
         if present.sum() < 2 * FEWEST_PER_CLASS or len(set(truth[present])) < 2:
             continue

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from holdtrue.data._built_in import FEWEST_PER_CLASS, built_in, count_finding
+from holdtrue.data._kinds import FIRST_YEAR, LAST_YEAR
 from holdtrue.data._sources import require_columns
 from holdtrue.errors import DataError
 from holdtrue.references import DataCheck, Finding
@@ -39,6 +40,7 @@ class Checked:
     unlabelled: int
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    temporal: tuple[str, ...]
     classes: tuple[str, ...] | None
 
 
@@ -67,10 +69,10 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
     data = declaration.data
     _require(declaration, list(kinds), len(frame))
     _require_target(declaration, frame[data.target])
-    numeric, categorical = features(declaration, frame, kinds)
+    numeric, categorical, temporal = features(declaration, frame, kinds)
     findings: list[Finding] = []
     broken = pd.Series("", index=frame.index)
-    for finding, rows in _row_findings(declaration, frame, kinds, numeric):
+    for finding, rows in _row_findings(declaration, frame, kinds, numeric, temporal):
         findings.append(finding)
         if rows is not None:
             broken = broken.mask(rows & (broken == ""), finding.rule)
@@ -89,18 +91,20 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         kind = kinds[data.target]
         message = f"data.target: {data.target} holds {kind} values, regression needs numbers"
         raise DataError(message)
-    findings.extend(built_in(declaration.data.target, kept, kinds, numeric, categorical, classes))
+    used = {"numeric": numeric, "categorical": categorical, "temporal": temporal}
+    findings.extend(built_in(declaration.data.target, kept, kinds, classes, **used))
     quarantined = frame[bad].assign(reason=broken[bad])
-    seen = [name for name in (data.time, *numeric, *categorical) if name is not None]
+    # The time of the event may be a feature, too.
+    every = dict.fromkeys((data.time, *numeric, *categorical, *temporal))
+    seen = [name for name in every if name is not None]
     return Checked(
         kept=kept,
         asked=frame.loc[~bad, seen].reset_index(drop=True),
         quarantined=quarantined,
         findings=tuple(findings),
         unlabelled=int((~labelled).sum()),
-        numeric=numeric,
-        categorical=categorical,
         classes=classes,
+        **used,
     )
 
 
@@ -125,6 +129,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
         findings=checked.findings,
         numeric=checked.numeric,
         categorical=checked.categorical,
+        temporal=checked.temporal,
         classes=checked.classes,
     )
 
@@ -180,32 +185,35 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     wanted |= dict.fromkeys(data.contract.columns, "data.contract.columns")
     wanted |= dict.fromkeys(declaration.features.numeric, "features.numeric")
     wanted |= dict.fromkeys(declaration.features.categorical, "features.categorical")
+    wanted |= dict.fromkeys(declaration.features.temporal, "features.temporal")
     wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
     require_columns(present, wanted, "the data")
 
 
 def features(
     declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, Kind]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the numeric and the categorical features: as declared, or by kind.
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names of the numeric, the categorical and the temporal features: as declared, or by kind.
 
     Raises:
-        DataError: A declared numeric feature holds no numbers, or no feature is left.
+        DataError: A declared feature holds values of another kind, or no feature is left.
     """
     declared = declaration.features
-    if declared.numeric or declared.categorical:
+    if declared.numeric or declared.categorical or declared.temporal:
         odd = [name for name in declared.numeric if kinds[name] in ("string", "time")]
         odd += [name for name in declared.categorical if kinds[name] == "time"]
+        odd += [name for name in declared.temporal if kinds[name] != "time"]
         if odd:
             message = f"features: {odd[0]} holds {kinds[odd[0]]} values"
             raise DataError(
                 message,
-                hint="numeric features need numbers; derive numbers or categories from times",
+                hint="times belong to features.temporal, and only these; text that says times is "
+                "made times of in the source",
             )
-        return declared.numeric, declared.categorical
+        return declared.numeric, declared.categorical, declared.temporal
     data = declaration.data
     out = {data.target, data.time, *data.key, *declared.exclude}
-    numeric, categorical = [], []
+    numeric, categorical, temporal = [], [], []
     for name, kind in kinds.items():
         if name in out:
             continue
@@ -213,14 +221,20 @@ def features(
             numeric.append(name)
         elif kind == "string" and frame[name].nunique() <= _MOST_LEVELS:
             categorical.append(name)
-    if not numeric and not categorical:
+        elif kind == "time":
+            temporal.append(name)
+    if not numeric and not categorical and not temporal:
         message = "no column is left that could be a feature"
         raise DataError(message, hint="name them under features")
-    return tuple(numeric), tuple(categorical)
+    return tuple(numeric), tuple(categorical), tuple(temporal)
 
 
 def _row_findings(
-    declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, Kind], numeric: tuple[str, ...]
+    declaration: Declaration,
+    frame: pd.DataFrame,
+    kinds: dict[str, Kind],
+    numeric: tuple[str, ...],
+    temporal: tuple[str, ...],
 ) -> Iterator[tuple[Finding, pd.Series | None]]:
     """Findings of the rules that are about single rows, each with the rows that it sets aside."""
     data = declaration.data
@@ -238,6 +252,12 @@ def _row_findings(
             infinite = frame[name].abs() == np.inf
             if infinite.any():
                 yield count_finding(f"{name}: finite", name, infinite, blocking=False), infinite
+    for name in temporal:
+        years = frame[name].dt.year
+        outside = (years < FIRST_YEAR) | (years > LAST_YEAR)
+        if outside.any():  # a request with one is refused
+            said = f"{name}: from {FIRST_YEAR} to {LAST_YEAR}"
+            yield count_finding(said, name, outside, blocking=False), outside
 
 
 def _column_findings(

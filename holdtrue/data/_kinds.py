@@ -73,14 +73,28 @@ def _column(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
     if column.type == target:
         return _without_nan(column) if kind == "number" else column
     try:
-        if pa.types.is_timestamp(column.type) and column.type.tz is None:
-            column = column.cast(pa.timestamp("us"), safe=False)
-            return pa.chunked_array([chunk.view(target) for chunk in column.chunks], type=target)
-        column = column.cast(target, safe=kind != "time")
+        if kind == "time":
+            counts = microseconds(column)
+            return pa.chunked_array([chunk.view(target) for chunk in counts.chunks], type=target)
+        column = column.cast(target)
     except pa.ArrowInvalid as err:
         message = f"{place} does not fit {target}: {err}"
         raise DataError(message) from err
     return _without_nan(column) if kind == "number" else column
+
+
+def microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times or dates in microseconds without a zone, in UTC; what is finer is cut off.
+
+    Raises:
+        pa.ArrowInvalid: One is beyond what microseconds can count.
+    """
+    import pyarrow.compute as pc
+
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        # Towards the past, as where a text is read; a cast goes towards 1970.
+        column = pc.floor_temporal(column.cast(pa.timestamp("ns")), unit="microsecond")
+    return column.cast(pa.timestamp("us"))
 
 
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -113,6 +127,9 @@ def kinds_of(table: pa.Table) -> dict[str, Kind]:
     back = {arrow: kind for kind, arrow in ARROW.items()}
     return {field.name: back[field.type] for field in table.schema}
 
+
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""Of a feature that is a time: what nanoseconds since 1970 can count (see `_calendar`)."""
 
 _PANDAS: Mapping[Kind, str] = {
     "integer": "Int64",

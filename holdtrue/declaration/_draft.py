@@ -43,6 +43,7 @@ class _Columns:
     key: str | None = None
     numeric: list[str] = field(default_factory=list)
     categorical: list[str] = field(default_factory=list)
+    temporal: list[str] = field(default_factory=list)
     exclude: dict[str, str] = field(default_factory=dict)
     """By name: why."""
     slices: list[str] = field(default_factory=list)
@@ -132,12 +133,17 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
         columns.time = min(
             times, key=lambda name: (frame[name].isna().mean(), not _TIME_NAME.search(name))
         )
-        reason = "a time; make numbers of it in the source to learn from it"
-        columns.exclude |= {name: reason for name in times if name != columns.time}
+        for name in times:
+            if name == columns.time:
+                continue
+            if frame[name].dtype.kind == "M":
+                columns.temporal.append(name)
+            else:
+                columns.exclude[name] = "a time as text; make times of it in the source to learn"
     for name in frame.columns:
         if name not in times:
             _sort_one(frame[name], columns)
-    if not columns.numeric and not columns.categorical:
+    if not columns.numeric and not columns.categorical and not columns.temporal:
         message = f"{place}: no column is left to learn from"
         raise ConfigError(
             message, hint="; ".join(f"{name}: {why}" for name, why in columns.exclude.items())
@@ -219,6 +225,8 @@ def _head(
     ]
     lines += _list("numeric", columns.numeric)
     lines += _list("categorical", columns.categorical)
+    if columns.temporal:
+        lines += _list("temporal", columns.temporal)
     if columns.exclude:
         lines.append("  exclude:")
         lines += [

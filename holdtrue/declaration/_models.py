@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -149,15 +150,19 @@ class Features(Section):
     """Columns used as numbers."""
     categorical: tuple[str, ...] = ()
     """Columns used as categories."""
+    temporal: tuple[str, ...] = ()
+    """Columns of times; month, weekday and so on are made of them."""
     exclude: tuple[str, ...] = ()
     """Columns that are never used, when the others are found by type."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        twice = sorted(set(self.numeric) & set(self.categorical))
-        if twice:
-            message = f"both numeric and categorical: {', '.join(twice)}"
-            raise ValueError(message)
+        kinds = ("numeric", "categorical", "temporal", "numeric")
+        for one, other in pairwise(kinds):
+            twice = sorted(set(getattr(self, one)) & set(getattr(self, other)))
+            if twice:
+                message = f"both {one} and {other}: {', '.join(twice)}"
+                raise ValueError(message)
         return self
 
 
@@ -451,7 +456,8 @@ class Declaration(Section):
             if self.task != task and getattr(self.model, key)
         )
         problems += self._unfit_spaces()
-        used = {*self.features.numeric, *self.features.categorical}
+        features = self.features
+        used = {*features.numeric, *features.categorical, *features.temporal}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
         if self.monitor.window < timedelta(minutes=1):

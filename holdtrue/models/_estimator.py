@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.errors import ConfigError, ServingError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from sklearn.pipeline import Pipeline
@@ -179,14 +179,22 @@ def encoding(estimator: Any) -> str:
     return "plain" if get_tags(estimator).input_tags.allow_nan else "scaled"
 
 
-def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
+def encoder(
+    kind: str,
+    signature: Signature,
+    *,
+    seed: int,
+    parts: Sequence[Sequence[str]] | None = None,
+) -> Any:
     """Make the unfitted transformer from a typed frame to a matrix.
 
     Args:
         kind: ``plain``: numbers as they are, categories by the mean of the target (cross-fitted).
-            ``scaled``: numbers imputed by the median and standardised, categories one-hot.
+            ``scaled``: numbers imputed by the median and standardised, categories one-hot. Times
+            become several numbers, which are treated as others are.
         signature: The columns.
         seed: Seed of the cross-fitting.
+        parts: Of each time, the numbers that it becomes (see `TemporalEncoder`).
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
@@ -194,7 +202,10 @@ def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
+    from holdtrue.models._temporal import TemporalEncoder
+
     numeric, categorical = list(signature.numeric), list(signature.categorical)
+    temporal = list(signature.temporal)
     if kind == "plain":
         if signature.task == "classification":
             folds: Any = StratifiedKFold(5, shuffle=True, random_state=seed)
@@ -203,17 +214,17 @@ def encoder(kind: str, signature: Signature, *, seed: int) -> Any:
             folds, target_type = KFold(5, shuffle=True, random_state=seed), "continuous"
         steps = [
             ("numeric", "passthrough", numeric),
+            ("temporal", TemporalEncoder(parts), temporal),
             ("categorical", TargetEncoder(target_type=target_type, cv=folds), categorical),
         ]
     else:
+
+        def scaler() -> list[Any]:
+            return [SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()]
+
         steps = [
-            (
-                "numeric",
-                make_pipeline(
-                    SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
-                ),
-                numeric,
-            ),
+            ("numeric", make_pipeline(*scaler()), numeric),
+            ("temporal", make_pipeline(TemporalEncoder(parts), *scaler()), temporal),
             (
                 "categorical",
                 OneHotEncoder(

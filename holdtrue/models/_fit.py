@@ -17,7 +17,8 @@ from holdtrue.models._calibration import fit_calibration
 from holdtrue.models._classes import cost_matrix, sample_weights
 from holdtrue.models._conformal import fit_interval
 from holdtrue.models._estimator import limited, pipeline
-from holdtrue.models._frame import target_of, typed
+from holdtrue.models._frame import in_utc, target_of, typed
+from holdtrue.models.compiled._calendar import FIRST, LAST, text_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -132,14 +133,17 @@ def some_of(train: pd.DataFrame) -> pd.DataFrame:
 def json_columns(train: pd.DataFrame, signature: Signature) -> dict[str, list[Any]]:
     """Feature columns as lists of what a client would send: None for null.
 
-    Rows that no client may send, with an infinite number, are left out.
+    Rows that no client may send, with an infinite number or a time of another age, are left out.
     """
     columns: dict[str, list[Any]] = {}
     fine = np.ones(len(train), dtype=bool)
     for name, kind in signature.columns.items():
         column = train[name]
-        values = column.astype(str).astype(object) if kind == "time" else column.astype(object)
-        columns[name] = values.where(column.notna(), None).tolist()
+        if kind == "time":
+            columns[name], taken = _texts(column)
+            fine &= taken
+            continue
+        columns[name] = column.astype(object).where(column.notna(), None).tolist()
         if kind in ("integer", "number"):
             fine &= ~np.isinf(column.to_numpy(dtype="float64", na_value=np.nan))
     if not fine.all():
@@ -147,9 +151,22 @@ def json_columns(train: pd.DataFrame, signature: Signature) -> dict[str, list[An
     return columns
 
 
+def _texts(column: pd.Series) -> tuple[list[str | None], np.ndarray]:
+    """Times as text, None for null, and which of them models take, shape (n_rows,)."""
+    times = in_utc(column)
+    counts, null = times.astype("int64").to_numpy(), times.isna().to_numpy()
+    taken = null | ((counts >= FIRST) & (counts <= LAST))
+    texts = [
+        text_of(count) if good and not missing else None
+        for count, good, missing in zip(counts.tolist(), taken, null, strict=True)
+    ]
+    return texts, taken
+
+
 def sample_of(train: pd.DataFrame, signature: Signature) -> list[dict[str, Any]]:
     """The first rows as records, by which a bundle proves that it answers as it did."""
     first = train[list(signature.columns)].head(SAMPLE_ROWS)
+    first = first.assign(**{name: _texts(first[name])[0] for name in signature.temporal})
     records: list[dict[str, Any]] = json.loads(first.to_json(orient="records"))
     return records
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from holdtrue.models.compiled._columns import CLASSES, as_list, numbers
+from holdtrue.models.compiled._columns import CLASSES, as_list, moments, numbers
 from holdtrue.models.compiled._rules import MISSING, checked, refuse_keys
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
         signature: The columns that are wanted.
 
     Returns:
-        shape (n_rows, n_features): numbers as float64 with NaN for missing, categories as text.
+        shape (n_rows, n_features): numbers as float64 with NaN for missing, categories as text,
+        times as datetime64[us] in UTC with NaT for missing.
     """
     columns: dict[str, Any] = {}
     for name in signature.columns:
@@ -37,9 +38,21 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
             columns[name] = (
                 column.astype(object).where(column.notna(), MISSING).astype(str).astype(object)
             )
+        elif name in signature.temporal:
+            columns[name] = in_utc(column)
         else:
             columns[name] = column.to_numpy(dtype="float64", na_value=np.nan)
     return pd.DataFrame(columns, index=table.index)
+
+
+def in_utc(column: pd.Series) -> pd.Series:
+    """Times as datetime64[us] in UTC.
+
+    Args:
+        column: datetime64 of any unit, with a zone or in UTC; dates, times or text as in ISO 8601.
+    """
+    times = pd.to_datetime(column, utc=True, format="ISO8601")
+    return times.dt.tz_localize(None).astype("datetime64[us]")
 
 
 def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
@@ -85,6 +98,8 @@ def from_columns(columns: Mapping[str, Any], signature: Signature) -> pd.DataFra
     for name, kind in signature.columns.items():
         if name in signature.categorical:
             ready[name] = pd.Series(_texts(columns[name], kind, name), dtype=object)
+        elif kind == "time":
+            ready[name] = moments(columns[name], name)
         else:
             ready[name] = numbers(columns[name], kind, name)
     return pd.DataFrame(ready)

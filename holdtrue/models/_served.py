@@ -146,7 +146,8 @@ class ServedModel:
         from holdtrue.models.compiled._columns import as_list, check_columns
 
         check_columns(columns, n_rows, self.signature)
-        lists = {name: as_list(values) for name, values in columns.items()}
+        times = self.signature.temporal
+        lists = {n: values if n in times else as_list(values) for n, values in columns.items()}
         return self._counted(from_columns(lists, self.signature))
 
     def problems(self, columns: Mapping[str, Any], n_rows: int) -> list[ValueProblem]:

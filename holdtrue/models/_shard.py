@@ -117,13 +117,18 @@ def fit_encoders(job: Job) -> Encoders:
     frame, target = typed(sample, job.signature), target_of(sample, job.signature)
     folds = fold_of(sample.index.to_numpy())
 
-    def fitted(mine: np.ndarray) -> Any:
-        return encoder("plain", job.signature, seed=job.seed).fit(frame[mine], target[mine])
+    def fitted(mine: np.ndarray, parts: Any = None) -> Any:
+        features = encoder("plain", job.signature, seed=job.seed, parts=parts)
+        return features.fit(frame[mine], target[mine])
 
+    final = fitted(np.ones(len(frame), dtype=bool))
     without: tuple[Any, ...] = ()
     if job.signature.categorical:
-        without = tuple(fitted(folds != fold) for fold in range(ENCODER_FOLDS))
-    return Encoders(fitted(np.ones(len(frame), dtype=bool)), without)
+        # The same numbers of a time, whatever varies in the rows outside a fold.
+        times = final.named_transformers_.get("temporal")
+        parts = None if times is None else times.parts_
+        without = tuple(fitted(folds != fold, parts) for fold in range(ENCODER_FOLDS))
+    return Encoders(final, without)
 
 
 class _Batches(xgboost.DataIter):

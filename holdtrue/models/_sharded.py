@@ -21,6 +21,7 @@ from holdtrue.models._fit import (
 )
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import BATCH_ROWS, count_rows, read_range, read_sample
+from holdtrue.models.compiled._calendar import PARTS
 from holdtrue.stack._resources import alive_nodes, cpus_each, fit_cpus, reserved
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ def _left(columns: int, limit_bytes: int) -> int:
 
 
 def columns_of(signature: Signature) -> int:
-    """Columns of the matrix: with more than two classes a category has one for each of them."""
+    """Columns of the matrix, at most: with more than two classes a category has one for each."""
     classes = len(signature.classes or ())
-    return len(signature.numeric) + len(signature.categorical) * (classes if classes > 2 else 1)
+    categories = len(signature.categorical) * (classes if classes > 2 else 1)
+    return len(signature.numeric) + categories + len(signature.temporal) * len(PARTS)
 
 
 def plan_fit(

@@ -22,4 +22,13 @@ class Signature(Reference):
     @property
     def numeric(self) -> tuple[str, ...]:
         """The columns that are used as numbers."""
-        return tuple(name for name in self.columns if name not in self.categorical)
+        return tuple(
+            name
+            for name, kind in self.columns.items()
+            if kind != "time" and name not in self.categorical
+        )
+
+    @property
+    def temporal(self) -> tuple[str, ...]:
+        """The columns that are used as times."""
+        return tuple(name for name, kind in self.columns.items() if kind == "time")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Besides the types that skops trusts by itself. Nothing here can run code when loaded.
 _TRUSTED = ("numpy", "sklearn")
+_TRUSTED_TYPES = ("holdtrue.models._temporal.TemporalEncoder",)
 
 
 def package_of(estimator: Any) -> tuple[str, ...]:
@@ -94,7 +95,9 @@ def check_types(content: bytes, packages: Sequence[str] = ()) -> list[str]:
 
     unknown: list[str] = get_untrusted_types(data=content)
     trusted = tuple(f"{name}." for name in (*_TRUSTED, *packages))
-    refused = [name for name in unknown if not name.startswith(trusted)]
+    refused = [
+        name for name in unknown if name not in _TRUSTED_TYPES and not name.startswith(trusted)
+    ]
     if refused:
         message = f"the model holds types that are not trusted: {', '.join(refused)}"
         raise ServingError(message)

@@ -12,6 +12,7 @@ from holdtrue.profiles._calibration import (
 )
 from holdtrue.profiles._difference import Measured, Test
 from holdtrue.profiles._limits import IN_A_ROW
+from holdtrue.profiles._normalise import until_event
 from holdtrue.profiles._profile import Column, Profile
 from holdtrue.profiles._reference import PROFILE_FILE, SUMMARY_FILE, reference
 
@@ -30,4 +31,5 @@ __all__ = [
     "Profile",
     "Test",
     "reference",
+    "until_event",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 from holdtrue.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -44,6 +46,20 @@ def numbers(series: pd.Series) -> tuple[NDArray[np.float64], int]:
     infinite = np.isinf(values)
     values = np.clip(np.where(infinite, np.nan, values), -_LARGEST_NUMBER, _LARGEST_NUMBER)
     return values, int(infinite.sum())
+
+
+def until_event(frame: pd.DataFrame, names: Sequence[str], event: pd.Series) -> pd.DataFrame:
+    """Put how long before the event times were in place of these times.
+
+    Times go on by themselves, so that every window would differ from all before it. What may stay
+    the same, and shows drift, is their distance to the event.
+
+    Args:
+        frame: shape (n_rows, n_columns).
+        names: Its columns of times, with a zone.
+        event: shape (n_rows,): when the event of each row was, with a zone.
+    """
+    return frame.assign(**{name: event - frame[name] for name in names})
 
 
 def labels(series: pd.Series) -> tuple[NDArray[np.int64], list[str]]:

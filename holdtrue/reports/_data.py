@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from holdtrue.reports._format import moment, number, share, table
 from holdtrue.reports._page import write_page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from markupsafe import Markup
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
     from holdtrue.references import ColumnSummary, DataCheck, Finding, ProfileRef, Snapshot, Split
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_S = 86_400
 _BARS = 24
 _TYPICAL = 3
 
@@ -54,7 +58,10 @@ def write_data_report(
         split=split,
         target=declaration.data.target,
         shares=split.target_share,
-        columns=[_column(name, found) for name, found in profile.columns.items()],
+        columns=[
+            _column(name, found, _typical(found, _written(name, declaration, check)))
+            for name, found in profile.columns.items()
+        ],
     )
 
 
@@ -84,7 +91,12 @@ def data_markdown(
         if not found.passed
     ]
     columns = [
-        [name, share(found.missing), number(round(found.distinct)), _typical(found)]
+        [
+            name,
+            share(found.missing),
+            number(round(found.distinct)),
+            _typical(found, _written(name, declaration, check)),
+        ]
         for name, found in profile.columns.items()
     ]
     parts = [f"# Data of {declaration.name}", f"**{verdict}.** {_headline(check)}"]
@@ -112,13 +124,22 @@ def _headline(check: DataCheck) -> str:
     return f"{said}; {check.kept_rows:,} of {check.rows:,} rows are left to learn from."
 
 
-def _column(name: str, found: ColumnSummary) -> dict[str, Any]:
+def _written(name: str, declaration: Declaration, check: DataCheck) -> Callable[[float], str]:
+    """How the values of a column's profile are written: times are profiled in seconds."""
+    if name not in check.temporal:
+        return number
+    if declaration.data.time is None:
+        return lambda seconds: moment(_EPOCH + timedelta(seconds=seconds))
+    return lambda seconds: f"{number(seconds / _DAY_S)} days before the event"
+
+
+def _column(name: str, found: ColumnSummary, typical: str) -> dict[str, Any]:
     return {
         "name": name,
         "picture": _picture(name, found),
         "missing": found.missing,
         "distinct": found.distinct,
-        "typical": _typical(found),
+        "typical": typical,
     }
 
 
@@ -134,13 +155,11 @@ def _picture(name: str, found: ColumnSummary) -> Markup | str:
     return sparkline(heights.tolist(), f"Distribution of {name}")
 
 
-def _typical(found: ColumnSummary) -> str:
+def _typical(found: ColumnSummary, written: Callable[[float], str]) -> str:
     if found.kind == "categorical":
         shown = [f"{value} ({number(count)})" for value, count in found.levels.items()]
         return ", ".join(shown[:_TYPICAL]) or "-"
     if not found.quantiles:
         return "-"
-    low, middle, high = np.quantile(found.quantiles, [0.05, 0.5, 0.95])
-    return (
-        f"median {number(float(middle))}, 90 % from {number(float(low))} to {number(float(high))}"
-    )
+    low, middle, high = map(written, np.quantile(found.quantiles, [0.05, 0.5, 0.95]).tolist())
+    return f"median {middle}, 90 % from {low} to {high}"

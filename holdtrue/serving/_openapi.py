@@ -29,7 +29,11 @@ _SCHEMAS: dict[Kind, Schema] = {
     "number": {"type": ["number", "null"]},
     "string": {"type": ["string", "null"]},
     "boolean": {"type": ["boolean", "null"]},
-    "time": {"type": ["string", "null"]},
+    "time": {
+        "type": ["string", "null"],
+        "format": "date-time",
+        "description": "From 1678 to 2261; without an offset it is UTC, and a date is its start.",
+    },
 }
 
 

@@ -194,14 +194,24 @@ def _moments(column: pa.ChunkedArray, name: str) -> list[Any]:
     """Times as ISO 8601 in UTC; Arrow keeps those with a zone in UTC, and those without are."""
     import pyarrow as pa
 
-    counts = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_pylist()
     try:
+        counts = _microseconds(column).cast(pa.int64()).to_pylist()
         return [
             None if count is None else (_EPOCH + timedelta(microseconds=count)).isoformat()
             for count in counts
         ]
-    except OverflowError as err:
+    except (OverflowError, pa.ArrowInvalid) as err:
         raise value_problem(None, name, "a time beyond the year 9999", "a time") from err
+
+
+def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As `holdtrue.data` does it, which imports pandas."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = pc.floor_temporal(column.cast(pa.timestamp("ns")), unit="microsecond")
+    return column.cast(pa.timestamp("us"))
 
 
 def _refuse_compressed(body: bytes) -> None:

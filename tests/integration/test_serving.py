@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 
 from holdtrue.access import create_key, own_key
@@ -36,6 +38,7 @@ from holdtrue.store import put_on_path
 
 pytestmark = pytest.mark.integration
 
+CSV = "text/csv"
 ESTIMATOR = "sklearn.linear_model.LogisticRegression"
 SIGNATURE = Signature(
     target="late",
@@ -367,6 +370,45 @@ def test_captures_each_answer_once(stack, store, bundles, declaration, endpoint)
     assert json.loads(first["row"]) == ROWS[0]
     assert fold_in(folder, table).rows == 0
     assert endpoint.ready()["capture_failures"] == 0
+
+
+def test_a_time_is_a_feature(stack, store, bundles, declaration, url, headers, tmp_path):
+    signature = SIGNATURE.model_copy(update={"columns": SIGNATURE.columns | {"departure": "time"}})
+    start = datetime(2024, 5, 1, 0, 30, tzinfo=UTC)
+    moments = [None if n == 7 else start + timedelta(hours=25 * n) for n in range(40)]
+    rows = [
+        row | {"departure": moment and moment.isoformat()}
+        for row, moment in zip(ROWS, moments, strict=True)
+    ]
+    model = pipeline(ESTIMATOR, {}, signature, seed=0, threads=1)
+    model.fit(typed(pd.DataFrame(rows), signature), [n // 20 for n in range(40)])
+    digest = write_bundle(
+        *(tmp_path / "3", model, signature), estimator=ESTIMATOR, params={}, sample=rows[:10]
+    )
+    put(stack, declaration, store, arm({3: (tmp_path / "3", digest)}, 3))
+    wanted = model.predict_proba(typed(pd.DataFrame(rows), signature))[:, 1]
+    frame = pd.DataFrame(rows).assign(departure=pd.Series(moments, dtype="datetime64[ns, UTC]"))
+    stream = io.BytesIO()
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    answers = [
+        httpx.post(url, content=content, headers=headers | {"content-type": kind, "accept": CSV})
+        for content, kind in (
+            (json.dumps(rows), "application/json"),
+            (pd.DataFrame(rows).to_csv(index=False), CSV),
+            (stream.getvalue(), "application/vnd.apache.arrow.stream"),
+        )
+    ]
+    found = [pd.read_csv(io.StringIO(answer.text))["probability_yes"] for answer in answers]
+    assert (found[0] == found[1]).all()
+    assert (found[0] == found[2]).all()
+    assert found[0].to_numpy() == pytest.approx(wanted, abs=1e-9)
+    late = httpx.post(url, json=rows[0] | {"departure": "2300-01-01"}, headers=headers)
+    assert late.status_code == 422
+    assert late.json()["errors"][0]["found"] == "a time outside of these years"
+    assert not {"pandas", "sklearn"} & {*_living(store, "flights")[0].modules}
+    put(stack, declaration, store, arm(bundles, 1))
 
 
 def test_two_systems_are_served_each_on_its_port(stack, store, bundles, declaration, url, key):

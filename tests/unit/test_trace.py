@@ -31,12 +31,16 @@ SIGNATURE = Signature(
     target="late",
     task="classification",
     classes=("no", "yes"),
-    columns={"distance": "number", "carrier": "string"},
+    columns={"distance": "number", "carrier": "string", "departure": "time"},
     categorical=("carrier",),
 )
 CHANCE = np.random.default_rng(0)
 ROWS = [
-    {"distance": float(CHANCE.normal()) if n % 7 else None, "carrier": "AB"[n % 2]}
+    {
+        "distance": float(CHANCE.normal()) if n % 7 else None,
+        "carrier": "AB"[n % 2],
+        "departure": f"2013-07-{1 + n % 31:02}T{n % 24:02}:30:00-04:00" if n % 5 else None,
+    }
     for n in range(60)
 ]
 XGBOOST, LINEAR = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression"

@@ -3,16 +3,18 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from holdtrue.declaration import parse
+from holdtrue.models import Signature
 from holdtrue.plan import Context
 from holdtrue.references import Decision, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
 from holdtrue.store import Store
-from holdtrue.watch import PERFORMANCE_WINDOWS, _remove_old
+from holdtrue.watch import PERFORMANCE_WINDOWS, _feature_frame, _remove_old
 
 DAY = timedelta(days=1)
 # Later than any clock that runs this, so that the declared time counts from here.
@@ -130,3 +132,30 @@ def test_rows_whose_labels_are_awaited_or_counted_stay(context):
     removed, oldest = remove(context, window(NOW))
     assert oldest == 5 + PERFORMANCE_WINDOWS
     assert removed == 100 - oldest
+
+
+def test_times_are_compared_by_how_long_before_the_event_they_were():
+    signature = Signature(
+        target="y",
+        task="regression",
+        classes=None,
+        columns={"x": "number", "due": "time"},
+        categorical=(),
+    )
+    rows = [{"x": 1.0, "due": "2126-01-01T06:00:00+02:00"}, {"x": None, "due": None}, {"x": 2}]
+    moment = pa.timestamp("us", tz="UTC")
+    captured = pa.table(
+        {
+            "row": [orjson.dumps(row).decode() for row in rows],
+            "event_time": pa.array([NOW, None, None], moment),
+            "received": pa.array([NOW + DAY] * 3, moment),
+        }
+    )
+    frame = _feature_frame(captured, signature, by_event=True)
+    assert frame["due"].dt.total_seconds().tolist()[0] == -4 * 3600
+    assert frame["due"].isna().tolist() == [False, True, True]
+    plain = _feature_frame(captured, signature, by_event=False)
+    assert plain["due"][0] == NOW + timedelta(hours=4)
+    late = captured.set_column(1, "event_time", pa.nulls(3, moment))
+    frame = _feature_frame(late, signature, by_event=True)
+    assert frame["due"].dt.total_seconds()[0] == 20 * 3600

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
-from holdtrue.models.compiled._rules import checked, refuse_keys
+from holdtrue.models.compiled._calendar import FIRST, LAST, NULL
+from holdtrue.models.compiled._rules import checked, outside, refuse_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdtrue.models._signature import Signature
+    from holdtrue.models.compiled._calendar import Moments
     from holdtrue.references import Kind
 
     Floats = npt.NDArray[np.float64]
@@ -64,6 +66,42 @@ def numbers(values: Any, kind: Kind, name: str) -> Floats:
     return found
 
 
+def moments(values: Any, name: str) -> Moments:
+    """Values of a column of times, shape (n_rows,): datetime64[us] in UTC, NaT for null.
+
+    Args:
+        values: A list of texts (None is null), or an array of datetime64[us], which may be masked.
+        name: Name of the column.
+
+    Raises:
+        ValueProblem: A value is not acceptable; the first one is named.
+    """
+    if _is_moments(values):
+        found = _of_moments(values)
+        for row in _outside(found)[:1].tolist():
+            raise outside(name, row)
+        return found
+    counts = [checked(value, "time", name, row) for row, value in enumerate(as_list(values))]
+    given = [NULL if count is None else count for count in counts]
+    return np.array(given, np.int64).view("M8[us]")
+
+
+def _is_moments(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind == "M"
+
+
+def _of_moments(values: npt.NDArray[Any]) -> Moments:
+    found: Moments = np.array(np.ma.getdata(values), "M8[us]")
+    found[np.ma.getmaskarray(values)] = np.datetime64("NaT")
+    return found
+
+
+def _outside(found: Moments) -> Ints:
+    """Rows of the moments that no model takes."""
+    counts = found.view(np.int64)
+    return np.flatnonzero(((counts < FIRST) | (counts > LAST)) & ~np.isnat(found))
+
+
 def codes(values: Any, kind: Kind, name: str, known: Mapping[Any, int], unknown: int) -> Ints:
     """Numbers of the categories of a column, shape (n_rows,).
 
@@ -104,6 +142,9 @@ def problems(columns: Mapping[str, Any], n_rows: int, signature: Signature) -> l
     found: list[ValueProblem] = []
     for name, kind in signature.columns.items():
         values = columns[name]
+        if kind == "time" and _is_moments(values):
+            found += [outside(name, row) for row in _outside(_of_moments(values)).tolist()]
+            continue
         if _surely_good(values, kind):
             continue
         for row, value in enumerate(as_list(values)):
@@ -115,7 +156,9 @@ def problems(columns: Mapping[str, Any], n_rows: int, signature: Signature) -> l
 
 
 def _surely_good(values: Any, kind: Kind) -> bool:
-    if CLASSES[kind] is str:
+    if kind == "time":
+        return False
+    if kind == "string":
         return set(map(type, as_list(values))) <= {str, _NONE}
     return _fast_numbers(values, kind) is not None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from holdtrue.models.compiled._compiled import Compiled
-from holdtrue.models.compiled._encode import Category, Column, Number
+from holdtrue.models.compiled._encode import Category, Column, Moment, Number, Part
 from holdtrue.models.compiled._forests import ALONE, AVERAGED, BINNED, BOOSTED, read_ensemble
 from holdtrue.models.compiled._linear import CLASSIFIERS, GENERALISED, REGRESSORS, read_linear
 from holdtrue.models.compiled._onnx import write_onnx
@@ -109,6 +110,8 @@ def read_columns(features: Any, signature: Signature) -> list[Column]:
         start = features.output_indices_[name].start
         if set(names) <= set(signature.numeric):
             columns: Sequence[Column] = _numbers(transformer, names, signature, start)
+        elif set(names) <= set(signature.temporal):
+            columns = _moments(transformer, names, signature, start)
         else:
             columns = _categories(transformer, names, signature, start)
         found |= {column.name: column for column in columns}
@@ -121,34 +124,68 @@ def read_columns(features: Any, signature: Signature) -> list[Column]:
 def _numbers(
     transformer: Any, names: Sequence[str], signature: Signature, start: int
 ) -> list[Column]:
-    means, scales = np.zeros(len(names)), np.ones(len(names))
-    missing = np.full(len(names), np.nan)
     kind = type(transformer).__name__
     if kind == "Pipeline":
-        for step in transformer:
-            if type(step).__name__ == "SimpleImputer" and not step.add_indicator:
-                missing = np.array(step.statistics_, np.float64)
-            elif type(step).__name__ == "StandardScaler":
-                means = means if step.mean_ is None else step.mean_
-                scales = scales if step.scale_ is None else step.scale_
-            else:
-                _refuse(step)
-        if [type(step).__name__ for step in transformer] != ["SimpleImputer", "StandardScaler"]:
-            message = "its numbers are not imputed and then scaled"
-            raise NotCompilable(message)
-    elif not (
-        transformer == "passthrough" or (kind == "FunctionTransformer" and transformer.func is None)
+        missing, means, scales = _scaling([*transformer], len(names))
+    elif transformer == "passthrough" or (
+        kind == "FunctionTransformer" and transformer.func is None
     ):
+        missing, means, scales = _unscaled(len(names))
+    else:
         _refuse(transformer)
     columns: list[Column] = []
     for i, name in enumerate(names):
-        if signature.columns[name] in ("string", "time"):
+        if signature.columns[name] == "string":
             message = f"column {name} is text that is used as a number"
             raise NotCompilable(message)
-        mean, scale = float(means[i]), float(scales[i])
-        scaled = (float(missing[i]) - mean) / scale
-        columns.append(Number(name, signature.columns[name], start + i, scaled, mean, scale))
+        columns.append(
+            Number(name, signature.columns[name], start + i, missing[i], means[i], scales[i])
+        )
     return columns
+
+
+def _moments(
+    transformer: Any, names: Sequence[str], signature: Signature, start: int
+) -> list[Column]:
+    steps = [*transformer] if type(transformer).__name__ == "Pipeline" else [transformer]
+    encoder = steps[0]
+    if type(encoder).__name__ != "TemporalEncoder":
+        _refuse(encoder)
+    width = sum(map(len, encoder.parts_))
+    missing, means, scales = _scaling(steps[1:], width) if steps[1:] else _unscaled(width)
+    columns: list[Column] = []
+    place = 0
+    for name, parts in zip(names, encoder.parts_, strict=True):
+        made = [
+            Part(part, missing[i], means[i], scales[i]) for i, part in enumerate(parts, start=place)
+        ]
+        columns.append(Moment(name, signature.columns[name], start + place, tuple(made)))
+        place += len(parts)
+    return columns
+
+
+_Scaling = tuple[list[float], list[float], list[float]]
+
+
+def _unscaled(width: int) -> _Scaling:
+    return [math.nan] * width, [0.0] * width, [1.0] * width
+
+
+def _scaling(steps: Sequence[Any], width: int) -> _Scaling:
+    """What stands for a null, scaled already, then mean and scale, of each place."""
+    if [type(step).__name__ for step in steps] != ["SimpleImputer", "StandardScaler"]:
+        for step in steps:
+            if type(step).__name__ not in ("SimpleImputer", "StandardScaler"):
+                _refuse(step)
+        message = "its numbers are not imputed and then scaled"
+        raise NotCompilable(message)
+    imputer, scaler = steps
+    if imputer.add_indicator:
+        _refuse(imputer)
+    filled = np.array(imputer.statistics_, np.float64)
+    means = np.zeros(width) if scaler.mean_ is None else scaler.mean_
+    scales = np.ones(width) if scaler.scale_ is None else scaler.scale_
+    return ((filled - means) / scales).tolist(), means.tolist(), scales.tolist()
 
 
 def _categories(
@@ -220,6 +257,6 @@ def _ask(transformer: Any, names: Sequence[str], i: int, texts: Sequence[str]) -
     return np.concatenate(parts)
 
 
-def _refuse(part: Any) -> None:
+def _refuse(part: Any) -> NoReturn:
     message = f"columns are encoded by {type(part).__module__}.{type(part).__name__}"
     raise NotCompilable(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
 from holdtrue.models.compiled import _columns
+from holdtrue.models.compiled._calendar import PARTS, count_of, is_inside, part, parts_of
 from holdtrue.models.compiled._columns import CLASSES
 from holdtrue.models.compiled._rules import EXPECTED, MISSING, checked, key_of, refuse_keys
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdtrue.models._signature import Signature
+    from holdtrue.models.compiled._calendar import Moments
     from holdtrue.references import Kind
 
     Floats = npt.NDArray[np.float64]
@@ -95,7 +97,40 @@ class Category:
         return found
 
 
-Column = Number | Category
+@dataclass(frozen=True)
+class Part:
+    """One of the numbers that a moment becomes: (x - mean) / scale."""
+
+    part: str
+    """One of `PARTS`."""
+    missing: float
+    """As of `Number`."""
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def encoded(self, values: Floats) -> Floats:
+        """Scale values, shape (n,), in the order of scikit-learn's operations."""
+        scaled: Floats = (values - self.mean) / self.scale
+        return scaled
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A column of times: each of its parts has a place of its own."""
+
+    name: str
+    kind: Kind
+    at: int
+    """First place of the column in the matrix."""
+    parts: tuple[Part, ...]
+
+    @property
+    def width(self) -> int:
+        """How many places it has."""
+        return len(self.parts)
+
+
+Column = Number | Category | Moment
 
 
 class Encoder:
@@ -122,11 +157,14 @@ class Encoder:
         self._flags: list[tuple[str, int, float, float]] = []
         self._single: list[tuple[str, type, dict[Any, tuple[int, float]], tuple[int, float]]] = []
         self._wide: list[tuple[str, type, dict[Any, _Cells], _Cells]] = []
+        self._moments: list[tuple[str, list[tuple[int, int, float, float]]]] = []
         for column in columns:
             if isinstance(column, Number):
                 self._plan_number(column)
-            else:
+            elif isinstance(column, Category):
                 self._plan_category(column)
+            else:
+                self._plan_moment(column)
 
     def _plan_number(self, column: Number) -> None:
         self._template[column.at] = column.missing
@@ -148,6 +186,15 @@ class Encoder:
             cells = [(slice(start, start + len(values)), values) for start, values in each]
             wide = {key: cells[code] for key, code in known}
             self._wide.append((column.name, wanted, wide, cells[-1]))
+
+    def _plan_moment(self, column: Moment) -> None:
+        places = range(column.at, column.at + column.width)
+        self._template[column.at : column.at + column.width] = [p.missing for p in column.parts]
+        plan = [
+            (at, PARTS.index(each.part), each.mean, each.scale)
+            for at, each in zip(places, column.parts, strict=True)
+        ]
+        self._moments.append((column.name, plan))
 
     def rows(self, records: Sequence[Mapping[str, Any]]) -> Encoded:
         """Validate and encode records by column name; None stands for missing.
@@ -173,8 +220,12 @@ class Encoder:
         row = self._template.copy()
         missed: list[str] = []
         try:
-            usual = self._write_numbers(record, row) and self._write_categories(record, row, missed)
-        except (KeyError, OverflowError):
+            usual = (
+                self._write_numbers(record, row)
+                and self._write_categories(record, row, missed)
+                and (not self._moments or self._write_moments(record, row))
+            )
+        except (KeyError, OverflowError, ValueError):
             return None
         if not usual:
             return None
@@ -241,6 +292,21 @@ class Encoder:
             row[cells[0]] = cells[1]
         return True
 
+    def _write_moments(self, record: Mapping[str, Any], row: list[float]) -> bool:
+        for name, plan in self._moments:
+            value = record[name]
+            if value is None:
+                continue
+            if value.__class__ is not str:
+                return False
+            count = count_of(value)
+            if not is_inside(count):
+                return False
+            parts = parts_of(count)
+            for at, number, mean, scale in plan:
+                row[at] = (parts[number] - mean) / scale
+        return True
+
     def _any(self, record: Mapping[str, Any], number: int, unknown: dict[str, int]) -> list[float]:
         """Encode any row value by value, or say what is wrong with it."""
         refuse_keys(number, record, self.signature.columns)
@@ -253,6 +319,12 @@ class Encoder:
                     if scaled - scaled != 0.0:
                         raise _too_large(column, number)
                     row[column.at] = scaled
+                continue
+            if isinstance(column, Moment):
+                if value is not None:
+                    parts = dict(zip(PARTS, parts_of(value), strict=True))
+                    scaled_parts = [(parts[p.part] - p.mean) / p.scale for p in column.parts]
+                    row[column.at : column.at + column.width] = scaled_parts
                 continue
             code = self._codes[column.name].get(value, -1)
             if code < 0:
@@ -279,6 +351,10 @@ class Encoder:
             values = columns[column.name]
             if isinstance(column, Number):
                 matrix[:, column.at] = self._scaled(values, column)
+                continue
+            if isinstance(column, Moment):
+                places = slice(column.at, column.at + column.width)
+                matrix[:, places] = _moment_parts(_columns.moments(values, column.name), column)
                 continue
             other = len(column.texts)
             codes = _columns.codes(
@@ -319,33 +395,30 @@ class Encoder:
         return sorted(found, key=lambda problem: problem.row)
 
 
+def _moment_parts(moments: Moments, column: Moment) -> Floats:
+    """What moments are encoded as, shape (n_rows, width)."""
+    null = np.isnat(moments)
+    counts = np.where(null, 0, moments.view(np.int64))
+    found = np.empty((len(moments), column.width))
+    for place, each in enumerate(column.parts):
+        found[:, place] = np.where(null, each.missing, each.encoded(part(counts, each.part)))
+    return found
+
+
 def _too_large(column: Number, row: int) -> ValueProblem:
     return ValueProblem(row, column.name, TOO_LARGE, EXPECTED[column.kind])
 
 
 def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Columns as JSON; a missing NaN is null."""
-    return [
-        {
-            "name": column.name,
-            "kind": column.kind,
-            "at": column.at,
-            "missing": None if column.missing != column.missing else column.missing,
-            "mean": column.mean,
-            "scale": column.scale,
-        }
-        if isinstance(column, Number)
-        else {
-            "name": column.name,
-            "kind": column.kind,
-            "at": column.at,
-            "width": column.width,
-            "texts": column.texts,
-            "starts": column.starts,
-            "values": column.values,
-        }
-        for column in columns
-    ]
+    written: list[dict[str, Any]] = []
+    for column in columns:
+        item = asdict(column)
+        for each in item.get("parts", [item]):
+            if "missing" in each and each["missing"] != each["missing"]:
+                each["missing"] = None
+        written.append(item)
+    return written
 
 
 def from_json(written: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -359,7 +432,13 @@ def from_json(written: Sequence[Mapping[str, Any]]) -> list[Column]:
                 "values": tuple(map(tuple, item["values"])),
             }
             found.append(Category(**{**item, **lists}))
+        elif "parts" in item:
+            parts = tuple(Part(**_with_missing(each)) for each in item["parts"])
+            found.append(Moment(**{**item, "parts": parts}))
         else:
-            missing = float("nan") if item["missing"] is None else item["missing"]
-            found.append(Number(**{**item, "missing": missing}))
+            found.append(Number(**_with_missing(item)))
     return found
+
+
+def _with_missing(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {**item, "missing": float("nan") if item["missing"] is None else item["missing"]}

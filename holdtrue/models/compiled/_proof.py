@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
+from holdtrue.models.compiled._axes import unseen_values
+from holdtrue.models.compiled._calendar import DAY, FIRST, HOUR, LAST, text_of
 from holdtrue.models.compiled._compiled import NEVER, SWITCH_ROWS, Compiled
-from holdtrue.models.compiled._encode import Category, Number
-from holdtrue.models.compiled._paths import Walk, unseen_values
+from holdtrue.models.compiled._encode import Category, Moment, Number
+from holdtrue.models.compiled._paths import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,9 +89,10 @@ def prove(
     """Compare a compiled model, as it is read back from its files, with its pipeline.
 
     Compared are the sample; of trees, rows at every threshold and its neighbours; rows with a null
-    in each column and in all; every category, and unseen ones; numbers far out. Each by every way
-    that answers are computed: rows and columns, ONNX Runtime and XGBoost's library, and some of
-    them alone. Infinite numbers and NaN must be refused.
+    in each column and in all; every category, and unseen ones; numbers far out; times of every
+    month, day, weekday and hour, and the first and last there are. Each by every way that answers
+    are computed: rows and columns, ONNX Runtime and XGBoost's library, and some of them alone.
+    Infinite numbers, NaN and times that are too early or too late must be refused.
 
     Args:
         compiled: From `compile_pipeline`.
@@ -120,7 +123,7 @@ class _Comparison:
 
     def run(self, sample: Columns) -> Proof:
         n_rows = len(next(iter(sample.values())))
-        self._refuses_what_is_not_finite({name: values[0] for name, values in sample.items()})
+        self._refuses_what_is_beyond({name: values[0] for name, values in sample.items()})
         for start in range(0, n_rows, _BATCH_ROWS):
             part = {name: values[start : start + _BATCH_ROWS] for name, values in sample.items()}
             self._compare("sample", part)
@@ -178,11 +181,9 @@ class _Comparison:
         worst = float(np.max(np.where(np.isfinite(difference), difference, math.inf)))
         self._differences[kind] = max(self._differences.get(kind, 0.0), worst)
 
-    def _refuses_what_is_not_finite(self, record: Mapping[str, Any]) -> None:
+    def _refuses_what_is_beyond(self, record: Mapping[str, Any]) -> None:
         for name, kind in self._served.signature.columns.items():
-            if kind not in ("integer", "number"):
-                continue
-            for value in (math.inf, -math.inf, math.nan):
+            for value in _REFUSED.get(kind, ()):
                 wrong = {**record, name: value}
                 if not (self._refused(wrong) and self._refused_columns(wrong)):
                     self._refusal = f"column {name} takes {value}"
@@ -204,7 +205,7 @@ class _Comparison:
 
 def _variations(compiled: Compiled, base: Columns) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     """Rows of the sample with one thing changed, by kind."""
-    nulls, categories, unseen, far = (_Changed(base) for _ in range(4))
+    nulls, categories, unseen, far, times = (_Changed(base) for _ in range(5))
     nulls.add(dict.fromkeys(base))
     for column in compiled.encoder.columns:
         nulls.add({column.name: None})
@@ -213,6 +214,9 @@ def _variations(compiled: Compiled, base: Columns) -> Iterator[tuple[str, dict[s
                 categories.add({column.name: value})
             for value in unseen_values(column):
                 unseen.add({column.name: value})
+        elif isinstance(column, Moment):
+            for count in _TIMES:
+                times.add({column.name: text_of(count)})
         else:
             for value in _far(column, single=compiled.single_inputs):
                 far.add({column.name: value})
@@ -221,9 +225,22 @@ def _variations(compiled: Compiled, base: Columns) -> Iterator[tuple[str, dict[s
         ("categories", categories),
         ("unseen categories", unseen),
         ("far numbers", far),
+        ("times", times),
     ):
         if changed.n_rows:
             yield kind, changed.columns
+
+
+_REFUSED: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("integer", "number"), (math.inf, -math.inf, math.nan)
+) | {"time": ("1677-12-31T23:59:59.999999Z", "2262-01-01", "9999-12-31T23:59:59Z", "today", 0)}
+# In 400 days and hours is one of every month, day, weekday and hour; 1900 and 2100 have no leap
+# day.
+_TIMES = (
+    *(FIRST, FIRST + HOUR - 1, LAST - DAY, LAST, -DAY, -HOUR - 1, -1, 0, 1, DAY - 1, DAY),
+    *(year * DAY + day * DAY for year in (-25_567, 10_957, 47_482) for day in range(57, 61)),
+    *(19_700 * DAY + hours * (DAY + HOUR) for hours in range(400)),
+)
 
 
 class _Changed:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ValueProblem
+from holdtrue.models.compiled._calendar import count_of, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,7 +21,10 @@ EXPECTED: dict[Kind, str] = {
     "number": "a finite number or null",
     "string": "text or null",
     "boolean": "true, false or null",
-    "time": "text or null",
+    "time": (
+        "a date or time as in ISO 8601, such as 2024-05-01T08:30:00Z (without an offset it is "
+        "UTC), from 1678 to 2261, or null"
+    ),
 }
 
 
@@ -35,7 +39,7 @@ def checked(value: Any, kind: Kind, name: str, row: int) -> Any:
 
     Returns:
         None, bool, int, float or str, by the kind: 3.0 in a column of whole numbers is 3, 3 in a
-        column of numbers is 3.0, and -0.0 is 0.0.
+        column of numbers is 3.0, and -0.0 is 0.0. A time is its count (see `count_of`).
 
     Raises:
         ValueProblem: The column does not take the value.
@@ -52,11 +56,26 @@ def checked(value: Any, kind: Kind, name: str, row: int) -> Any:
             if value == int(value):
                 return int(value)
     elif isinstance(value, str):
-        return value
+        return value if kind == "string" else _count(value, name, row)
     found = "true or false" if isinstance(value, bool) else type(value).__name__
     if isinstance(value, float):
         found = "a fraction" if math.isfinite(value) else str(value)
     raise ValueProblem(row, name, found, EXPECTED[kind])
+
+
+def _count(text: str, name: str, row: int) -> int:
+    try:
+        count = count_of(text)
+    except ValueError as err:
+        raise ValueProblem(row, name, "other text", EXPECTED["time"]) from err
+    if not is_inside(count):
+        raise outside(name, row)
+    return count
+
+
+def outside(name: str, row: int) -> ValueProblem:
+    """That a moment is too early or too late."""
+    return ValueProblem(row, name, "a time outside of these years", EXPECTED["time"])
 
 
 def _finite(value: float) -> bool:

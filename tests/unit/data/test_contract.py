@@ -286,7 +286,7 @@ def test_every_missing_column_is_named_with_its_place(
 ) -> None:
     declaration = declare(
         data={"target": "yy", "key": ["idd"], "contract": {"columns": {"siz": {"min": 0}}}},
-        features={"numeric": ["wait"], "categorical": ["colour"]},
+        features={"numeric": ["wait"], "categorical": ["colour"], "temporal": ["att"]},
         evaluate={"slices": ["shape"]},
     )
     with pytest.raises(DataError) as caught:
@@ -297,6 +297,7 @@ def test_every_missing_column_is_named_with_its_place(
         "data.contract.columns: siz is not a column (did you mean size?)",
         "features.numeric: wait is not a column",
         "features.categorical: colour is not a column (did you mean color?)",
+        "features.temporal: att is not a column",
         "evaluate.slices: shape is not a column",
     ):
         assert said in caught.value.message
@@ -308,7 +309,8 @@ def test_every_missing_column_is_named_with_its_place(
     [
         ({"numeric": ["color"]}, "features: color holds string values"),
         ({"categorical": ["at"]}, "features: at holds time values"),
-        ({"exclude": ["size", "weight", "color", "id"]}, "no column is left"),
+        ({"temporal": ["color"]}, "features: color holds string values"),
+        ({"exclude": ["size", "weight", "color", "id", "at"]}, "no column is left"),
     ],
 )
 def test_features_that_are_none(
@@ -379,3 +381,38 @@ def test_arrow_and_pandas_are_checked_alike(declare: Declare, frame: pd.DataFram
     arrow = as_table(pa.Table.from_pandas(frame), "rows")
     checked = check_frame(contract(declare), as_frame(arrow, kinds_of(arrow)), kinds_of(arrow))
     assert checked.findings == check(contract(declare), frame).findings
+
+
+def test_times_are_features(declare: Declare, frame: pd.DataFrame, store: Store) -> None:
+    frame["at"] = pd.date_range("2024-01-01", periods=N, tz="Europe/Berlin")
+    frame["due"] = [day.date() for day in pd.date_range("2025-01-01", periods=N)]
+    inferred = check(declare(data={"time": "at"}), frame)
+    assert inferred.temporal == ("due",)
+    # The time of the event is one where it is named.
+    declaration = declare(data={"time": "at"}, features={"temporal": ["at", "due"]})
+    checked = check(declaration, frame)
+    assert (checked.numeric, checked.categorical) == ((), ())
+    assert checked.temporal == ("at", "due")
+    assert [*checked.asked] == ["at", "due"]
+    snapshot = take_snapshot(store, "small", as_table(frame, "rows"), None, None)
+    assert write_check(store, "checks", snapshot, checked).temporal == ("at", "due")
+
+
+def test_times_that_no_request_may_have_are_set_aside(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    frame["due"] = pd.Series([pd.Timestamp("2025-01-01")] * N, dtype="datetime64[us]")
+    years = [1677, 1678, 2261, 2262, 9999]
+    frame["due"] = frame["due"].where(frame.index >= 5, pd.NaT)
+    for row, year in enumerate(years):
+        frame.loc[row, "due"] = pd.Timestamp(year, 6, 1)
+    checked = check(declare(), frame)
+    assert checked.quarantined["due"].dt.year.tolist() == [1677, 2262, 9999]
+    assert set(checked.quarantined["reason"]) == {"due: from 1678 to 2261"}
+
+
+def test_a_time_that_gives_the_target_away_is_found(declare: Declare, frame: pd.DataFrame) -> None:
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    frame["closed"] = start + pd.to_timedelta(frame["y"] * 100 + frame["weight"], unit="D")
+    checked = check(declare(), frame)
+    assert not finding(checked, "features: none gives the target away").passed

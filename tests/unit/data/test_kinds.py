@@ -161,3 +161,17 @@ def test_kinds_are_compared(values: list[Any], wanted: Any, fits: bool) -> None:
     else:
         with pytest.raises(DataError, match=f"column x holds .* values, expected {wanted}"):
             kinds_compatible(table, {"x": wanted})
+
+
+def test_nanoseconds_are_cut_off_towards_the_past() -> None:
+    column = pa.array([-1_500, -1, 1, 1_999, None], pa.timestamp("ns", "America/New_York"))
+    found = as_table(pa.table({"at": column}), "rows")["at"]
+    assert found.cast(pa.int64()).to_pylist() == [-2, -1, 0, 1, None]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("s", "UTC"), pa.date32()])
+def test_a_time_that_cannot_be_kept_is_refused(kind: pa.DataType) -> None:
+    column = pa.array([2**31 - 1], pa.int32()).cast(pa.int64())
+    column = column.cast(pa.int32()).cast(kind) if kind == pa.date32() else pa.array([2**50], kind)
+    with pytest.raises(DataError, match="rows: column at does not fit"):
+        as_table(pa.table({"at": column}), "rows")

@@ -193,6 +193,35 @@ def test_training_rows_are_encoded_by_encoders_that_have_not_seen_them(job, tabl
     np.testing.assert_array_equal(encoded[:, number], frame["number"].astype("float32"))
 
 
+def test_times_have_the_same_parts_in_every_fold(job, table, tmp_path):
+    from holdtrue.models._shard import Shard, fit_encoders
+
+    # The only row of another month and hour: without its fold, these do not vary.
+    at = pd.Series(pd.Timestamp("2024-05-01T08:00", tz="UTC"), table.index)
+    at += pd.to_timedelta(np.arange(len(table)) % 28, unit="D")
+    at[7] = pd.Timestamp("2024-06-01T09:00", tz="UTC")
+    table = table.assign(at=at)
+    path = tmp_path / "rows.parquet"
+    table.to_parquet(path, index=False, row_group_size=130)
+    signature = Signature(
+        target="y",
+        task="classification",
+        classes=("no", "yes"),
+        columns={"number": "number", "text": "string", "at": "time"},
+        categorical=("text",),
+    )
+    settings = job(rows=path, signature=signature, batch_rows=70)
+    encoders = fit_encoders(settings)
+    parts = [["days", "month", "day", "weekday", "hour"]]
+    for features in (encoders.final, *encoders.without):
+        assert features.named_transformers_["temporal"].parts_ == parts
+    encoded = encoders.training(typed(table, signature), 0)
+    assert encoded.shape == (len(table), 2 + len(parts[0]))
+    names = encoders.final.get_feature_names_out().tolist()
+    assert encoded[7, names.index("at: month")] == 6
+    assert Shard(settings, 0)._boost(encoders).num_features() == encoded.shape[1]
+
+
 def test_encoding_batch_by_batch_is_encoding_at_once(job, table, signature):
     from holdtrue.models._shard import Shard, fit_encoders
 

@@ -10,6 +10,7 @@ import pytest
 
 from holdtrue.declaration._values import Rate
 from holdtrue.errors import DataError, MonitoringError
+from holdtrue.monitoring import compare
 from holdtrue.profiles import (
     CALIBRATION_FILE,
     PROFILE_FILE,
@@ -17,6 +18,7 @@ from holdtrue.profiles import (
     Calibration,
     Profile,
     reference,
+    until_event,
 )
 
 if TYPE_CHECKING:
@@ -44,13 +46,18 @@ def _frame(n_days: int = 40, each: int = 300, seed: int = 0, drift: float = 0.0)
 
 
 def _reference(
-    frame: pd.DataFrame, folder: Path, *, time: bool = True, numeric: tuple[str, ...] = ("x",)
+    frame: pd.DataFrame,
+    folder: Path,
+    *,
+    time: bool = True,
+    numeric: tuple[str, ...] = ("x",),
+    categorical: tuple[str, ...] = ("c", "id"),
 ) -> tuple[str, int, dict[str, ColumnSummary]]:
     return reference(
         frame,
         frame["when"] if time else None,
         numeric,
-        ["c", "id"],
+        categorical,
         window=timedelta(days=1),
         false_alarms=MONTHLY,
         folder=folder,
@@ -134,3 +141,25 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION_FILE).write_text("{}")
     with pytest.raises(MonitoringError, match="damaged"):
         Calibration.read(tmp_path)
+
+
+def test_times_that_go_on_are_no_drift_and_those_that_do_not_are(tmp_path: Path) -> None:
+    frame = _frame(n_days=100)
+    rng = np.random.default_rng(1)
+    event = frame["when"].dt.tz_localize("UTC")
+    booked = event - pd.to_timedelta(rng.exponential(30.0, len(frame)), unit="D")
+    frame = until_event(frame.assign(booked=booked), ["booked"], event)
+    days = frame["booked"].dt.total_seconds() / 86_400
+    assert 29 < days.mean() < 31
+    past = frame[frame["when"] < "2024-02-10"]
+    _reference(past, tmp_path, numeric=("booked",), categorical=("c",))
+    calibration = Calibration.read(tmp_path)
+    for start in pd.date_range("2024-03-20", periods=10, tz="UTC"):
+        day = frame[event.between(start, start + pd.Timedelta("1D"), inclusive="left")]
+        profile = Profile.take(day, ["booked"], ["c"])
+        begin = start.to_pydatetime()
+        check = compare(calibration, profile, begin, begin + timedelta(days=1), 0)
+        assert check.state == "quiet"
+        halved = Profile.take(day.assign(booked=day["booked"] / 2), ["booked"], ["c"])
+        check = compare(calibration, halved, begin, begin + timedelta(days=1), 0)
+        assert check.state == "suspect"

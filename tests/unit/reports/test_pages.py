@@ -6,8 +6,10 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from holdtrue.references import ColumnSummary
 from holdtrue.reports import (
     data_markdown,
     drift_markdown,
@@ -244,3 +246,18 @@ def test_import_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [("departure", "median 10 days before the event"), (None, "median 1970-01-11, 90 % from")],
+)
+def test_times_are_written_as_such(sample, time, said):
+    s = sample
+    seconds = tuple((np.linspace(0, 20, 201) * 86_400).tolist())
+    summary = ColumnSummary(kind="numeric", missing=0.0, quantiles=seconds, distinct=201.0)
+    profile = s.profile.model_copy(update={"columns": {"booked": summary}})
+    check = s.check.model_copy(update={"temporal": ("booked",)})
+    data = s.declaration.data.model_copy(update={"time": time})
+    declaration = s.declaration.model_copy(update={"data": data})
+    assert said in data_markdown(declaration, s.snapshot, check, profile, s.split)

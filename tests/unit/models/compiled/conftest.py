@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -36,12 +37,23 @@ def make_records(n: int, seed: int) -> list[dict[str, Any]]:
         "code": random.integers(1, 5, n).tolist(),
         "level": random.choice([1.0, 2.0, 2.5], n).tolist(),
         "mark": (random.random(n) > 0.3).tolist(),
-        "day": random.choice(["2024-01-01", "2024-01-02"], n).tolist(),
+        "day": times(random, n),
     }
     for values in columns.values():
         for row in np.flatnonzero(random.random(n) < 0.06):
             values[row] = None
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def times(random: np.random.Generator, n: int) -> list[str]:
+    """Times as clients write them: with offsets and without, to the microsecond or only the day."""
+    seconds = random.integers(1_600_000_000, 1_735_000_000, n)
+    texts = [datetime.fromtimestamp(int(s), UTC).isoformat() for s in seconds]
+    endings = random.choice(["", "Z", "+05:30", ".25", ".000001-08:00", "day"], n)
+    return [
+        text[:10] if ending == "day" else text[:19] + ending
+        for text, ending in zip(texts, endings, strict=True)
+    ]
 
 
 def columns_of(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -57,13 +69,15 @@ def fitted(path: str, params: tuple[tuple[str, Any], ...], task: str) -> Any:
         task="regression" if classes is None else "classification",
         classes=classes,
         columns=COLUMNS,
-        categorical=("text", "code", "level", "mark", "day"),
+        categorical=("text", "code", "level", "mark"),
     )
     records = make_records(N, 0)
     number = np.array([record["number"] or 0.0 for record in records])
     whole = np.array([record["whole"] or 0 for record in records])
     text = np.array([record["text"] == "a" for record in records])
-    value = number + 0.1 * whole + 2 * text + np.random.default_rng(1).normal(size=N)
+    month = np.array([int((record["day"] or "2024-06")[5:7]) for record in records])
+    value = number + 0.1 * whole + 2 * text + 0.3 * abs(month - 6)
+    value += np.random.default_rng(1).normal(size=N)
     if classes is None:
         target = value - value.min() + 1.0
     else:

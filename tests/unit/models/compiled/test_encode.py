@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from holdtrue.errors import ValueProblem
 from holdtrue.models import Signature, from_rows
 from holdtrue.models.compiled import problems
+from holdtrue.models.compiled._calendar import count_of
 from holdtrue.models.compiled._encode import Encoder, Number
 
+OUTSIDE = "a time outside of these years"
 PLAIN = "sklearn.ensemble.HistGradientBoostingClassifier"
 SCALED = "sklearn.linear_model.LogisticRegression"
 FEW = {"max_iter": 3}
@@ -25,7 +28,11 @@ KINDS: dict[str, Any] = {
     "code": st.integers(-3, 10) | st.sampled_from([1.0, 2.0, 10**30]),
     "level": st.sampled_from([1.0, 1, 2, 2.5, -0.0, 0, 1e300]),
     "mark": st.booleans(),
-    "day": st.sampled_from(["2024-01-01", "2024-01-02", "", "1"]),
+    "day": st.datetimes(
+        datetime(1678, 1, 3),  # noqa: DTZ001 - zones are given beside
+        datetime(2261, 12, 29),  # noqa: DTZ001
+        timezones=st.none() | st.timezones() | st.just(UTC),
+    ).map(datetime.isoformat),
 }
 RECORDS = st.lists(
     st.fixed_dictionaries({name: st.none() | kind for name, kind in KINDS.items()}),
@@ -74,7 +81,7 @@ def test_unknown_categories_are_counted_by_column(
 ) -> None:
     made = case(SCALED, "two", max_iter=50)
     unknown = made.compiled.encode(new_records).unknown
-    assert unknown == {"text": 60, "code": 60, "level": 60, "day": 60}
+    assert unknown == {"text": 60, "code": 60, "level": 60}
     assert made.compiled.encode(made.records).unknown == {}
 
 
@@ -114,6 +121,17 @@ WRONG = [
     ("level", math.nan, "nan"),
     ("mark", 0, "int"),
     ("day", 20240101, "int"),
+    ("day", True, "true or false"),
+    ("day", "", "other text"),
+    ("day", "today", "other text"),
+    ("day", "2024-02-30", "other text"),
+    ("day", "2024-01-01T10:00:61", "other text"),
+    ("day", "\ud800", "other text"),
+    ("day", "1677-12-31T23:59:59.999999Z", OUTSIDE),
+    ("day", "1678-01-01T00:00:00+00:01", OUTSIDE),
+    ("day", "2262-01-01", OUTSIDE),
+    ("day", "0001-01-01T00:00:00+14:00", OUTSIDE),
+    ("day", "9999-12-31T23:59:59-14:00", OUTSIDE),
 ]
 
 
@@ -178,7 +196,9 @@ def test_arrays_and_masked_arrays_are_taken_like_lists(case: Any) -> None:
     wanted = made.compiled.encode(records)
     empty = {"whole": 0, "number": 0.0, "flag": False, "code": 0, "level": 0.0, "mark": False}
     arrays: dict[str, Any] = {"text": np.array(columns["text"])}
-    arrays["day"] = np.array(columns["day"], object)
+    arrays["day"] = np.array(
+        [np.datetime64("NaT") if t is None else count_of(t) for t in columns["day"]], "M8[us]"
+    )
     for name, filler in empty.items():
         values = np.array([filler if v is None else v for v in columns[name]])
         arrays[name] = np.ma.array(values, mask=[v is None for v in columns[name]])
@@ -211,6 +231,9 @@ def test_numbers_of_any_width_are_taken(case: Any, dtype: str) -> None:
         ("code", np.array([1.0, np.inf]), 1, "inf"),
         ("number", np.array(["1", "2"]), 0, "str"),
         ("number", [None, float("nan")], 1, "nan"),
+        ("day", np.array(["2024-01-01", "2300-01-01"], "M8[us]"), 1, OUTSIDE),
+        ("day", np.array([1.0, 2.0]), 0, "a fraction"),
+        ("number", np.array(["2024-01-01"] * 2, "M8[us]"), 0, "datetime"),
         ("number", [1.0], 1, "1 values"),
     ],
     ids=repr,
@@ -244,3 +267,20 @@ def test_no_rows_are_encoded_to_an_empty_matrix(case: Any) -> None:
     assert made.compiled.encode([]).matrix.shape == (0, made.compiled.width)
     empty = {name: [] for name in made.signature.columns}
     assert made.compiled.encode_columns(empty, 0).matrix.shape == (0, made.compiled.width)
+
+
+def test_times_that_are_refused_are_all_named(case: Any) -> None:
+    made = case(PLAIN, "two", **FEW)
+    columns = {name: [value] * 4 for name, value in made.records[0].items()}
+    texts = [None, "2300-01-01", "never", "1678-01-01"]
+    found = made.compiled.problems(columns | {"day": texts}, 4)
+    assert [(p.row, p.column, p.found) for p in found] == [
+        (1, "day", OUTSIDE),
+        (2, "day", "other text"),
+    ]
+    moments = np.ma.array(
+        np.array(["2300-01-01", "1500-01-01", "2300-01-01", "2024-01-01"], "M8[us]"),
+        mask=[True, False, False, False],
+    )
+    found = made.compiled.problems(columns | {"day": moments}, 4)
+    assert [problem.row for problem in found] == [1, 2]

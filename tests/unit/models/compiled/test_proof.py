@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from holdtrue.models.compiled import Compiled, Proof, prove
+from holdtrue.models.compiled._calendar import PARTS
 from holdtrue.models.compiled._compiled import NEVER
 from holdtrue.models.compiled._encode import Category, Number
 from holdtrue.models.compiled._linear import Linear
@@ -71,16 +72,35 @@ def reached(case: Any) -> set[int]:
 
 
 def splits_on_number(case: Any) -> list[int]:
-    """Splits with two sides that rows of the sample get to and that differ."""
-    trees, nodes = case.compiled.trees, reached(case)
     (place,) = (c.at for c in case.compiled.encoder.columns if c.name == "number")
+    return splits_on(case, place)
+
+
+def splits_on(case: Any, place: int) -> list[int]:
+    """Splits with two sides that rows of the sample get to and that differ in every leaf."""
+    trees, nodes = case.compiled.trees, reached(case)
     found = []
     for node in np.flatnonzero(trees.feature == place).tolist():
-        sides = (trees.left[node], trees.right[node])
-        leaves = [float(trees.value[side]) for side in sides if trees.feature[side] < 0]
-        if nodes >= {node, *sides} and len(set(leaves)) == len(leaves):
+        sides = (int(trees.left[node]), int(trees.right[node]))
+        left, right = (leaves_below(trees, side) for side in sides)
+        if nodes >= {node, *sides} and not left & right:
             found.append(node)
     return found
+
+
+def leaves_below(trees: Any, node: int) -> set[float]:
+    if trees.feature[node] < 0:
+        return {float(trees.value[node])}
+    sides = (int(trees.left[node]), int(trees.right[node]))
+    return set.union(*(leaves_below(trees, side) for side in sides))
+
+
+def asked_before(trees: Any, node: int, places: range) -> bool:
+    """Whether a node above a node asks for one of some places of the matrix."""
+    for above in np.flatnonzero(trees.feature >= 0).tolist():
+        if node in (trees.left[above], trees.right[above]):
+            return trees.feature[above] in places or asked_before(trees, above, places)
+    return False
 
 
 def moved(trees: Any, node: int, *, up: bool) -> Any:
@@ -116,6 +136,7 @@ def test_a_compiled_model_is_proven(
         "categories",
         "unseen categories",
         "far numbers",
+        "times",
         "splits",
     }
     assert proof.identical
@@ -144,6 +165,40 @@ def test_a_threshold_that_is_moved_to_its_neighbour_is_found(
         assert proof.differences["splits"] > 1e-6
         assert proof.reason is not None
         assert "differ from the pipeline's" in proof.reason
+
+
+@pytest.mark.parametrize(("path", "task", "params"), TREES[:2], ids=map(named, TREES[:2]))
+@pytest.mark.parametrize("part", PARTS)
+def test_a_threshold_of_a_time_that_is_moved_is_found(
+    case: Any, path: str, task: str, params: dict[str, Any], part: str
+) -> None:
+    made = case(path, task, **(params | {"n_estimators": 30}))
+    (column,) = (c for c in made.compiled.encoder.columns if c.name == "day")
+    place = column.at + [each.part for each in column.parts].index(part)
+    trees = made.compiled.trees
+    # Below a split by another part there may be no moment at the threshold.
+    parts = range(column.at, column.at + column.width)
+    nodes = [node for node in splits_on(made, place) if not asked_before(trees, node, parts)]
+    assert nodes
+    for node in nodes[:3]:
+        if part == "days":
+            changed = moved(trees, node, up=True)
+        else:  # between whole numbers one threshold is as good as another
+            threshold = trees.threshold.copy()
+            threshold[node] += 1
+            changed = replace(trees, threshold=threshold)
+        assert not proof_of(made, rebuilt(made.compiled, trees=changed)).holds
+
+
+def test_a_time_that_is_encoded_otherwise_is_found(case: Any) -> None:
+    made = case("xgboost.XGBClassifier", "two", n_estimators=30, max_depth=4)
+    columns = [*made.compiled.encoder.columns]
+    (at,) = (i for i, column in enumerate(columns) if column.name == "day")
+    parts = columns[at].parts
+    for number, part in enumerate(parts):
+        wrong = (*parts[:number], replace(part, mean=1.0), *parts[number + 1 :])
+        other = [*columns[:at], replace(columns[at], parts=wrong), *columns[at + 1 :]]
+        assert not proof_of(made, rebuilt(made.compiled, columns=other)).holds
 
 
 @pytest.mark.parametrize(("path", "task", "params"), TREES, ids=map(named, TREES))

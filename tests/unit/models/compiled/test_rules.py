@@ -14,7 +14,6 @@ ACCEPTED: dict[str, Any] = {
     "number": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-1000, 1000),
     "boolean": st.booleans(),
     "string": st.text(),
-    "time": st.text(),
 }
 
 
