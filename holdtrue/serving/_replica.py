@@ -40,6 +40,8 @@ logger = logging.getLogger("ray.serve")
 LINGER_S = 3.0
 """How long a replica that goes answers on connections that are open, before it closes them."""
 _HEALTH_TIMEOUT_S = 5.0
+# How long a thread that works keeps the interpreter while the one that answers waits for it.
+_SWITCH_S = 0.0005
 _FOLD_EVERY = 60
 # Share of its surplus of connections that a replica has opened anew, in each second.
 _SPREAD = 0.2
@@ -59,6 +61,7 @@ class Replica:
 
     def __init__(self, port: int, host: str = LOOPBACK) -> None:
         keep_on_loopback()
+        sys.setswitchinterval(_SWITCH_S)
         self.name = new_ids(1)[0]
         self.tallies = Tallies()
         self.application = Application(self.name, self.tallies)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from time import perf_counter
+from time import perf_counter, sleep, thread_time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,14 +30,19 @@ MAX_WAITING = 100
 """Requests that a shadow may be behind; more are left out and counted."""
 MAX_WAITING_ROWS = 10_000
 """Rows of all of them, as many as one request may have: they are kept in memory."""
-_NICENESS = 10
+# A score that takes more CPU time than this keeps answers waiting for the interpreter.
+_LONG_S = 0.001
+# After one, the thread rests so many times as long as it worked, up to a second.
+_REST = 20
+_LONGEST_REST_S = 1.0
 
 
 class Shadow:
     """Scores copies of requests, one after the other; for one event loop.
 
     Each model has a thread of its own, which is left to itself when another is the shadow: one
-    that hangs starves no later one.
+    that hangs starves no later one. One that works long, as where it is not compiled, rests much
+    longer: no priority of threads keeps it from holding the interpreter that answers need.
 
     Args:
         keep: Captures the scores; called in that thread.
@@ -126,11 +130,14 @@ class _Lane:
         self._next.put(None)
 
     def _run(self) -> None:
-        _step_back()
         while (copy := self._next.get()) is not None:
+            began = thread_time()
             outcome = _outcome(copy, self._keep)
+            worked = thread_time() - began
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(self._scored, copy, outcome)
+            if worked > _LONG_S:
+                sleep(min(_REST * worked, _LONGEST_REST_S))
 
     def _scored(self, copy: _Copy, outcome: _Outcome) -> None:
         if isinstance(outcome, str):
@@ -178,9 +185,3 @@ def _score(copy: _Copy, keep: Keep) -> tuple[float, np.ndarray, dict[str, int]]:
         )
         keep(live, shadow, question, said, datetime.now(UTC))
     return seconds, scores, question.encoded.unknown
-
-
-def _step_back() -> None:
-    """Let the threads that answer go first, where the system knows priorities of threads."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
