@@ -26,20 +26,38 @@ _VARIANT = "89ab" * 4
 
 
 def new_ids(count: int) -> list[str]:
-    """Identifiers that sort by the time they were made.
+    """Identifiers that sort by the time they were made; in any thread.
 
     References:
         RFC 9562, section 5.7 (UUID version 7).
     """
     now = f"{time.time_ns() // 1_000_000:012x}"
     head = f"{now[:8]}-{now[8:]}-7"
+    if count > 1:
+        return [head + tail for tail in _new_tails(count)]
+    try:
+        tail = _tails.pop()
+    except IndexError:
+        tail, *more = _new_tails(_TAILS)
+        _tails.extend(more)
+    return [head + tail]
+
+
+def _new_tails(count: int) -> list[str]:
+    """What follows time and version: random digits, and the variant among them."""
     digits = os.urandom(_ID_DIGITS // 2 * count).hex()
-    ids = []
+    tails = []
     for i in range(0, _ID_DIGITS * count, _ID_DIGITS):
         variant = _VARIANT[int(digits[i], 16)]
         middle = f"{digits[i + 1 : i + 4]}-{variant}{digits[i + 4 : i + 7]}"
-        ids.append(f"{head}{middle}-{digits[i + 7 : i + 19]}")
-    return ids
+        tails.append(f"{middle}-{digits[i + 7 : i + 19]}")
+    return tails
+
+
+# A call to the system for each request is more than all the rest of an id.
+_TAILS = 256
+_tails: list[str] = []
+os.register_at_fork(after_in_child=_tails.clear)  # or parent and child would make the same ones
 
 
 def time_of(name: str) -> float | None:
@@ -115,6 +133,12 @@ class Capture:
             self._rows += len(lines)
             if self._rows >= MAX_ROWS:
                 self._release()
+
+    def not_made(self, count: int, err: Exception) -> None:
+        """Count lines that could not even be made."""
+        with self._guard:
+            self.failed += count
+            self.last_error = f"{type(err).__name__}: a line could not be made: {self._folder}"
 
     def close_if_due(self) -> None:
         """Close a segment that is old enough or wanted; called also without traffic."""
@@ -210,10 +234,10 @@ class Capture:
     def _write(self, content: bytes) -> None:
         if self._path is None:
             self._open()
-        rest = memoryview(content)
+        done = 0
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            while done < len(content):
+                done += os.write(self._descriptor, content[done:])
         except OSError:
             with suppress(OSError):  # half a line must not run into the next one
                 os.ftruncate(self._descriptor, self._bytes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from holdtrue.errors import ServingError
 from holdtrue.serving._asked import Problem
@@ -67,7 +67,10 @@ class Connection(HttpToolsProtocol):
                 self.refused = True
                 raise _HeadError  # the parser stops, and `send_400_response` is called
         self.gathered = 0
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.scope["method"] != "HEAD":
+            self.cycle.transport = _WholeAnswer(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the content."""
@@ -101,6 +104,40 @@ class Connection(HttpToolsProtocol):
     def give_up(self) -> None:
         """End it without an answer."""
         self.transport.abort()
+
+
+class _WholeAnswer:
+    """A transport for one request that writes the head of its answer together with the content.
+
+    uvicorn writes one after the other; the caller would be woken up for a head that it can do
+    nothing with, and each time takes as much of the processor as reading the request does.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, content: bytes) -> None:
+        """Write, or keep what is the head; not that of the interim answer 100 (Continue)."""
+        if self._head is None and self._cycle.response_started:
+            self._head = content
+        elif self._head:
+            self._transport.writelines((self._head, content))
+            self._head = b""
+        else:
+            self._transport.write(content)
+
+    def close(self) -> None:
+        """Close it, after a head to which no content came."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be."""
+        return self._transport.is_closing()
 
 
 class _HeadError(Exception):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -40,6 +41,25 @@ def test_ids_are_unique_version_7_and_sorted_by_time():
         (7, "specified in RFC 4122")
     }
     assert first[0][:13] <= second[0][:13]
+
+
+def test_ids_that_are_made_singly_are_unique_too_in_threads_and_after_a_fork():
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(lambda _: new_ids(1)[0], range(4_000))]
+    script = (
+        "import os; from holdtrue.serving._capture import new_ids; new_ids(1);"
+        "child = os.fork(); print(new_ids(1)[0][14:], flush=True); child and os.waitpid(child, 0)"
+    )
+    command = [sys.executable, "-c", script]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    parent, child = subprocess.run(  # noqa: S603
+        command, env=env, check=True, capture_output=True
+    ).stdout.split()
+    assert parent != child
+    assert len({*found}) == len(found)
+    assert {(len(name), UUID(name).version, UUID(name).variant) for name in found} == {
+        (36, 7, "specified in RFC 4122")
+    }
 
 
 def test_an_id_tells_when_it_was_made():

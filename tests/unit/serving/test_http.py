@@ -8,12 +8,13 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
 from holdtrue.serving import Limits
 from holdtrue.serving._app import Application
-from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer
+from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer, _WholeAnswer
 from holdtrue.serving._live import Tallies, load
 
 LIMIT = 100_000
@@ -162,3 +163,83 @@ def test_a_second_request_is_not_taken_for_the_answer_to_the_first(address, monk
         with suppress(ConnectionResetError):
             assert connection.recv(100) == b""
     gate.set()
+
+
+def test_head_and_content_of_an_answer_are_one_write_and_an_interim_answer_is_not_kept_back():
+    transport = Transport()
+    cycle = SimpleNamespace(transport=transport, response_started=False)
+    whole = _WholeAnswer(cycle)
+    whole.write(b"100 Continue")
+    assert transport.written == [b"100 Continue"]
+    cycle.response_started = True
+    whole.write(b"head, ")
+    assert transport.written == [b"100 Continue"]
+    whole.write(b"content")
+    whole.write(b", more")
+    assert transport.written == [b"100 Continue", b"head, content", b", more"]
+
+
+def test_a_head_without_content_is_written_when_the_connection_is_closed():
+    transport = Transport()
+    whole = _WholeAnswer(SimpleNamespace(transport=transport, response_started=True))
+    whole.write(b"head")
+    whole.close()
+    assert transport.written == [b"head", b"closed"]
+    assert whole.is_closing()
+
+
+class Transport:
+    """Records what is written at a time."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, content):
+        self.written.append(content)
+
+    def writelines(self, contents):
+        self.written.append(b"".join(contents))
+
+    def close(self):
+        self.written.append(b"closed")
+
+    def is_closing(self):
+        return b"closed" in self.written
+
+
+def test_an_answer_comes_after_100_continue(address):
+    row = json.dumps({"distance": 1, "carrier": "A"}).encode()
+    fields = (f"Content-Length: {len(row)}", "Expect: 100-continue", "Connection: close")
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(head(*fields))
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.sendall(row)
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["ids"]) == 1
+
+
+def test_an_answer_to_head_has_no_content(address):
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(b"HEAD /flights/live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 ")
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_their_order(address):
+    rows = [json.dumps([{"distance": 1, "carrier": "A"}] * n).encode() for n in (1, 2, 3)]
+    fields = [[f"Content-Length: {len(row)}"] for row in rows]
+    fields[-1].append("Connection: close")
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        sent = [head(*each) + row for each, row in zip(fields, rows, strict=True)]
+        connection.sendall(b"".join(sent))
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    documents = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 ")[1:]]
+    assert [len(json.loads(document)["ids"]) for document in documents] == [1, 2, 3]
