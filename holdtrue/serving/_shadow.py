@@ -32,9 +32,10 @@ MAX_WAITING_ROWS = 10_000
 """Rows of all of them, as many as one request may have: they are kept in memory."""
 # A score that takes more CPU time than this keeps answers waiting for the interpreter.
 _LONG_S = 0.001
-# After one, the thread rests so many times as long as it worked, up to a second.
-_REST = 20
-_LONGEST_REST_S = 1.0
+# After one, the thread rests so many times as long as it worked: what it delays is then below the
+# 99th percentile.
+_REST = 100
+_LONGEST_REST_S = 30.0
 
 
 class Shadow:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 
+MAX_TEXT_BYTES = 10_000_000
+"""Of one column, where rows refer to texts that they share."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -153,26 +156,58 @@ def _arrow_column(column: pa.ChunkedArray, name: str) -> Column:
 
     types = pa.types
     kind = column.type
-    if types.is_dictionary(kind):
+    is_coded = types.is_dictionary(kind)
+    if is_coded:
         kind = kind.value_type
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    if is_text and (is_coded or types.is_string_view(kind)):
+        _refuse_repeated(column, name)
+    if is_coded:
         column = column.cast(kind)
     if types.is_floating(kind):
         column = column.cast(pa.float64())
     elif types.is_timestamp(kind) or types.is_date(kind):
         return _moments(column, name)
-    elif not (
-        types.is_integer(kind)
-        or types.is_boolean(kind)
-        or types.is_null(kind)
-        or types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_string_view(kind)
-    ):
+    elif not (types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind) or is_text):
         raise value_problem(None, name, str(kind)[:100], "numbers, text, booleans or times")
     if types.is_floating(kind) or types.is_integer(kind):
         return _numbers(column.combine_chunks())
     listed: list[Any] = column.to_pylist()
     return listed
+
+
+def _refuse_repeated(column: pa.ChunkedArray, name: str) -> None:
+    """Refuse long texts that are sent once, and that thousands of rows refer to.
+
+    Rows refer to texts by a dictionary, or by views (Apache Arrow columnar format, variable-size
+    binary view layout).
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    n_bytes = 0
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            lengths = _lengths(chunk.dictionary).take(chunk.indices)
+        else:
+            lengths = _lengths(chunk)
+        n_bytes += pc.sum(lengths).as_py() or 0
+    if n_bytes > MAX_TEXT_BYTES:
+        detail = f"column {name[:100]} has {n_bytes:,} bytes of text where each row has its own"
+        raise Problem(413, f"{detail}; at most {MAX_TEXT_BYTES:,}")
+
+
+def _lengths(texts: pa.Array) -> pa.Array:
+    """Bytes of each text, null for null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_string_view(texts.type):
+        return pc.binary_length(texts.cast(pa.large_string())).cast(pa.int64())
+    # The first of the four whole numbers of each view.
+    views = np.frombuffer(texts.buffers()[1], "<i4", 4 * len(texts), 16 * texts.offset)
+    found = pa.array(views[::4].astype(np.int64))
+    return pc.if_else(texts.is_valid(), found, pa.scalar(None, pa.int64()))
 
 
 def _numbers(values: pa.Array) -> npt.NDArray[Any]:

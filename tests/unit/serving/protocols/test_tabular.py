@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdtrue.serving._asked import MAX_ROWS
+from holdtrue.serving._tabular import MAX_TEXT_BYTES
 
 CSV = b"text/csv"
 ARROW = b"application/vnd.apache.arrow.stream"
@@ -92,7 +94,8 @@ def test_what_other_programs_write_is_read(door, rows, table):
     coded = floats.set_column(3, "carrier", table["carrier"].dictionary_encode())
     small = coded.set_column(4, "gate", table["gate"].cast(pa.uint8()))
     large = small.set_column(3, "carrier", table["carrier"].cast(pa.large_string()))
-    for one in (floats, coded, small, large):
+    views = small.set_column(3, "carrier", table["carrier"].cast(pa.string_view()))
+    for one in (floats, coded, small, large, views):
         assert (door.scores("predict", arrow_of(one), ARROW) == wanted).all()
 
 
@@ -238,6 +241,27 @@ def test_refuses_tables_whose_size_is_not_in_their_bytes(door, table):
     coded = table.set_column(3, "carrier", table["carrier"].dictionary_encode())
     body = arrow_of(coded.select(["carrier"]), compression="zstd")
     assert door.refused("predict", body, ARROW)[0] == 415
+
+
+def test_refuses_a_long_text_that_many_rows_share(door, table):
+    most = MAX_TEXT_BYTES // 9_000
+    for length, status in ((most, 200), (most + 2, 413)):
+        few = pa.concat_tables([table.slice(0, 1)] * 9_000).combine_chunks()
+        shared = pa.DictionaryArray.from_arrays(
+            pa.array([0] * 9_000, pa.int32()), pa.array(["x" * length])
+        )
+        for column in (shared, views_of("x" * length, 9_000)):
+            body = arrow_of(few.set_column(3, "carrier", pa.chunked_array([column])))
+            assert len(body) < MAX_TEXT_BYTES // 9
+            reply = door.reply("predict", body, ARROW)
+            assert reply.status == status, reply.content[:200]
+
+
+def views_of(text, count):
+    """The same text in each row, and its bytes once."""
+    view = struct.pack("<i4sii", len(text), text[:4].encode(), 0, 0)
+    buffers = [None, pa.py_buffer(view * count), pa.py_buffer(text.encode())]
+    return pa.Array.from_buffers(pa.string_view(), count, buffers)
 
 
 def test_refuses_a_column_twice(door):
