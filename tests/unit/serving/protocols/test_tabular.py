@@ -252,7 +252,7 @@ def test_refuses_a_long_text_that_many_rows_share(door, table):
         )
         for column in (shared, views_of("x" * length, 9_000)):
             body = arrow_of(few.set_column(3, "carrier", pa.chunked_array([column])))
-            assert len(body) < MAX_TEXT_BYTES // 9
+            assert len(body) < MAX_TEXT_BYTES // 4
             reply = door.reply("predict", body, ARROW)
             assert reply.status == status, reply.content[:200]
 
