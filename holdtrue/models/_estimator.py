@@ -63,11 +63,13 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
         inspect.isclass(estimator)
         and hasattr(estimator, "fit")
         and hasattr(estimator, "get_params")
+        and hasattr(estimator, "__sklearn_tags__")  # pipelines of scikit-learn ask for them
     ):
         message = (
             f"estimator {candidate.estimator} is not a scikit-learn compatible estimator class"
         )
-        raise ConfigError(message, hint="it needs fit, predict and get_params")
+        hint = "it needs fit and predict, and must derive from sklearn.base.BaseEstimator"
+        raise ConfigError(message, hint=hint)
     wanted = "predict_proba" if task == "classification" else "predict"
     if not hasattr(estimator, wanted):
         message = f"estimator {candidate.estimator} does not fit {task}: it has no {wanted}"

@@ -43,8 +43,9 @@ _HEALTH_TIMEOUT_S = 5.0
 # How long a thread that works keeps the interpreter while the one that answers waits for it.
 _SWITCH_S = 0.0005
 _FOLD_EVERY = 60
-# Share of its surplus of connections that a replica has opened anew, in each second.
-_SPREAD = 0.2
+# Share of its surplus of connections that a replica has opened anew, in each second; it takes about
+# half of them itself again.
+_SPREAD = 0.5
 
 
 class Replica:

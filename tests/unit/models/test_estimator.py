@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,15 @@ def candidate(estimator: str, **rest: Any) -> Candidate:
 )
 def test_estimators_that_fit(estimator: str, task: str) -> None:
     check_candidate(candidate(estimator), task)
+
+
+def test_a_class_that_only_looks_like_an_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("fit", "predict", "get_params", "set_params")
+    bare = type("Bare", (), dict.fromkeys(names, lambda self, *_: self))
+    monkeypatch.setitem(sys.modules, "own_models", SimpleNamespace(Bare=bare))
+    with pytest.raises(ConfigError, match="is not a scikit-learn compatible") as caught:
+        check_candidate(candidate("own_models.Bare"), "regression")
+    assert "BaseEstimator" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
