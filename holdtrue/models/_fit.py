@@ -171,6 +171,20 @@ def sample_of(train: pd.DataFrame, signature: Signature) -> list[dict[str, Any]]
     return records
 
 
+def _with_values(frame: pd.DataFrame, signature: Signature) -> pd.DataFrame:
+    """Put a constant in columns that have no value at all; nothing is learnt from either.
+
+    scikit-learn's HistGradientBoosting cannot be fitted on a column of missing values only.
+    """
+    numbers = {name: 0.0 for name in signature.numeric if frame[name].isna().all()}
+    times = {
+        name: pd.Timestamp(0).as_unit("us")
+        for name in signature.temporal
+        if frame[name].isna().all()
+    }
+    return frame.assign(**numbers, **times) if numbers or times else frame
+
+
 def fit_pipeline(
     frame: pd.DataFrame,
     target: np.ndarray,
@@ -202,7 +216,7 @@ def fit_pipeline(
     if signature.classes is not None:
         weights = sample_weights(target, signature.classes, model.class_weight)
     weighted = {} if weights is None else {"model__sample_weight": weights}
-    fitted.fit(frame, target, **weighted)
+    fitted.fit(_with_values(frame, signature), target, **weighted)
     # The threads of a forest add up its trees in the order in which they come, so that the answers
     # differ from time to time, and their number is written into the model.
     if "n_jobs" in fitted["model"].get_params() and "n_jobs" not in params:

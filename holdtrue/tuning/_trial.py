@@ -128,7 +128,7 @@ class FoldsObjective:
             started = time.perf_counter()
             model = self._construct(contender, setting)
             weighted = {} if fold.fit_weight is None else {"sample_weight": fold.fit_weight}
-            model.fit(_writable(fold.fit_x), fold.fit_y, **weighted)
+            model.fit(_fittable(fold.fit_x), fold.fit_y, **weighted)
             if self.threads > 1 and "n_jobs" in model.get_params():
                 # The threads of a forest add up its trees in the order in which they come.
                 model.set_params(n_jobs=1)
@@ -229,15 +229,18 @@ class _Course:
         return self.reports[-1].value if state == "pruned" else None
 
 
-def _writable(rows: np.ndarray) -> np.ndarray:
-    """Rows that scikit-learn's trees can be fitted on.
+def _fittable(rows: np.ndarray) -> np.ndarray:
+    """Rows that scikit-learn's estimators can be fitted on, where values are missing.
 
-    Where a value is missing, they look for it in a way that does not take rows which nobody may
-    write to, as those in the object store.
+    Its forests look for missing values in a way that does not take rows which nobody may write to,
+    as those in the object store; HistGradientBoosting takes no column that has no value at all, and
+    gets a constant there, from which nothing is learnt either.
     """
-    if rows.flags.writeable or not np.isnan(np.min(rows)):
+    if not np.isnan(np.min(rows)):
         return rows
-    return rows.copy()
+    rows = rows.copy()
+    rows[:, np.isnan(rows).all(axis=0)] = 0.0
+    return rows
 
 
 def _mean(values: tuple[float, ...]) -> float:

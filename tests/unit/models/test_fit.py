@@ -13,6 +13,7 @@ from holdtrue.batch import score
 from holdtrue.declaration import Model
 from holdtrue.errors import ServingError, TrainingError
 from holdtrue.models import Bundle, Signature, digest_of, fit_bundle, target_of, typed
+from holdtrue.models._served import ServedModel
 
 LINEAR = "sklearn.linear_model.LogisticRegression"
 BOOSTED = "xgboost.XGBRegressor"
@@ -66,6 +67,26 @@ def test_a_plain_model_answers_its_own_scores(tmp_path: Path) -> None:
     assert bundle.answering.model_dump() == {"calibration": None, "costs": None, "interval": None}
     accuracy = (bundle.predict(frame).argmax(axis=1) == target_of(rows, bundle.signature)).mean()
     assert accuracy > 0.5
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [BOOSTED, "sklearn.ensemble.HistGradientBoostingRegressor", "sklearn.linear_model.ElasticNet"],
+)
+def test_nothing_is_learnt_from_columns_without_a_value(tmp_path: Path, estimator: str) -> None:
+    columns: dict[str, Any] = {"a": "number", "c": "number", "at": "time"}
+    signature = Signature(
+        target="y", task="regression", classes=None, columns=columns, categorical=()
+    )
+    rows = make(None).assign(c=np.nan, at=pd.Series(pd.NaT, range(600), "datetime64[us, UTC]"))
+    model = Model.model_validate({"candidates": [{"estimator": estimator}]})
+    how: dict[str, Any] = {"seed": 0, "threads": 1, "model": model, "folds": 3, "ordered": False}
+    digest = fit_bundle(rows, tmp_path / "one", signature, estimator, {}, **how)
+    served = ServedModel.load(tmp_path / "one", digest)
+    assert served.compiled
+    records = [{"a": 0.5, "c": c, "at": at} for c in (None, 7.0) for at in (None, "2024-05-01")]
+    scores = [float(served.predict(served.encode([record]))[0]) for record in records]
+    assert len({*scores}) == 1
 
 
 @pytest.mark.parametrize("method", ["isotonic", "sigmoid"])

@@ -288,6 +288,16 @@ def test_a_forest_takes_rows_of_the_object_store_with_missing_values(forest: str
     assert np.isnan(folds[0].fit_x).any()
 
 
+def test_a_column_without_a_value_in_a_fold_fails_nothing() -> None:
+    folds = make_folds()
+    folds[1].fit_x[:, 2] = np.nan
+    for fold in folds:
+        fold.fit_x.flags.writeable = False
+    outcome = judge("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 3}, folds=folds)
+    assert (outcome.state, outcome.reason) == ("complete", None)
+    assert np.isnan(folds[1].fit_x[:, 2]).all()
+
+
 def test_a_forest_answers_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several add up its trees in the order in which they come: another sum each time."""
     forest = type(construct(FOREST, {}, seed=0, threads=1))
