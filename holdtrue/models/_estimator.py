@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A category seen fewer times than this shares a column with the other rare ones.
 RARE = 20
+_MARGIN_FOLDS = 3
 
 
 def import_object(path: str, what: str) -> Any:
@@ -71,7 +72,9 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
         hint = "it needs fit and predict, and must derive from sklearn.base.BaseEstimator"
         raise ConfigError(message, hint=hint)
     wanted = "predict_proba" if task == "classification" else "predict"
-    if not hasattr(estimator, wanted):
+    if not hasattr(estimator, wanted) and not (
+        task == "classification" and has_margins_only(estimator)
+    ):
         message = f"estimator {candidate.estimator} does not fit {task}: it has no {wanted}"
         raise ConfigError(message)
     if task == "regression" and issubclass(estimator, ClassifierMixin):
@@ -140,6 +143,9 @@ def _parameters(estimator: Any) -> set[str] | None:
 def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> Any:
     """Make an unfitted estimator.
 
+    A classifier that has a decision function in place of probabilities is put into scikit-learn's
+    CalibratedClassifierCV, which learns them by Platt's method, cross-fitted.
+
     Args:
         path: Import path of its class.
         params: Its arguments. ``random_state`` and ``n_jobs`` are filled in where it has them.
@@ -154,7 +160,23 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
     # scikit-learn's linear models warn that n_jobs has no effect any more.
     if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
         filled["n_jobs"] = threads
-    return estimator(**(filled | params))
+    made = estimator(**(filled | params))
+    if not has_margins_only(estimator):
+        return made
+    from sklearn.calibration import CalibratedClassifierCV
+
+    return CalibratedClassifierCV(made, method="sigmoid", cv=_MARGIN_FOLDS)
+
+
+def has_margins_only(estimator: Any) -> bool:
+    """Whether the class of an estimator is a classifier with a decision function alone."""
+    from sklearn.base import ClassifierMixin
+
+    return (
+        issubclass(estimator, ClassifierMixin)
+        and hasattr(estimator, "decision_function")
+        and not hasattr(estimator, "predict_proba")
+    )
 
 
 def limited(estimator: str, threads: int) -> AbstractContextManager[Any]:

@@ -26,13 +26,16 @@ def package_of(estimator: Any) -> tuple[str, ...]:
     package trusted, and no other.
 
     Args:
-        estimator: An instance.
+        estimator: An instance, or what `construct` has put it into.
 
     Returns:
         The package; nothing where it is trusted anyway, or is of Python itself, where types may run
         any code when loaded.
     """
-    package = type(estimator).__module__.partition(".")[0]
+    from sklearn.calibration import CalibratedClassifierCV
+
+    own = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
+    package = type(own).__module__.partition(".")[0]
     if package in (*_TRUSTED, "__main__") or package in sys.stdlib_module_names:
         return ()
     return (package,)

@@ -37,6 +37,7 @@ def candidate(estimator: str, **rest: Any) -> Candidate:
         ("xgboost.XGBClassifier", "classification"),
         ("xgboost.XGBRegressor", "regression"),
         ("sklearn.linear_model.LogisticRegression", "classification"),
+        ("sklearn.svm.LinearSVC", "classification"),
         ("sklearn.linear_model.Ridge", "regression"),
         ("sklearn.ensemble.HistGradientBoostingClassifier", "classification"),
     ],
@@ -58,7 +59,8 @@ def test_a_class_that_only_looks_like_an_estimator(monkeypatch: pytest.MonkeyPat
     ("estimator", "task", "said"),
     [
         ("sklearn.linear_model.Ridge", "classification", "it has no predict_proba"),
-        ("sklearn.svm.LinearSVC", "classification", "it has no predict_proba"),
+        ("sklearn.cluster.KMeans", "classification", "it has no predict_proba"),
+        ("sklearn.svm.LinearSVC", "regression", "it is a classifier"),
         ("xgboost.XGBClassifier", "regression", "it is a classifier"),
         ("sklearn.linear_model.LogisticRegression", "regression", "it is a classifier"),
         ("sklearn.preprocessing.StandardScaler", "regression", "it has no predict"),

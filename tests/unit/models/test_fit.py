@@ -89,6 +89,26 @@ def test_nothing_is_learnt_from_columns_without_a_value(tmp_path: Path, estimato
     assert len({*scores}) == 1
 
 
+@pytest.mark.parametrize("path", ["sklearn.svm.LinearSVC", "sklearn.linear_model.RidgeClassifier"])
+def test_a_classifier_without_probabilities_learns_them(tmp_path: Path, path: str) -> None:
+    rows = make(CLASSES)
+    model = Model.model_validate({"candidates": [{"estimator": path}], "class_weight": "balanced"})
+    how: dict[str, Any] = {"seed": 0, "threads": 1, "model": model, "folds": 3, "ordered": False}
+    params = {"C": 0.5} if path.endswith("SVC") else {"alpha": 0.5}
+    digest = fit_bundle(rows, tmp_path / "one", signature_of(CLASSES), path, params, **how)
+    bundle = Bundle.load(tmp_path / "one", digest)
+    frame = typed(rows, bundle.signature)
+    np.testing.assert_allclose(bundle.predict(frame).sum(axis=1), 1)
+    accuracy = (bundle.predict(frame).argmax(axis=1) == target_of(rows, bundle.signature)).mean()
+    assert accuracy > 0.5
+    served = ServedModel.load(tmp_path / "one", digest)
+    record = {"a": 0.25, "b": "x"}
+    np.testing.assert_allclose(
+        served.predict(served.encode([record]))[0],
+        bundle.predict(typed(pd.DataFrame([record]), bundle.signature))[0],
+    )
+
+
 @pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
 def test_calibration_and_costs_come_back_from_disk(tmp_path: Path, method: str) -> None:
     rows = make(CLASSES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
 from holdtrue.declaration import Candidate
@@ -241,7 +242,9 @@ def test_python_itself_is_never_trusted(package: str) -> None:
     made = type("Made", (), {"__module__": "os"})()
     assert package_of(made) == ()
     assert package_of(np.zeros(1)) == ()
-    assert package_of(importlib.import_module(package).Mean()) == ("own_estimators",)
+    own = importlib.import_module(package).Mean()
+    assert package_of(own) == ("own_estimators",)
+    assert package_of(CalibratedClassifierCV(own)) == ("own_estimators",)
 
 
 def test_a_package_whose_name_only_begins_so_is_not_trusted(package: str) -> None:

@@ -288,6 +288,13 @@ def test_a_forest_takes_rows_of_the_object_store_with_missing_values(forest: str
     assert np.isnan(folds[0].fit_x).any()
 
 
+def test_a_classifier_without_probabilities_is_judged_by_those_it_learns() -> None:
+    outcome = judge("sklearn.svm.LinearSVC", {"C": 0.1})
+    assert (outcome.state, outcome.reason) == ("complete", None)
+    assert outcome.value is not None
+    assert outcome.value < np.log(2)
+
+
 def test_a_column_without_a_value_in_a_fold_fails_nothing() -> None:
     folds = make_folds()
     folds[1].fit_x[:, 2] = np.nan
