@@ -46,13 +46,15 @@ def test_ids_are_unique_version_7_and_sorted_by_time():
 def test_ids_that_are_made_singly_are_unique_too_in_threads_and_after_a_fork():
     with ThreadPoolExecutor(4) as threads:
         found = [*threads.map(lambda _: new_ids(1)[0], range(4_000))]
+    # One write for each, and the parent's after the child has ended.
     script = (
-        "import os; from holdtrue.serving._capture import new_ids; new_ids(1);"
-        "child = os.fork(); print(new_ids(1)[0][14:], flush=True); child and os.waitpid(child, 0)"
+        "import os; from holdtrue.serving._capture import new_ids; new_ids(1); child = os.fork();"
+        "child and os.waitpid(child, 0); os.write(1, new_ids(1)[0][14:].encode() + b'\\n');"
+        "os._exit(0)"
     )
     command = [sys.executable, "-c", script]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    parent, child = subprocess.run(  # noqa: S603
+    child, parent = subprocess.run(  # noqa: S603
         command, env=env, check=True, capture_output=True
     ).stdout.split()
     assert parent != child
