@@ -67,6 +67,8 @@ MODULES_VARIABLE = "HOLDTRUE_SHOW_MODULES"
 SMALL_BYTES = 65_536
 """Requests of up to this size are answered in the event loop where the models are compiled."""
 SMALL_ROWS = 256
+MAX_TURN = 64
+"""Requests that are answered together."""
 # More threads make pandas slower: they take turns at the interpreter lock.
 SCORING_THREADS = 2
 SLOW_S = 1.0
@@ -102,6 +104,7 @@ class Application:
         self._keyring: Keyring | None = None
         self._keys_path: str | None = None
         self._captures = Captures()
+        self._together = 0  # requests that wait for the end of this turn of the event loop
         self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
         self._batchers: dict[int, Batcher] = {}
         self._shadow = Shadow(self._captures.keep)
@@ -386,8 +389,14 @@ class Application:
         processor than all three for one request after the other: each finds its code and data
         still in the caches, the captured lines are one write, and callers are not woken up between
         two scorings.
+
+        Of many requests only the first ones wait: if all did, server and callers would work by
+        turns rather than both at a time, and a queue once built up would never go away.
         """
-        await asyncio.sleep(0)
+        if self._together < MAX_TURN:
+            self._together += 1
+            await asyncio.sleep(0)
+            self._together = 0
         self._captures.catch_up()  # the first to go on does it for all
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
