@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, TrainingError
+from holdtrue.errors import ConfigError, StackError, TrainingError
 from holdtrue.references import Trial
 from holdtrue.tuning._asker import LAG, Asker
 from holdtrue.tuning._batch import Work, batch_size, run_batch
@@ -91,7 +91,8 @@ def drive(
         progress: Told how it goes, a few times a second and at the end.
 
     Raises:
-        StackError: Another process has the log, or it cannot be written.
+        StackError: Another process has the log, it cannot be written, or the driver gets no port
+            for reports.
         TrainingError: The log is of another search, or the objective cannot be pickled.
         ConfigError: No node of the cluster has room for a trial.
         KeyboardInterrupt: Ctrl-C before any trial was complete.
@@ -228,7 +229,12 @@ class _Driver:
         if search.pruner is not None and not search.deterministic:
             # Workers reach the driver where Ray does.
             here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            self.hub = Hub(search.pruner, search.direction, sorted(self.finished.items()), here)
+            history = sorted(self.finished.items())
+            try:
+                self.hub = Hub(search.pruner, search.direction, history, here)
+            except OSError as err:
+                message = f"trials cannot report to the driver: no port of {here} can be had: {err}"
+                raise StackError(message, hint="leave out tune.pruner, or let the driver listen there") from err
         address = None if self.hub is None else self.hub.address
         work = Work(objective, search.metric, search.direction, search.pruner, address)
         self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
@@ -244,16 +250,16 @@ class _Driver:
         from holdtrue.stack._cancel import cancel
 
         self.asker.close()
-        tasks = [*self.tasks]
-        cancel(tasks)
-        if tasks:
-            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_LISTEN_S, fetch_local=False)
-        cancel(tasks, force=True)
         if self.hub is not None:
             self.hub.close()
             if self.tally.done > self.before[0] and not self.hub.was_reached:
                 where = self.hub.address.host
                 self.notes.append(f"no worker reached the driver at {where}: none was ended early")
+        tasks = [*self.tasks]
+        cancel(tasks)
+        if tasks:
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_LISTEN_S, fetch_local=False)
+        cancel(tasks, force=True)
 
     def _over(self) -> str | None:
         """What ends the search, in words; None where it goes on."""
