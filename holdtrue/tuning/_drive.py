@@ -234,7 +234,7 @@ class _Driver:
                 self.hub = Hub(search.pruner, search.direction, history, here)
             except OSError as err:
                 message = f"trials cannot report to the driver: no port of {here} can be had: {err}"
-                raise StackError(message, hint="leave out tune.pruner, or let the driver listen there") from err
+                raise StackError(message, hint="leave out tune.pruner, or free a port") from err
         address = None if self.hub is None else self.hub.address
         work = Work(objective, search.metric, search.direction, search.pruner, address)
         self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
