@@ -228,7 +228,7 @@ class Tune(Section):
     """The search ends after this; trials that run then are left unfinished."""
     stop: Stop = Stop()
     """What ends the search earlier."""
-    sampler: Literal["tpe", "random", "qmc", "grid", "cmaes", "gp", "nsga2"] = "tpe"
+    sampler: Literal["tpe", "random", "qmc", "grid", "cmaes", "gp", "nsga2", "nsga3"] = "tpe"
     """How the next setting is chosen.
 
     ``tpe`` learns from the trials so far; ``grid`` tries every combination; ``cmaes`` and ``gp``

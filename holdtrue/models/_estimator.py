@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # A category seen fewer times than this shares a column with the other rare ones.
 RARE = 20
-_MARGIN_FOLDS = 3
+# Probabilities of a classifier that has none are learnt on rows that it was not fitted on.
+_FOLDS = 3
 
 
 def import_object(path: str, what: str) -> Any:
@@ -57,8 +58,6 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
     Raises:
         ConfigError: With the estimator and what is wrong with it.
     """
-    from sklearn.base import ClassifierMixin
-
     estimator = import_object(candidate.estimator, "estimator")
     if not (
         inspect.isclass(estimator)
@@ -71,14 +70,9 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
         )
         hint = "it needs fit and predict, and must derive from sklearn.base.BaseEstimator"
         raise ConfigError(message, hint=hint)
-    wanted = "predict_proba" if task == "classification" else "predict"
-    if not hasattr(estimator, wanted) and not (
-        task == "classification" and has_margins_only(estimator)
-    ):
-        message = f"estimator {candidate.estimator} does not fit {task}: it has no {wanted}"
-        raise ConfigError(message)
-    if task == "regression" and issubclass(estimator, ClassifierMixin):
-        message = f"estimator {candidate.estimator} does not fit regression: it is a classifier"
+    reason = _misfit(estimator, task)
+    if reason is not None:
+        message = f"estimator {candidate.estimator} does not fit {task}: {reason}"
         raise ConfigError(message)
     known = _parameters(estimator)
     for name in (*candidate.params, *candidate.space):
@@ -90,6 +84,22 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
     if model is not None:
         _check_training(candidate.estimator, estimator, model)
     _check_written(candidate)
+
+
+def _misfit(estimator: type, task: str) -> str | None:
+    """Why a class cannot answer a task; None where it can."""
+    from sklearn.base import ClassifierMixin
+
+    predicts, classifies = hasattr(estimator, "predict"), issubclass(estimator, ClassifierMixin)
+    if task == "regression":
+        if not predicts:
+            return "it has no predict"
+        return "it is a classifier" if classifies else None
+    if hasattr(estimator, "predict_proba"):
+        return None
+    if not classifies:
+        return "it has no predict_proba and does not derive from sklearn.base.ClassifierMixin"
+    return None if predicts or hasattr(estimator, "decision_function") else "it has no predict"
 
 
 def _check_training(path: str, estimator: Any, model: Model) -> None:
@@ -143,8 +153,9 @@ def _parameters(estimator: Any) -> set[str] | None:
 def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> Any:
     """Make an unfitted estimator.
 
-    A classifier that has a decision function in place of probabilities is put into scikit-learn's
-    CalibratedClassifierCV, which learns them by Platt's method, cross-fitted.
+    A classifier that has no probabilities, as a class or with these arguments, is put into one that
+    learns them, cross-fitted: scikit-learn's CalibratedClassifierCV by Platt's method where it has
+    a decision function, `ConfusionClassifier` where it predicts classes only.
 
     Args:
         path: Import path of its class.
@@ -152,6 +163,8 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
         seed: Seed of its randomness.
         threads: Threads that it may use.
     """
+    from sklearn.base import ClassifierMixin
+
     estimator = import_object(path, "estimator")
     known = _parameters(estimator) or set()
     filled: dict[str, Any] = {}
@@ -161,22 +174,26 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
     if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
         filled["n_jobs"] = threads
     made = estimator(**(filled | params))
-    if not has_margins_only(estimator):
+    if not isinstance(made, ClassifierMixin) or hasattr(made, "predict_proba"):
         return made
+    if hasattr(made, "decision_function"):
+        from sklearn.calibration import CalibratedClassifierCV
+
+        return CalibratedClassifierCV(made, method="sigmoid", cv=_FOLDS)
+    from holdtrue.models._confusion import ConfusionClassifier
+
+    return ConfusionClassifier(made, folds=_FOLDS)
+
+
+def unwrapped(model: Any) -> Any:
+    """The declared estimator, where `construct` has put it into one that learns probabilities."""
     from sklearn.calibration import CalibratedClassifierCV
 
-    return CalibratedClassifierCV(made, method="sigmoid", cv=_MARGIN_FOLDS)
+    from holdtrue.models._confusion import ConfusionClassifier
 
-
-def has_margins_only(estimator: Any) -> bool:
-    """Whether the class of an estimator is a classifier with a decision function alone."""
-    from sklearn.base import ClassifierMixin
-
-    return (
-        issubclass(estimator, ClassifierMixin)
-        and hasattr(estimator, "decision_function")
-        and not hasattr(estimator, "predict_proba")
-    )
+    if isinstance(model, CalibratedClassifierCV | ConfusionClassifier):
+        return model.estimator
+    return model
 
 
 def limited(estimator: str, threads: int) -> AbstractContextManager[Any]:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 from holdtrue.errors import ServingError, TrainingError
+from holdtrue.models._estimator import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Besides the types that skops trusts by itself. Nothing here can run code when loaded.
 _TRUSTED = ("numpy", "sklearn")
-_TRUSTED_TYPES = ("holdtrue.models._temporal.TemporalEncoder",)
+_TRUSTED_TYPES = (
+    "holdtrue.models._temporal.TemporalEncoder",
+    "holdtrue.models._confusion.ConfusionClassifier",
+)
 
 
 def package_of(estimator: Any) -> tuple[str, ...]:
@@ -32,10 +36,7 @@ def package_of(estimator: Any) -> tuple[str, ...]:
         The package; nothing where it is trusted anyway, or is of Python itself, where types may run
         any code when loaded.
     """
-    from sklearn.calibration import CalibratedClassifierCV
-
-    own = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
-    package = type(own).__module__.partition(".")[0]
+    package = type(unwrapped(estimator)).__module__.partition(".")[0]
     if package in (*_TRUSTED, "__main__") or package in sys.stdlib_module_names:
         return ()
     return (package,)

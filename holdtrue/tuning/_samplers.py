@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler
+from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler
 
 from holdtrue.errors import ConfigError
 from holdtrue.tuning._tree import DRAWS, OwnSampler, TreeSampler
@@ -50,8 +50,8 @@ def make_sampler(name: str, space: Space, seed: int, past: Sequence[Past] = ()) 
     """The sampler of a declaration, which tries no setting twice.
 
     Args:
-        name: One of tpe, random, qmc, grid, cmaes, gp, nsga2. With grid the caller goes through
-            `Space.grid` by itself; what is returned then is random.
+        name: One of tpe, random, qmc, grid, cmaes, gp, nsga2, nsga3. With grid the caller goes
+            through `Space.grid` by itself; what is returned then is random.
         space: What is searched.
         seed: Of the first trial; see `seed_for`.
         past: What earlier studies found, newest study first; only tpe learns from it.
@@ -75,6 +75,8 @@ def _chosen(name: str, space: Space, seed: int, past: Sequence[Past]) -> BaseSam
             return ProcessSampler(seed=seed)
         if name == "nsga2":
             return GeneticSampler(seed=seed, population_size=_POPULATION)
+        if name == "nsga3":
+            return NicheSampler(seed)
     return optuna.samplers.RandomSampler(seed=seed)
 
 
@@ -294,9 +296,41 @@ class ProcessSampler(GPSampler):
         return found
 
 
-class GeneticSampler(NSGAIISampler):
-    """Optuna's, with the parents always in the same order: resumed searches would differ."""
+class _SameParents(BaseGASampler):
+    """Whoever asks first in a generation, and whenever: its parents are the same, in one order.
+
+    Optuna's own are those that were known when its first setting was asked for. A resumed search
+    has not kept them, and may know more trials of the generation before.
+    """
+
+    def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        population: list[FrozenTrial] = super().get_population(study, generation)
+        return population[: self.population_size]  # with deterministic, those known at its end
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         parents = super().get_parent_population(study, generation)
         return sorted(parents, key=lambda trial: trial.number)
+
+
+class GeneticSampler(_SameParents, NSGAIISampler):
+    """Optuna's NSGA-II."""
+
+
+class NicheSampler(_SameParents, NSGAIIISampler):
+    """Optuna's NSGA-III, which of equally good trials draws the same parents again.
+
+    Args:
+        seed: Of the first trial, and of the parents of each generation.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed, population_size=_POPULATION)
+        self._seed = seed
+
+    def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+        chance = self._rng.rng
+        before = chance.get_state()
+        chance.seed(int(np.random.SeedSequence([self._seed, generation]).generate_state(1)[0]))
+        parents: list[FrozenTrial] = super().select_parent(study, generation)
+        chance.set_state(before)
+        return parents

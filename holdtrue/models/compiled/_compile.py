@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from holdtrue.models._estimator import unwrapped
 from holdtrue.models.compiled._compiled import Compiled
 from holdtrue.models.compiled._encode import Category, Column, Moment, Number, Part
 from holdtrue.models.compiled._forests import ALONE, AVERAGED, BINNED, BOOSTED, read_ensemble
@@ -68,7 +69,8 @@ def compile_pipeline(
         linear, link = read_linear(model)
         return Compiled(signature, columns, link, linear)
     else:
-        message = f"{type(model).__module__}.{name} has no compiled form"
+        own = type(unwrapped(model))
+        message = f"{own.__module__}.{own.__name__} has no compiled form"
         raise NotCompilable(message)
     if trees.n_splits > MOST_SPLITS:
         message = (

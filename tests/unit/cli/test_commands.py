@@ -173,8 +173,8 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     Path("visits.yaml").write_text(yaml.safe_dump(document))
     Path("own_guess.py").write_text(GUESS)
     code, printed = run(command[0], "visits.yaml", *command[1:])
-    said = "error: estimator own_guess.Guess does not fit classification: it has no predict_proba\n"
-    assert (code, printed) == (2, said)
+    said = "error: estimator own_guess.Guess does not fit classification: it has no predict_proba"
+    assert (code, printed) == (2, f"{said} and does not derive from sklearn.base.ClassifierMixin\n")
 
 
 def test_the_status_says_how_many_replicas_there_are(

@@ -248,7 +248,7 @@ class TestTune:
         text = refusal(f"model: {model}\ntune: {{sampler: {sampler}}}\n")
         assert f"tune.sampler: {sampler} needs {reason}\n  use tpe" in text
 
-    @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2"])
+    @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "nsga3"])
     def test_other_samplers_take_any_space(self, sampler: str) -> None:
         assert declared(f"model: auto\ntune: {{sampler: {sampler}}}\n").tune.sampler == sampler
 

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import Ridge, SGDClassifier
 
 from holdtrue.declaration import Candidate
 from holdtrue.errors import ConfigError
 from holdtrue.models import check_candidate, construct, encoder, encoding, import_object, typed
+from holdtrue.models._confusion import ConfusionClassifier
+from holdtrue.models._estimator import unwrapped
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,7 @@ def candidate(estimator: str, **rest: Any) -> Candidate:
         ("xgboost.XGBRegressor", "regression"),
         ("sklearn.linear_model.LogisticRegression", "classification"),
         ("sklearn.svm.LinearSVC", "classification"),
+        ("sklearn.svm.SVC", "classification"),
         ("sklearn.linear_model.Ridge", "regression"),
         ("sklearn.ensemble.HistGradientBoostingClassifier", "classification"),
     ],
@@ -53,6 +59,64 @@ def test_a_class_that_only_looks_like_an_estimator(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="is not a scikit-learn compatible") as caught:
         check_candidate(candidate("own_models.Bare"), "regression")
     assert "BaseEstimator" in (caught.value.hint or "")
+
+
+def own_class(monkeypatch: pytest.MonkeyPatch, bases: tuple[type, ...], *names: str) -> Candidate:
+    """A class of the user's own with these methods."""
+    made = type("Own", bases, dict.fromkeys(names, lambda self, *_: self))
+    made.__module__ = "own_models"
+    monkeypatch.setitem(sys.modules, "own_models", SimpleNamespace(Own=made))
+    return candidate("own_models.Own")
+
+
+@pytest.mark.parametrize("name", ["predict", "decision_function", "predict_proba"])
+def test_one_kind_of_answer_is_enough_for_a_classifier(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    own = own_class(monkeypatch, (ClassifierMixin, BaseEstimator), "fit", name)
+    check_candidate(own, "classification")
+
+
+@pytest.mark.parametrize(
+    ("bases", "names", "said"),
+    [
+        ((ClassifierMixin, BaseEstimator), ("fit",), "it has no predict$"),
+        ((BaseEstimator,), ("fit", "predict"), r"and does not derive from sklearn\.base\.Classif"),
+        ((RegressorMixin, BaseEstimator), ("fit", "predict"), "it has no predict_proba and does"),
+    ],
+)
+def test_what_is_no_classifier_needs_probabilities(
+    monkeypatch: pytest.MonkeyPatch, bases: tuple[type, ...], names: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"own_models.Own does not fit classification: .*{said}"):
+        check_candidate(own_class(monkeypatch, bases, *names), "classification")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "wanted"),
+    [
+        ("sklearn.linear_model.Perceptron", {}, CalibratedClassifierCV),
+        ("sklearn.linear_model.SGDClassifier", {}, CalibratedClassifierCV),
+        ("sklearn.linear_model.SGDClassifier", {"loss": "log_loss"}, SGDClassifier),
+        ("sklearn.svm.SVC", {"C": 2.0}, CalibratedClassifierCV),
+        ("sklearn.linear_model.Ridge", {}, Ridge),
+    ],
+)
+def test_what_learns_probabilities_depends_on_the_arguments(
+    estimator: str, params: dict[str, Any], wanted: type
+) -> None:
+    made = construct(estimator, params, seed=0, threads=1)
+    assert type(made) is wanted
+    assert f"{type(unwrapped(made)).__module__}.".startswith(estimator.rpartition(".")[0])
+
+
+def test_what_only_predicts_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = own_class(monkeypatch, (ClassifierMixin, BaseEstimator), "fit", "predict")
+    made = construct(own.estimator, {}, seed=0, threads=1)
+    assert isinstance(made, ConfusionClassifier)
+    assert type(unwrapped(made)).__name__ == "Own"
+    other = own_class(monkeypatch, (BaseEstimator,), "fit", "predict")
+    assert type(construct(other.estimator, {}, seed=0, threads=1)).__name__ == "Own"
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,19 @@ def test_nothing_is_learnt_from_columns_without_a_value(tmp_path: Path, estimato
     assert len({*scores}) == 1
 
 
-@pytest.mark.parametrize("path", ["sklearn.svm.LinearSVC", "sklearn.linear_model.RidgeClassifier"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sklearn.svm.LinearSVC",
+        "sklearn.linear_model.RidgeClassifier",
+        "sklearn.linear_model.SGDClassifier",
+    ],
+)
 def test_a_classifier_without_probabilities_learns_them(tmp_path: Path, path: str) -> None:
     rows = make(CLASSES)
     model = Model.model_validate({"candidates": [{"estimator": path}], "class_weight": "balanced"})
     how: dict[str, Any] = {"seed": 0, "threads": 1, "model": model, "folds": 3, "ordered": False}
-    params = {"C": 0.5} if path.endswith("SVC") else {"alpha": 0.5}
+    params = {"C": 0.5} if path.endswith("SVC") else {"alpha": 0.05}
     digest = fit_bundle(rows, tmp_path / "one", signature_of(CLASSES), path, params, **how)
     bundle = Bundle.load(tmp_path / "one", digest)
     frame = typed(rows, bundle.signature)

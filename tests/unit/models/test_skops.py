@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from holdtrue.declaration import Candidate
 from holdtrue.errors import ConfigError, ServingError, TrainingError
 from holdtrue.models import Bundle, check_candidate, digest_of, typed, write_bundle
+from holdtrue.models._confusion import ConfusionClassifier
 from holdtrue.models._manifest import MANIFEST
 from holdtrue.models._served import ServedModel
 from holdtrue.models._skops import check_types, dump_skops, load_skops, package_of
@@ -245,6 +246,7 @@ def test_python_itself_is_never_trusted(package: str) -> None:
     own = importlib.import_module(package).Mean()
     assert package_of(own) == ("own_estimators",)
     assert package_of(CalibratedClassifierCV(own)) == ("own_estimators",)
+    assert package_of(ConfusionClassifier(own)) == ("own_estimators",)
 
 
 def test_a_package_whose_name_only_begins_so_is_not_trusted(package: str) -> None:

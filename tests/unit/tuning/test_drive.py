@@ -205,7 +205,9 @@ def seen(taken: list[Ready]) -> list[tuple[int, Setting, Any]]:
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32), sampler=st.sampled_from(["tpe", "random", "qmc", "nsga2"]))
+@given(
+    seed=st.integers(0, 2**32), sampler=st.sampled_from(["tpe", "random", "qmc", "nsga2", "nsga3"])
+)
 def test_deterministic_asks_the_same_in_any_order_of_finishing(
     path: Path, seed: int, sampler: str
 ) -> None:
@@ -220,14 +222,23 @@ def test_deterministic_asks_the_same_in_any_order_of_finishing(
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32), stops=st.lists(st.integers(0, 19), max_size=3))
-def test_deterministic_resumed_asks_the_same(path: Path, seed: int, stops: list[int]) -> None:
-    rules = search(deterministic=True, pruner=Pruner(rule="median"))
+# 60 trials are several generations of a genetic sampler.
+@given(
+    seed=st.integers(0, 2**32),
+    stops=st.lists(st.integers(0, 59), max_size=3),
+    sampler=st.sampled_from(["tpe", "nsga2", "nsga3"]),
+)
+@example(seed=0, stops=[5, 49, 53], sampler="nsga2")
+@example(seed=0, stops=[5, 49, 53], sampler="nsga3")
+def test_deterministic_resumed_asks_the_same(
+    path: Path, seed: int, stops: list[int], sampler: str
+) -> None:
+    rules = search(deterministic=True, sampler=sampler, trials=60, pruner=Pruner(rule="median"))
     path.unlink(missing_ok=True)
     whole, _ = driven(path, rules, random.Random(0))  # noqa: S311
     path.unlink()
     parts: dict[int, Ready] = {}
-    for stop in [*sorted(stops), 20]:
+    for stop in [*sorted(stops), 60]:
         taken, _ = driven(path, rules, random.Random(seed), stop)  # noqa: S311
         for one in taken:
             known = parts.setdefault(one.number, one)

@@ -81,7 +81,15 @@ def needed(name: str) -> None:
 
 
 # What 30 trials reach with seeds 0, 1 and 2, with room for other versions of the libraries.
-FLOORS = {"tpe": 0.05, "random": 0.4, "qmc": 0.3, "nsga2": 0.3, "cmaes": 0.1, "gp": 0.02}
+FLOORS = {
+    "tpe": 0.05,
+    "random": 0.4,
+    "qmc": 0.3,
+    "nsga2": 0.3,
+    "nsga3": 0.3,
+    "cmaes": 0.1,
+    "gp": 0.02,
+}
 
 
 @pytest.mark.parametrize("name", FLOORS)
@@ -95,7 +103,7 @@ def test_each_sampler_finds_a_good_setting(name: str) -> None:
     assert np.median(best) < FLOORS[name]
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "cmaes", "gp"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3", "cmaes", "gp"])
 def test_a_search_that_is_resumed_goes_on_as_if_it_were_not(name: str) -> None:
     needed(name)
     whole = search(new_study(make_sampler(name, TOY, 3)), TOY, toy, 26, 3)
@@ -106,13 +114,29 @@ def test_a_search_that_is_resumed_goes_on_as_if_it_were_not(name: str) -> None:
     assert before + search(again, TOY, toy, 8, 3) == whole
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+@pytest.mark.parametrize("stop", [17, 30, 33, 47])
+def test_parents_are_the_same_where_a_search_is_resumed_within_a_generation(
+    name: str, stop: int
+) -> None:
+    def value(setting: Setting) -> float:
+        return float(round(toy(setting)))  # many are equally good
+
+    whole = search(new_study(make_sampler(name, TOY, 3)), TOY, value, 60, 3)
+    first = new_study(make_sampler(name, TOY, 3))
+    before = search(first, TOY, value, stop, 3)
+    again = new_study(make_sampler(name, TOY, 3))
+    again.add_trials(first.trials)
+    assert before + search(again, TOY, value, 60 - stop, 3) == whole
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_settings_depend_on_the_seed(name: str) -> None:
     one, two = (search(new_study(make_sampler(name, TOY, s)), TOY, toy, 3, s) for s in (1, 2))
     assert one != two
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_conditional_spaces_are_searched_in_every_branch(name: str) -> None:
     study = new_study(make_sampler(name, BRANCHES, 0))
     found = search(study, BRANCHES, branches, 40)
@@ -151,7 +175,7 @@ def different(found: list[Setting]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "space"),
-    [(name, COUNTED) for name in ("tpe", "random", "qmc", "nsga2", "grid")]
+    [(name, COUNTED) for name in ("tpe", "random", "qmc", "nsga2", "nsga3", "grid")]
     + [(name, WHOLE) for name in ("cmaes", "gp")],
 )
 def test_each_setting_of_a_space_that_can_be_counted_is_tried_once(name: str, space: Space) -> None:
@@ -168,7 +192,7 @@ def test_each_setting_of_a_space_that_can_be_counted_is_tried_once(name: str, sp
         assert different(found) == different(every)
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_a_candidate_with_nothing_new_gets_no_more_trials(name: str) -> None:
     space = Space(
         [
@@ -182,7 +206,7 @@ def test_a_candidate_with_nothing_new_gets_no_more_trials(name: str) -> None:
     assert len(different(found)) == 30
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_a_branch_with_nothing_new_gets_no_more_trials(name: str) -> None:
     space = Space.of(
         {
@@ -194,7 +218,7 @@ def test_a_branch_with_nothing_new_gets_no_more_trials(name: str) -> None:
     assert Counter(setting.params["kind"] for setting in found) == {"fixed": 1, "free": 29}
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_a_search_of_a_small_space_is_resumed_as_if_it_were_not(name: str) -> None:
     def value(setting: Setting) -> float:
         return float(setting.params.get("depth", 2))
@@ -230,7 +254,7 @@ def test_a_huge_space_is_never_gone_through() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_a_candidate_may_have_nothing_but_single_values(name: str) -> None:
     space = Space(
         [
