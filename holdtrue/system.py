@@ -516,13 +516,15 @@ class System:
             ServingError: It cannot be served; what was served before stays.
             StackError: The port is in use, or Ray does not start.
         """
-        from holdtrue.plan import serve_champion
-
         self.check_serve()
-        context = self.context(reporter=reporter)
-        with context.reporter.step("serve") as progress:
-            progress(0, 0, "deploying the champion")
-            return serve_champion(context)
+        with ExitStack() as session:
+            self._start_beside(session)
+            from holdtrue.plan import serve_champion  # takes seconds, while Ray starts
+
+            context = self.context(reporter=reporter)
+            with context.reporter.step("serve") as progress:
+                progress(0, 0, "deploying the champion")
+                return serve_champion(context)
 
     def check_serve(self) -> None:
         """Refuse what `serve` would refuse before it starts anything.

@@ -25,6 +25,7 @@ from holdtrue.batch._score import PREDICTION, answer
 from holdtrue.errors import ConfigError, DataError, HoldtrueError, StackError
 from holdtrue.models._manifest import digest_of
 from holdtrue.models._served import ServedModel
+from holdtrue.priority import later
 from holdtrue.store import alone, read_json, write_json
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ def _run_on_ray(
     most = _AHEAD * free_cpus()
     if most == 0:
         return left
-    task: Any = ray.remote(score_piece).options(
+    task: Any = ray.remote(later(score_piece)).options(
         num_cpus=1, max_retries=_TRIES, scheduling_strategy="SPREAD"
     )
     running: dict[Any, int] = {}

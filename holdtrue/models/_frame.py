@@ -13,6 +13,8 @@ from holdtrue.models.compiled._rules import MISSING, checked, refuse_keys
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
+
     from holdtrue.models._signature import Signature
     from holdtrue.references import Kind
 
@@ -75,11 +77,19 @@ def from_rows(rows: Sequence[Mapping[str, Any]], signature: Signature) -> pd.Dat
     Raises:
         ValueProblem: A record lacks a column, has one too many, or a value of the wrong kind.
     """
+    return from_columns(columns_of(rows, signature), signature)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], signature: Signature) -> dict[str, list[Any]]:
+    """The values of records by column.
+
+    Raises:
+        ValueProblem: A record lacks a column or has one too many.
+    """
     for number, row in enumerate(rows):
         if row.keys() != signature.columns.keys():
             refuse_keys(number, row, signature.columns)
-    columns = {name: [row[name] for row in rows] for name in signature.columns}
-    return from_columns(columns, signature)
+    return {name: [row[name] for row in rows] for name in signature.columns}
 
 
 def from_columns(columns: Mapping[str, Any], signature: Signature) -> pd.DataFrame:
@@ -93,16 +103,47 @@ def from_columns(columns: Mapping[str, Any], signature: Signature) -> pd.DataFra
     Raises:
         ValueProblem: A column is missing, there is one too many, or a value is of the wrong kind.
     """
+    return to_frame(checked_columns(columns, signature))
+
+
+def checked_columns(
+    columns: Mapping[str, Any], signature: Signature
+) -> dict[str, list[str] | npt.NDArray[Any]]:
+    """Check columns from outside and bring their values into the form that pipelines take.
+
+    Takes a tenth of the time that a table does where there are few rows.
+
+    Args:
+        columns: As for `from_columns`.
+        signature: The columns that are wanted.
+
+    Returns:
+        In the order of the signature: categories as texts, times as datetime64[us], all else as
+        float64; for `to_frame`.
+
+    Raises:
+        ValueProblem: As `from_columns`.
+    """
     refuse_keys(0, columns, signature.columns)
-    ready: dict[str, Any] = {}
+    ready: dict[str, list[str] | npt.NDArray[Any]] = {}
     for name, kind in signature.columns.items():
         if name in signature.categorical:
-            ready[name] = pd.Series(_texts(columns[name], kind, name), dtype=object)
+            ready[name] = _texts(columns[name], kind, name)
         elif kind == "time":
             ready[name] = moments(columns[name], name)
         else:
             ready[name] = numbers(columns[name], kind, name)
-    return pd.DataFrame(ready)
+    return ready
+
+
+def to_frame(ready: Mapping[str, list[str] | npt.NDArray[Any]]) -> pd.DataFrame:
+    """The table that a pipeline takes, of columns that were checked."""
+    return pd.DataFrame(
+        {
+            name: pd.Series(values, dtype=object) if isinstance(values, list) else values
+            for name, values in ready.items()
+        }
+    )
 
 
 def _texts(values: Any, kind: Kind, name: str) -> list[str]:

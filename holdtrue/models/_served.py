@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from sklearn.pipeline import Pipeline
 
     from holdtrue.errors import ValueProblem
@@ -35,19 +34,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncodedFrame:
-    """Rows as a pipeline takes them."""
+class EncodedColumns:
+    """Rows as a pipeline takes them, but for the table, which takes longer to make than the rest.
 
-    frame: pd.DataFrame
-    """shape (n_rows, n_features), typed."""
+    Rows of several requests share one.
+    """
+
+    columns: dict[str, list[str] | npt.NDArray[Any]]
+    """By name, in the order of the signature; each of shape (n_rows,)."""
+    n_rows: int
     unknown: dict[str, int]
     """As of `Encoded`."""
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return self.n_rows
 
 
-Rows = Encoded | EncodedFrame
+Rows = Encoded | EncodedColumns
 """Rows that were checked and encoded, ready to be scored by the model that has encoded them."""
 
 
@@ -125,9 +128,10 @@ class ServedModel:
         """
         if self.scorer is not None:
             return self.scorer.encode(records)
-        from holdtrue.models._frame import from_rows
+        from holdtrue.models._frame import checked_columns, columns_of
 
-        return self._counted(from_rows(records, self.signature))
+        columns = columns_of(records, self.signature)
+        return self._counted(checked_columns(columns, self.signature), len(records))
 
     def encode_columns(self, columns: Mapping[str, Any], n_rows: int) -> Rows:
         """The same for columns: what `encode` would make of the same values as records.
@@ -142,13 +146,13 @@ class ServedModel:
         """
         if self.scorer is not None:
             return self.scorer.encode_columns(columns, n_rows)
-        from holdtrue.models._frame import from_columns
+        from holdtrue.models._frame import checked_columns
         from holdtrue.models.compiled._columns import as_list, check_columns
 
         check_columns(columns, n_rows, self.signature)
         times = self.signature.temporal
         lists = {n: values if n in times else as_list(values) for n, values in columns.items()}
-        return self._counted(from_columns(lists, self.signature))
+        return self._counted(checked_columns(lists, self.signature), n_rows)
 
     def problems(self, columns: Mapping[str, Any], n_rows: int) -> list[ValueProblem]:
         """Everything that `encode_columns` would refuse in values, in the order of the rows.
@@ -182,8 +186,9 @@ class ServedModel:
             message = "rows of a pipeline were given to a compiled model"
             raise TypeError(message)
         from holdtrue.models._bundle import scores
+        from holdtrue.models._frame import to_frame
 
-        return scores(self.pipeline, self.signature, rows.frame)
+        return scores(self.pipeline, self.signature, to_frame(rows.columns))
 
     def contributions(self, rows: Rows) -> Contributions:
         """How much each column adds to each row's score.
@@ -246,9 +251,15 @@ class ServedModel:
             hint = "train again with `holdtrue apply`; other versions of the libraries may be why"
             raise ServingError(message, hint=hint)
 
-    def _counted(self, frame: pd.DataFrame) -> EncodedFrame:
-        counts = {name: int((~frame[name].isin(known)).sum()) for name, known in self.known.items()}
-        return EncodedFrame(frame, {name: count for name, count in counts.items() if count})
+    def _counted(
+        self, columns: dict[str, list[str] | npt.NDArray[Any]], n_rows: int
+    ) -> EncodedColumns:
+        counts = {
+            name: sum(value not in known for value in columns[name])
+            for name, known in self.known.items()
+        }
+        unknown = {name: count for name, count in counts.items() if count}
+        return EncodedColumns(columns, n_rows, unknown)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -264,10 +275,19 @@ def joined(parts: Sequence[Rows]) -> Rows:
     matrices = [part.matrix for part in parts if isinstance(part, Encoded)]
     if matrices:
         return Encoded(np.concatenate(matrices), unknown)
-    import pandas as pd
+    tables = [part for part in parts if isinstance(part, EncodedColumns)]
+    columns = {
+        name: _below([table.columns[name] for table in tables]) for name in tables[0].columns
+    }
+    return EncodedColumns(columns, sum(map(len, tables)), unknown)
 
-    frames = [part.frame for part in parts if isinstance(part, EncodedFrame)]
-    return EncodedFrame(pd.concat(frames, ignore_index=True), unknown)
+
+def _below(parts: Sequence[list[str] | npt.NDArray[Any]]) -> list[str] | npt.NDArray[Any]:
+    """The values of one column of several tables."""
+    lists = [part for part in parts if isinstance(part, list)]
+    if lists:
+        return [value for part in lists for value in part]
+    return np.concatenate(parts)
 
 
 def _known(pipeline: Pipeline, signature: Signature) -> dict[str, frozenset[str]]:

@@ -16,6 +16,7 @@ from xgboost.tracker import RabitTracker
 from holdtrue.models._estimator import construct, encoder, limited
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import read_range, read_sample
+from holdtrue.priority import give_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -221,6 +222,10 @@ class Shard:
     rank: int
     _moves: _Moves = field(default_factory=_Moves)
     _tracker: Any = None
+
+    def start(self) -> None:
+        """Be there; the first call."""
+        give_way()
 
     def meet(self) -> dict[str, Any]:
         """Open the place where the processes find each other; asked of the first one."""

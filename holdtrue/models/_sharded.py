@@ -22,6 +22,7 @@ from holdtrue.models._fit import (
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import BATCH_ROWS, count_rows, read_range, read_sample
 from holdtrue.models.compiled._calendar import PARTS
+from holdtrue.priority import later
 from holdtrue.stack._resources import alive_nodes, cpus_each, fit_cpus, reserved
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def fit_on_ray(
             threads=cpus if deterministic else None,
             say=say,
         )
-        write: Any = _write
+        write: Any = later(_write)
         job: Any = ray.remote(write)
         few = rows_within(columns_of(signature), limit_bytes)
         digest = ray.get(
@@ -244,7 +245,7 @@ def fit_on_ray(
         cpus = fit_cpus()
     with reserved(cpus, 1, say, gpus=gpus) as (place,):
         say(f"fitting {estimator} on {plan.rows:,} rows")
-        task = ray.remote(_fit_sample).options(
+        task = ray.remote(later(_fit_sample)).options(
             num_cpus=cpus, num_gpus=gpus or None, max_retries=1, scheduling_strategy=place
         )
         chosen = None if plan.rows == n_rows else plan.rows
@@ -419,7 +420,7 @@ def _train(job: Job, places: Sequence[Any], say: Callable[[str], None]) -> tuple
     ]
     try:
         say(f"starting {job.shards} processes")
-        _result([shard.moves.remote() for shard in shards], job.patience_s)
+        _result([shard.start.remote() for shard in shards], job.patience_s)
         say(f"fitting the encoding on {job.sample_rows:,} rows")
         encoders = shards[0].encoders.remote()
         _result([encoders], job.patience_s)

@@ -31,6 +31,8 @@ SETTINGS = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # Ray ends a worker whose machine runs out of memory, and would run its task again for ever.
     "RAY_task_oom_retries": "2",
+    # Replicas are workers too, and give way to nobody; see `holdtrue.priority`.
+    "RAY_worker_niceness": "0",
     # The function that workers call first.
     "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "holdtrue.serving._hook.prepare",
 }
@@ -72,7 +74,7 @@ def start_head(private: Private, logs: Path, cwd: Path, env: Mapping[str, str]) 
 
 
 def _start_once(private: Private, log: Path, cwd: Path, env: Mapping[str, str]) -> StackState:
-    ports = free_ports(8)
+    ports = free_ports(7)
     folder = new_folder()
     started = None
     try:
@@ -126,7 +128,6 @@ def _command(ports: list[int], folder: Path) -> list[str]:
     names = (
         "port",
         "dashboard-port",
-        "ray-client-server-port",
         "dashboard-agent-listen-port",
         "dashboard-agent-grpc-port",
         "runtime-env-agent-port",
@@ -134,7 +135,7 @@ def _command(ports: list[int], folder: Path) -> list[str]:
         "node-manager-port",
     )
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *(sys.executable, "-m", "holdtrue.stack._head", "start", "--head", "--block"),
         f"--node-ip-address={LOOPBACK}",
         f"--dashboard-host={LOOPBACK}",
         f"--temp-dir={folder}",
@@ -142,6 +143,8 @@ def _command(ports: list[int], folder: Path) -> list[str]:
         # It sends what workers print to drivers, which none of ours listens to; idle, it takes as
         # much CPU time as the raylet. The dashboard reads the files themselves.
         "--include-log-monitor=false",
+        # It would add machines to the cluster; there are none.
+        "--no-monitor",
         # Any free port: Ray's fixed range collides with another cluster on the same machine.
         "--min-worker-port=0",
         "--max-worker-port=0",

@@ -39,11 +39,42 @@ class Work:
     direction: Literal["higher", "lower"]
     pruner: Pruner | None
     hub: Address | None
-    """Where the trials report to; None where none is ended early, or each decides by itself."""
+    """Where workers say how trials go; None where the driver got no port."""
 
 
-def run_batch(key: str, boxed: Sequence[Any], batch: Sequence[Ready]) -> list[Outcome]:
-    """Run trials one after the other.
+@dataclass
+class Sent:
+    """Trials that were sent to a worker together, as the driver has them."""
+
+    left: dict[int, Ready]
+    """By number: those that nothing has come of yet, in the order in which they run."""
+    n_sent: int
+    began: float | None = None
+    """When the first of those began, as far as is known; by `time.monotonic`."""
+
+    @classmethod
+    def of(cls, batch: Sequence[Ready]) -> Sent:
+        """As they are sent."""
+        return cls({ready.number: ready for ready in batch}, len(batch))
+
+    def took(self, number: int, seconds: float) -> None:
+        """Something came of a trial, after so many seconds."""
+        del self.left[number]
+        if self.began is not None:
+            self.began = min(self.began + seconds, time.monotonic())
+
+    def suspects(self) -> list[Ready]:
+        """Which trials may be why the worker died.
+
+        The first that is left was running. Where nothing at all has come, each of them may have
+        been: the worker has perhaps not reached the driver.
+        """
+        left = [*self.left.values()]
+        return left if len(left) == self.n_sent else left[:1]
+
+
+def run_batch(key: str, boxed: Sequence[Any], batch: Sequence[Ready]) -> list[tuple[int, Outcome]]:
+    """Run trials one after the other, and tell the driver of each before the next one begins.
 
     Args:
         key: Of the search, unique.
@@ -51,14 +82,23 @@ def run_batch(key: str, boxed: Sequence[Any], batch: Sequence[Ready]) -> list[Ou
         batch: The trials.
 
     Returns:
-        By trial: what came of it. Whatever it raises makes it a failed one.
+        Number of each trial and what came of it, also where the driver was told of it before.
+        Whatever a trial raises makes it a failed one.
     """
-    import ray
+    from holdtrue.tuning._watch import send_outcome
 
     if key not in _known:
+        import ray
+
         _known.clear()
         _known[key] = ray.get(boxed[0])
-    return [run_one(_known[key], ready) for ready in batch]
+    work = _known[key]
+    outcomes: list[tuple[int, Outcome]] = []
+    for ready in batch:
+        if outcomes and work.hub is not None:
+            send_outcome(work.hub, *outcomes[-1])
+        outcomes.append((ready.number, run_one(work, ready)))
+    return outcomes
 
 
 def run_one(work: Work, ready: Ready) -> Outcome:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, StackError, TrainingError
+from holdtrue.priority import later
 from holdtrue.references import Trial
 from holdtrue.tuning._asker import LAG, Asker
-from holdtrue.tuning._batch import Work, batch_size, run_batch
+from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch
 from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from holdtrue.tuning._space import Space
     from holdtrue.tuning._types import First, Objective, Search
 
-# A dead worker's trials are run again this often, by Ray.
+# A trial whose worker dies is run again this often: by Ray, where it was sent alone.
 _RETRIES = 2
+# What a worker said before it died is read by then: several times as long as the hub gathers.
+_SETTLE_S = 0.2
 # How often the limits are looked at while nothing finishes.
 _TICK_S = 0.2
 # The same while a worker could be given something that is not chosen yet.
@@ -147,15 +150,6 @@ def _planned(space: Space, search: Search, first: Sequence[First]) -> tuple[list
     return planned, wanted
 
 
-@dataclass
-class _Task:
-    """Trials that were sent to a worker together."""
-
-    batch: list[Ready]
-    began: float | None = None
-    """When it came so far to the front that a worker has it."""
-
-
 class _Driver:
     """One run of a search."""
 
@@ -171,8 +165,9 @@ class _Driver:
         self.cut: int | None = None  # with deterministic: trials from here on do not count
         self.finished: dict[int, Outcome] = {}
         self.known: dict[int, Planned] = {}
-        self.tasks: dict[Any, _Task] = {}
-        self.alone: deque[Ready] = deque()  # of batches that died: one of them may be why
+        self.tasks: dict[Any, Sent] = {}
+        self.again: deque[list[Ready]] = deque()  # of batches that died
+        self.struck: set[int] = set()  # trials whose worker died, perhaps because of them
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.notes: list[str] = []
         self.hub: Hub | None = None
@@ -226,21 +221,27 @@ class _Driver:
         import ray
 
         search = self.search
-        if search.pruner is not None and not search.deterministic:
-            # Workers reach the driver where Ray does.
-            here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            history = sorted(self.finished.items())
-            try:
-                self.hub = Hub(search.pruner, search.direction, history, here)
-            except OSError as err:
+        # With deterministic each trial judges its reports by itself.
+        rule = None if search.deterministic else search.pruner
+        # Workers reach the driver where Ray does.
+        here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        history = sorted(self.finished.items()) if rule is not None else ()
+        try:
+            self.hub = Hub(rule, search.direction, history, here)
+        except OSError as err:
+            if rule is not None:
                 message = f"trials cannot report to the driver: no port of {here} can be had: {err}"
                 raise StackError(message, hint="leave out tune.pruner, or free a port") from err
         address = None if self.hub is None else self.hub.address
         work = Work(objective, search.metric, search.direction, search.pruner, address)
         self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
-        self.remote = ray.remote(run_batch).options(
-            num_cpus=search.cpus, num_gpus=search.gpus or None, max_retries=_RETRIES
-        )
+        remote = ray.remote(later(run_batch))
+        self.remotes = [
+            remote.options(
+                num_cpus=search.cpus, num_gpus=search.gpus or None, max_retries=max_retries
+            )
+            for max_retries in range(_RETRIES + 1)
+        ]
         self.asker.start()
 
     def _end(self) -> None:
@@ -252,7 +253,8 @@ class _Driver:
         self.asker.close()
         if self.hub is not None:
             self.hub.close()
-            if self.tally.done > self.before[0] and not self.hub.was_reached:
+            unheard = self.tally.done > self.before[0] and not self.hub.was_reached
+            if self.hub.judges and unheard:
                 where = self.hub.address.host
                 self.notes.append(f"no worker reached the driver at {where}: none was ended early")
         tasks = [*self.tasks]
@@ -279,11 +281,14 @@ class _Driver:
         """Give the workers what they have room for."""
         self._recount()
         while len(self.tasks) < self.in_flight:
-            batch = [self.alone.popleft()] if self.alone else self._take()
+            batch = self.again.popleft() if self.again else self._take()
             if not batch:
                 break
             self.known |= {ready.number: (ready.setting, ready.origin) for ready in batch}
-            self.tasks[self.remote.remote(self.key, self.boxed, batch)] = _Task(batch)
+            # Ray would run a whole batch again.
+            retries = 0 if len(batch) > 1 else _RETRIES - (batch[0].number in self.struck)
+            future = self.remotes[retries].remote(self.key, self.boxed, batch)
+            self.tasks[future] = Sent.of(batch)
         now = time.monotonic()
         for task in itertools.islice(self.tasks.values(), self.slots):
             task.began = task.began or now
@@ -299,8 +304,8 @@ class _Driver:
 
     def _left(self) -> int:
         """Trials that must still be sent."""
-        sent = sum(len(task.batch) for task in self.tasks.values()) + len(self.alone)
-        return self.wanted - len(self.finished) - sent
+        sent = sum(len(task.left) for task in self.tasks.values())
+        return self.wanted - len(self.finished) - sent - sum(map(len, self.again))
 
     def _collect(self) -> None:
         """Wait for workers a little, and take in what they have finished."""
@@ -314,26 +319,48 @@ class _Driver:
         left_s = max(0.0, self.search.timeout_s - self._elapsed())
         futures = list(self.tasks)
         done, _ = ray.wait(futures, timeout=0 if hungry else min(_TICK_S, left_s))
-        if not done:
+        if done:
+            done, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
+        elif hungry:  # told in larger groups
             return
-        done, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
-        told = [pair for future in done for pair in self._fetch(future, self.tasks.pop(future))]
+        answers = {future: _answer(future) for future in done}
+        if any(isinstance(answers[one], Exception) and self.tasks[one].n_sent > 1 for one in done):
+            time.sleep(_SETTLE_S)
+        told = [] if self.hub is None else self._news(self.hub.take())
+        for future, answer in answers.items():
+            if isinstance(answer, Exception):
+                told += self._after(self.tasks[future], answer)
+            else:
+                told += self._news(answer)
+            del self.tasks[future]
         if told:
             self._tell(told)
 
-    def _fetch(self, future: Any, task: _Task) -> list[tuple[int, Outcome]]:
-        """What came of a task; nothing where its trials must be run again, one by one."""
-        import ray
+    def _news(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+        """Those outcomes that were not known yet.
 
-        try:
-            outcomes: list[Outcome] = ray.get(future)
-        except ray.exceptions.RayError as err:
-            if len(task.batch) > 1:
-                self.alone += task.batch
-                return []
+        What came of a trial of a batch is said twice: when the trial ends, and by the task.
+        """
+        news = []
+        for number, outcome in outcomes:
+            task = next((task for task in self.tasks.values() if number in task.left), None)
+            if task is not None:
+                task.took(number, outcome.seconds)
+                news.append((number, outcome))
+        return news
+
+    def _after(self, task: Sent, err: Exception) -> list[tuple[int, Outcome]]:
+        """What a task that came to nothing means for its trials; those of a batch run again."""
+        if task.n_sent == 1:
             seconds = time.monotonic() - (task.began or time.monotonic())
-            outcomes = [Outcome("failed", None, seconds, 0.0, reason=_why(err))]
-        return [(ready.number, out) for ready, out in zip(task.batch, outcomes, strict=True)]
+            failed = Outcome("failed", None, seconds, 0.0, reason=_why(err))
+            return [(number, failed) for number in task.left]
+        suspects = task.suspects()
+        self.struck |= {ready.number for ready in suspects}
+        self.again += [[ready] for ready in suspects]
+        if others := [*task.left.values()][len(suspects) :]:
+            self.again.append(others)
+        return []
 
     def _tell(self, told: list[tuple[int, Outcome]]) -> None:
         # First the log: what is not in it would be done again.
@@ -423,6 +450,17 @@ def _put(work: Work) -> Any:
         reason = str(err).strip().splitlines() or [type(err).__name__]
         message = f"the objective cannot be sent to the workers: {reason[0]}"
         raise TrainingError(message, hint="it must be possible to pickle it") from err
+
+
+def _answer(future: Any) -> list[tuple[int, Outcome]] | Exception:
+    """What a task that has ended says came of its trials, or why it came to nothing."""
+    import ray
+
+    try:
+        answer: list[tuple[int, Outcome]] = ray.get(future)
+    except ray.exceptions.RayError as err:
+        return err
+    return answer
 
 
 def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:

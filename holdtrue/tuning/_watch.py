@@ -1,4 +1,4 @@
-"""What a running trial reports to, in the worker."""
+"""What a running trial reports to, in the worker, and the way from there to the driver."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from holdtrue.tuning._hub import LONGEST_LINE
 from holdtrue.tuning._prune import Table, stops
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Pruner
     from holdtrue.tuning._hub import Address
     from holdtrue.tuning._prune import Direction
-    from holdtrue.tuning._types import Report, Watch
+    from holdtrue.tuning._types import Outcome, Report, Watch
 
 _CONNECT_TIMEOUT_S = 2.0
 _READ_BYTES = 65_536
-# Reports that the driver has not read yet; more are not sent.
+# What the driver has not read yet; more is not sent.
 _MOST_BYTES = 1_000_000
+# A driver that is not reached is tried again after so many times as long as it took to see that.
+_PATIENCE = 20
 
 
 def make_watch(
@@ -48,6 +51,18 @@ def make_watch(
     if rule is not None and hub is not None and (line := _line_to(hub)) is not None:
         return _Asking(line, number)
     return _Deaf()
+
+
+def send_outcome(hub: Address, number: int, outcome: Outcome) -> None:
+    """Tell the driver what came of a trial; it does not always arrive.
+
+    Args:
+        hub: Where the driver listens.
+        number: Of the trial.
+        outcome: What came of it.
+    """
+    if (line := _line_to(hub)) is not None:
+        line.tell(number, outcome)
 
 
 class _Deaf:
@@ -107,7 +122,7 @@ class _Asking:
 
 
 class _Line:
-    """A process's connection to a hub, for all its trials; nothing here waits unless asked to.
+    """A process's connection to a hub, for all its trials; nothing on it waits unless asked to.
 
     A hub that is gone or slow ends no trial.
     """
@@ -124,13 +139,25 @@ class _Line:
         self.is_lost = False
 
     def send(self, watch: _Asking, number: int, report: Report) -> None:
+        message = [number, report.ladder, report.step, report.value, report.folds]
+        self._send(json.dumps(message).encode() + b"\n", watch)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        try:
+            line = json.dumps({"trial": number, **vars(outcome)}, default=vars).encode() + b"\n"
+        except (TypeError, ValueError):  # an objective of somebody's own may put in anything
+            return
+        if len(line) <= LONGEST_LINE:
+            self._send(line)
+
+    def _send(self, line: bytes, watch: _Asking | None = None) -> None:
         with self._lock:
             if self.is_lost or len(self._unsent) > _MOST_BYTES:
                 return
-            message = [number, report.ladder, report.step, report.value, report.folds]
-            self._unsent += json.dumps(message).encode() + b"\n"
-            self._asked.append(watch)
-            watch.unanswered += 1
+            self._unsent += line
+            if watch is not None:
+                self._asked.append(watch)
+                watch.unanswered += 1
             self._exchange()
 
     def listen(self, watch: _Asking, wait_s: float) -> None:
@@ -180,17 +207,24 @@ class _Line:
 
 # Of one search only: others have ended.
 _line: _Line | None = None
+# The hub that was not reached, and when it is tried again.
+_unreached: tuple[Address, float] | None = None
 
 
 def _line_to(hub: Address) -> _Line | None:
     """This process's connection; None where the hub is not reached."""
-    global _line  # noqa: PLW0603 - the process's own
+    global _line, _unreached  # noqa: PLW0603 - the process's own
     if _line is not None and _line.hub == hub and not _line.is_lost:
         return _line
     if _line is not None:
         _line.close()
+        _line = None
+    started = time.monotonic()
+    if _unreached is not None and _unreached[0] == hub and started < _unreached[1]:
+        return None
     try:
         _line = _Line(hub)
     except OSError:
-        _line = None
+        now = time.monotonic()
+        _unreached = hub, now + _PATIENCE * (now - started)
     return _line

@@ -105,6 +105,14 @@ def test_the_call_of_the_readme_starts_a_ray_of_its_own_and_finds_the_best(tmp_p
     assert (tmp_path / "objective.log").stat().st_size
 
 
+def test_trials_give_way_to_what_is_more_urgent(here):
+    def niceness(params):
+        return os.nice(0)
+
+    found = search(niceness, SPACE, trials=2, log=here / "niceness.log")
+    assert {trial.value for trial in found.trials} == {max(15, os.nice(0))}
+
+
 def test_the_calls_of_the_guide_search(here):
     found = blocks("docs/guide/tuning.md")
     assert len(found) >= 2

@@ -83,6 +83,41 @@ class Trials:
         return [(int(pid), float(x)) for pid, x in map(str.split, lines)]
 
 
+class Dies(Trials):
+    """Once kills its worker, in the third trial of a batch."""
+
+    def __call__(self, setting, watch):
+        import ray
+
+        task = ray.get_runtime_context().get_task_id()
+        with self.starts.open("a") as file:
+            file.write(f"{task} {setting.params['x']!r}\n")
+        outcome = super().__call__(setting, watch)
+        mark = self.starts.with_name("died")
+        if self.starts.read_text().count(task) == 3 and not mark.exists():
+            mark.write_text(task)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return outcome
+
+    def batches(self):
+        """The settings that each batch began with, by task; and which batch died."""
+        begun = {}
+        for line in self.starts.read_text().splitlines():
+            task, x = line.split()
+            if not task.isdecimal():
+                begun.setdefault(task, []).append(float(x))
+        return begun, self.starts.with_name("died").read_text()
+
+
+class Unreachable(Hub):
+    """That no worker reaches."""
+
+    def __init__(self, *known):
+        super().__init__(*known)
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            self.address = replace(self.address, port=gone.getsockname()[1])
+
+
 def loss(x):
     return (x - 0.3) ** 2
 
@@ -188,6 +223,45 @@ def test_a_killed_worker_costs_only_its_trial(tmp_path):
     starts = Counter(x for _, x in trials.started())
     assert sum(starts.values()) == 13
     assert [x for x, count in starts.items() if count == 2] == killed
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {"pruner": Pruner(rule="median", startup=100)}, {"deterministic": True}],
+    ids=["plain", "pruner", "deterministic"],
+)
+def test_of_a_batch_only_the_trial_is_repeated_in_which_the_worker_was_killed(tmp_path, rules):
+    trials = Dies(tmp_path, "reports")
+    driven = run(trials, tmp_path, trials=60, sampler="random", parallel=1, **rules)
+    begun, died = trials.batches()
+    *finished_before, killed = begun[died]
+    assert len(finished_before) == 2
+    starts = Counter(x for batch in begun.values() for x in batch)
+    assert {x for x, count in starts.items() if count > 1} == {killed}
+    assert sum(starts.values()) == 61
+    assert [trial.number for trial in driven.trials] == list(range(60))
+    assert states(tmp_path) == {TrialState.COMPLETE: 60}
+    assert finished(tmp_path) == 60
+    for trial in driven.trials:
+        assert trial.value == loss(trial.params["x"]) + 1 / 5
+        assert [step for step, _ in trial.reports] == [1, 2, 3, 4, 5]
+
+
+def test_a_batch_of_which_nothing_was_heard_is_repeated_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("holdtrue.tuning._drive.Hub", Unreachable)
+    trials = Dies(tmp_path)
+    driven = run(trials, tmp_path, trials=60, sampler="random", parallel=1)
+    begun, died = trials.batches()
+    again = Counter(x for batch in begun.values() for x in batch)
+    assert {x for x, count in again.items() if count == 2} == set(begun[died])
+    assert sum(again.values()) == 63
+    alone = [
+        task for task, batch in begun.items() if task != died and set(batch) & set(begun[died])
+    ]
+    assert [len(begun[task]) for task in alone] == [1, 1, 1]
+    assert [trial.number for trial in driven.trials] == list(range(60))
+    assert states(tmp_path) == {TrialState.COMPLETE: 60}
+    assert driven.notes == ()
 
 
 def test_a_killed_driver_is_resumed(tmp_path, address):
@@ -329,12 +403,6 @@ def test_trials_end_early_by_what_others_reported(tmp_path):
 
 
 def test_workers_that_do_not_reach_the_driver_end_no_trial_and_this_is_said(tmp_path, monkeypatch):
-    class Unreachable(Hub):
-        def __init__(self, *known):
-            super().__init__(*known)
-            with socket.create_server(("127.0.0.1", 0)) as gone:
-                self.address = replace(self.address, port=gone.getsockname()[1])
-
     monkeypatch.setattr("holdtrue.tuning._drive.Hub", Unreachable)
     driven = run(Trials(tmp_path, "reports"), tmp_path, pruner=Pruner(rule="median"))
     assert {trial.state for trial in driven.trials} == {"complete"}
@@ -346,7 +414,10 @@ def test_a_failing_trial_is_told_with_its_reason(tmp_path):
     first = [
         First(Setting("function", {"x": x, "y": i / 16}), "default") for i, x in enumerate(values)
     ]
-    driven = run(Trials(tmp_path, "breaks"), tmp_path, trials=16, first=first)
+    trials = Trials(tmp_path, "breaks")
+    driven = run(trials, tmp_path, trials=16, first=first)
+    # Three times the one whose worker died, and no other again.
+    assert len(trials.started()) == 18
     assert [trial.params["x"] for trial in driven.trials] == values
     for trial in driven.trials:
         x = trial.params["x"]

@@ -107,6 +107,9 @@ def test_up_use_and_down(stack, tmp_path):
     assert "StackError" in refused.stderr
 
     family = _family(state.processes)
+    commands = [" ".join(process.cmdline()) for process in family]
+    assert any("dashboard.py" in command for command in commands)
+    assert not any("client.server" in c or "monitor.py" in c for c in commands), commands
     pids = {process.pid for process in family}
     heard = {c.laddr.ip for c in psutil.net_connections() if c.pid in pids and c.status == "LISTEN"}
     assert heard <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}

@@ -20,7 +20,7 @@ from holdtrue.declaration import Candidate
 from holdtrue.errors import ConfigError, ServingError, ValueProblem
 from holdtrue.models import Answering, check_candidate, scores, typed, write_bundle
 from holdtrue.models._calibration import fit_calibration
-from holdtrue.models._served import EncodedFrame, ServedModel, joined
+from holdtrue.models._served import EncodedColumns, ServedModel, joined
 from holdtrue.models.compiled import _engines
 from holdtrue.models.compiled._engines import XGBoost
 
@@ -275,7 +275,7 @@ def test_a_model_that_answers_nan_is_not_served(load: Any) -> None:
 
 def test_rows_of_another_model_are_not_scored(load: Any, records: list[dict[str, Any]]) -> None:
     compiled, pipeline = load(*COMPILED[0])[1], load(*PIPELINES[0])[1]
-    assert isinstance(pipeline.encode(records[:1]), EncodedFrame)
+    assert isinstance(pipeline.encode(records[:1]), EncodedColumns)
     with pytest.raises(TypeError, match="given to a compiled model"):
         compiled.predict(pipeline.encode(records[:1]))
     with pytest.raises(TypeError, match="given to a pipeline"):

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from holdtrue.declaration import Pruner, Range, Stop
 from holdtrue.errors import ConfigError
+from holdtrue.tuning import _batch
 from holdtrue.tuning._asker import LAG, Asker, Ready
-from holdtrue.tuning._batch import Work, batch_size, run_one
+from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch, run_one
 from holdtrue.tuning._drive import _planned
+from holdtrue.tuning._hub import Address
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._space import Space
@@ -104,6 +106,62 @@ def test_what_an_objective_raises_is_the_reason() -> None:
 def test_a_trial_hears_that_nobody_listens_where_there_is_no_pruner() -> None:
     outcome = tried(lambda setting, watch: done(0.5, reason=str(watch.wanted)))
     assert outcome.reason == "False"
+
+
+def test_the_driver_is_told_of_each_trial_before_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[Any] = []
+
+    def objective(setting: Setting, watch: Any) -> Outcome:
+        happened.append(setting.params["x"])
+        if setting.params["x"] == 1:
+            raise ValueError
+        return done(setting.params["x"])
+
+    address = Address("127.0.0.1", 1, "")
+    work = Work(objective, "log_loss", "lower", None, address)
+    monkeypatch.setitem(_batch._known, "search", work)
+    monkeypatch.setattr(
+        "holdtrue.tuning._watch.send_outcome",
+        lambda hub, number, outcome: happened.append((hub, number, outcome.state)),
+    )
+    batch = [Ready(number, Setting("function", {"x": number})) for number in range(3)]
+    outcomes = run_batch("search", [], batch)
+    # The last one comes with the answer.
+    assert happened == [0, (address, 0, "complete"), 1, (address, 1, "failed"), 2]
+    assert [(number, outcome.value) for number, outcome in outcomes] == [(0, 0), (1, None), (2, 2)]
+
+
+def test_without_a_port_the_answer_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(lambda setting, watch: done(0.5), "log_loss", "lower", None, None)
+    monkeypatch.setitem(_batch._known, "search", work)
+    batch = [Ready(number, Setting("function", {})) for number in range(3)]
+    assert run_batch("search", [], batch) == [(number, done(0.5)) for number in range(3)]
+
+
+def test_the_first_of_a_batch_that_is_left_was_running() -> None:
+    batch = [Ready(number, Setting("function", {})) for number in range(4)]
+    sent = Sent.of(batch)
+    assert sent.suspects() == batch  # perhaps the worker did not reach the driver
+    sent.took(0, 1.0)
+    sent.took(1, 1.0)
+    assert sent.suspects() == [batch[2]]
+    sent.took(2, 1.0)
+    sent.took(3, 1.0)
+    assert sent.suspects() == []
+
+
+def test_what_runs_began_when_what_ran_before_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batch.time, "monotonic", lambda: 12.5)
+    sent = Sent.of([Ready(number, Setting("function", {})) for number in range(4)])
+    sent.took(0, 2.0)
+    assert sent.began is None
+    sent.began = 10.0
+    sent.took(1, 2.0)
+    assert sent.began == 12.0
+    sent.took(2, 2.0)  # its worker began earlier than was known
+    assert sent.began == 12.5
 
 
 # --- rules ---

@@ -8,13 +8,16 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from holdtrue.declaration import Pruner
 from holdtrue.tuning import _hub, _watch
 from holdtrue.tuning._hub import Address, Hub
 from holdtrue.tuning._types import Outcome, Report
-from holdtrue.tuning._watch import make_watch
+from holdtrue.tuning._watch import make_watch, send_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +30,7 @@ MEDIAN = Pruner(rule="median")
 @pytest.fixture(autouse=True)
 def _no_line() -> Iterator[None]:
     yield
+    _watch._unreached = None
     if _watch._line is not None:
         _watch._line.close()
         _watch._line = None
@@ -82,6 +86,122 @@ def test_values_arrive_as_they_were_sent(hub: Hub) -> None:
     watch.report(Report("rounds", 13, float("nan")))
     assert not watch.ended(30.0)
     assert 8 not in hub._table.at("rounds", 13)
+
+
+@pytest.fixture
+def quiet() -> Iterator[Hub]:
+    """That judges nothing."""
+    made = Hub(None, "lower")
+    yield made
+    made.close()
+
+
+def heard(hub: Hub, n_wanted: int) -> list[tuple[int, Outcome]]:
+    taken: list[tuple[int, Outcome]] = []
+
+    def is_all() -> bool:
+        taken.extend(hub.take())
+        return len(taken) >= n_wanted
+
+    wait_for(is_all)
+    return taken
+
+
+numbers = st.floats(allow_nan=False)
+reports = st.builds(
+    Report,
+    ladder=st.sampled_from(["rounds", "folds", "steps"]),
+    step=st.integers(1, 10**9),
+    value=numbers,
+    folds=st.lists(numbers, max_size=3).map(tuple),
+)
+outcomes = st.builds(
+    Outcome,
+    state=st.sampled_from(["complete", "pruned", "failed"]),
+    value=st.none() | numbers,
+    seconds=numbers,
+    cpu_seconds=numbers,
+    fold_values=st.lists(numbers, max_size=3).map(tuple),
+    reports=st.lists(reports, max_size=3).map(tuple),
+    share=st.floats(0, 1),
+    reason=st.none() | st.text(),
+)
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@given(told=st.lists(st.tuples(st.integers(0, 10**9), outcomes), max_size=20))
+@example(told=[(1, Outcome("failed", None, 1.0, 0.5, reason="a\nb\r\u2028 ü \ud800"))])
+def test_outcomes_arrive_as_they_were_sent(quiet: Hub, told: list[tuple[int, Outcome]]) -> None:
+    for number, outcome in told:
+        send_outcome(quiet.address, number, outcome)
+    assert heard(quiet, len(told)) == told
+    assert quiet.take() == []
+
+
+def test_outcomes_and_reports_go_over_one_connection(hub: Hub) -> None:
+    watch = watch_of(hub, 8)
+    for number in (8, 9, 10):
+        watch.report(Report("rounds", 10 * number, 0.5))
+        send_outcome(hub.address, number, finished(number))
+    bad = watch_of(hub, 11)
+    bad.report(Report("rounds", 10, 0.5))
+    assert bad.ended(30.0)
+    assert hub.take() == [(number, finished(number)) for number in (8, 9, 10)]
+    assert len(hub._server._connections) == 1
+
+
+def test_what_a_worker_said_before_it_died_is_heard(hub: Hub) -> None:
+    lines = [json.dumps([9, "rounds", step, 0.5, []]) for step in range(10, 3_000)]
+    outcome = vars(finished(0.1)) | {"trial": 9, "reports": []}
+    said = [hub.address.token, *lines, json.dumps(outcome)]
+    with socket.create_connection((hub.address.host, hub.address.port), 30) as worker:
+        # It has not read the answers, so that the connection is cut off rather than closed.
+        worker.sendall("".join(f"{line}\n" for line in said).encode())
+    assert [number for number, _ in heard(hub, 1)] == [9]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome("complete", 0.5, 1.0, 1.0, fold_values=(np.float32(0.5),)),  # type: ignore[arg-type]
+        Outcome("complete", 0.5, 1.0, 1.0, reports=(Report("steps", 1, 0.5),) * 2_000),
+    ],
+    ids=["of other numbers", "too long"],
+)
+def test_what_cannot_be_sent_is_left_to_the_answer_of_the_task(
+    quiet: Hub, outcome: Outcome
+) -> None:
+    send_outcome(quiet.address, 1, outcome)
+    send_outcome(quiet.address, 2, finished(0.1))
+    assert heard(quiet, 1) == [(2, finished(0.1))]
+
+
+def test_a_driver_that_is_not_reached_takes_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def connect(*_: object) -> socket.socket:
+        tried.append(now)
+        clock.append(now + 2.0)
+        raise TimeoutError
+
+    clock = [100.0]
+    monkeypatch.setattr(_watch.time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(_watch.socket, "create_connection", connect)
+    for now in range(100, 200):
+        clock.append(float(now))
+        send_outcome(Address("10.0.0.1", 1, ""), 1, finished(0.1))
+    assert tried == [100, 142, 184]
+    # Another search's driver is another matter.
+    clock.append(200.0)
+    send_outcome(Address("10.0.0.2", 1, ""), 1, finished(0.1))
+    assert len(tried) == 4
+
+
+def test_a_hub_without_a_rule_judges_nothing(quiet: Hub) -> None:
+    assert not quiet.judges
+    assert not quiet.report(1, Report("steps", 1, float("nan")))
+    quiet.finish(1, finished(0.1))
+    assert quiet._table.complete == {}
 
 
 def test_a_trial_that_runs_again_is_judged_from_its_start() -> None:
