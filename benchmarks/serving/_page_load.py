@@ -142,7 +142,8 @@ def shadow(part: dict[str, Any]) -> str:
         f"## Beside a shadow\n\n{part['rate']:,.0f} requests a second, a quarter of what the "
         f"replica answers, over {part['connections']} connections; medians of {turns} turns each. "
         "The shadows have no compiled form, so that what they do to a row before they "
-        f"fail at it is done by pandas, in a thread of the same process.\n\n{table(head, lines)}"
+        "fail at it is done by pandas, in a process of their own that only takes time that nobody "
+        f"else wants.\n\n{table(head, lines)}"
     )
 
 

@@ -23,6 +23,9 @@ STALLED_S = 0.25
 _CHUNK = 262_144
 _END = b"\r\n\r\n"
 _TICK_S = 0.05
+# Requests that are sent, or answers that are read, before it is looked for the other: an answer
+# would else seem to have come later than it did.
+_AT_ONCE = 32
 _REFUSED = ("429", "503")
 
 
@@ -183,11 +186,12 @@ class Client:
                 for number in range(planned, wanted):
                     self._due.append(start + number / phase.rate)
                 planned = wanted
-                for _ in range(min(len(self._due), len(self._free))):
+                for _ in range(min(len(self._due), len(self._free), _AT_ONCE)):
                     self._ask(self._next(), self._due.popleft())
             wait = min(_TICK_S, end - now)
             if phase.rate is not None:
-                wait = min(wait, max(0.0, start + planned / phase.rate - now))
+                ahead = start + planned / phase.rate - now
+                wait = 0.0 if self._due and self._free else min(wait, max(0.0, ahead))
             self._wait(wait)
             now = time.perf_counter()
         self._dropped += len(self._due)
@@ -205,7 +209,7 @@ class Client:
 
     def _wait(self, seconds: float) -> None:
         before = time.perf_counter()
-        events = self._poll.poll(seconds)
+        events = self._poll.poll(seconds, _AT_ONCE)
         now = time.perf_counter()
         self._lag = max(self._lag, now - before - seconds)
         if not events:

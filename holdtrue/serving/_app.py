@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -23,6 +24,7 @@ from holdtrue.access import Keyring
 from holdtrue.models._served import joined
 from holdtrue.serving import _protocols
 from holdtrue.serving._asked import (
+    CLOSE,
     Answered,
     Asked,
     DisconnectedError,
@@ -34,8 +36,11 @@ from holdtrue.serving._asked import (
     read_body,
 )
 from holdtrue.serving._batching import Batcher
+from holdtrue.serving._beside import Request
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._captures import Captures
+from holdtrue.serving._gate import Gate
+from holdtrue.serving._http import written
 from holdtrue.serving._limits import BusyError, Rates, Turns
 from holdtrue.serving._readiness import Readiness
 from holdtrue.serving._scoring import FAILED, REFUSED, ModelError, answered, score, words
@@ -65,15 +70,15 @@ logger = logging.getLogger("ray.serve")
 MODULES_VARIABLE = "HOLDTRUE_SHOW_MODULES"
 """Set in tests, which look at what a replica has imported."""
 SMALL_BYTES = 65_536
-"""Requests of up to this size are answered in the event loop where the models are compiled."""
+"""Requests of up to this size are read and answered in the event loop, and scored there too where
+the model is compiled."""
 SMALL_ROWS = 256
-MAX_TURN = 64
-"""Requests that are answered together."""
 # More threads make pandas slower: they take turns at the interpreter lock.
 SCORING_THREADS = 2
 SLOW_S = 1.0
 _LOG_LINES_PER_S = 10
 _LOG_IDS = 5
+_MAX_BUSY_ANSWERS = 1_000
 _BUSY = "more requests than can be answered in time"
 
 
@@ -97,6 +102,8 @@ class Application:
         self.answers_per_s = 0.0
         self.connections: Callable[[], int] = lambda: 0
         self.tallies = tallies
+        self.gate = Gate()
+        """Of all requests with rows; those that are answered off the event loop need a turn too."""
         self.turns = Turns()
         self.aside = Turns()
         """Of what is answered off the event loop, and takes long: nothing small waits behind it."""
@@ -104,11 +111,11 @@ class Application:
         self._keyring: Keyring | None = None
         self._keys_path: str | None = None
         self._captures = Captures()
-        self._together = 0  # requests that wait for the end of this turn of the event loop
         self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
         self._batchers: dict[int, Batcher] = {}
-        self._shadow = Shadow(self._captures.keep)
+        self._shadow = Shadow(self._captures, self._log)
         self._refusals: dict[str, int] = {}
+        self._busy_answers: dict[tuple[bytes, int, bool], bytes] = {}
         self._batches = self._batched_rows = 0
         self._busy_s = 0.0
         self._inside = 0
@@ -224,20 +231,21 @@ class Application:
         limits = live.slate.limits
         arrived = scope.get("complete") or began
         if perf_counter() - arrived > limits.wait_s:
-            # On the compiled path requests wait for the event loop, not for a turn: nobody should
+            # Its content came late, or the gate let it in by a guess that was wrong; nobody should
             # get an answer that late, and refusing costs a tenth of scoring.
             raise _too_late(perf_counter() - arrived)
         # What is encoded may become many times as large.
-        small = live.compiled and len(body) <= SMALL_BYTES and b"content-encoding" not in headers
+        small = len(body) <= SMALL_BYTES and b"content-encoding" not in headers
         alone = limits.batch_rows == 1
-        turns: Turns | None = await self._turn(limits, arrived, aside=alone and not small)
+        aside = alone and not (small and live.compiled)
+        turns: Turns | None = await self._turn(limits, arrived, aside=aside)
         try:
             read = partial(_protocols.read, route, headers, scope["query_string"], body, live.slate)
             table = read() if small else await self._in_thread(read)
             alone = alone or table.explain or table.n_rows > limits.batch_rows
             # To explain a row takes milliseconds.
             small = small and table.n_rows <= SMALL_ROWS and not table.explain
-            if turns is self.turns and alone and not small:
+            if turns is self.turns and alone and not (small and live.compiled):
                 turns.leave()
                 turns = None
                 turns = await self._turn(limits, arrived, aside=True)
@@ -258,7 +266,8 @@ class Application:
         def after(seconds: float) -> None:
             held.tally.answered(seconds, given.scores, _unknown(question))
             if live.shadow is not None:
-                self._shadow.ask(live, table, given)
+                request = Request(route, headers, scope["query_string"], body)
+                self._shadow.ask(live, table, given, request)
             if seconds > SLOW_S:
                 self._log("a slow request", ids=[*given.ids[:_LOG_IDS]], seconds=round(seconds, 3))
 
@@ -329,7 +338,7 @@ class Application:
     ) -> tuple[Answered, Asked]:
         if alone:
             work = partial(score, live, held, table)
-            return work() if small else await self._in_thread(work)
+            return work() if small and held.model.compiled else await self._in_thread(work)
         encode = partial(asked, table, held.model, live.slate)
         question = encode() if small else await self._in_thread(encode)
         batcher = self._batcher(live, held)
@@ -388,15 +397,10 @@ class Application:
         To score, to capture and to send each for all before the next takes a quarter less of the
         processor than all three for one request after the other: each finds its code and data
         still in the caches, the captured lines are one write, and callers are not woken up between
-        two scorings.
-
-        Of many requests only the first ones wait: if all did, server and callers would work by
-        turns rather than both at a time, and a queue once built up would never go away.
+        two scorings. The gate keeps a turn short: in a long one server and callers would work by
+        turns rather than both at a time.
         """
-        if self._together < MAX_TURN:
-            self._together += 1
-            await asyncio.sleep(0)
-            self._together = 0
+        await asyncio.sleep(0)
         self._captures.catch_up()  # the first to go on does it for all
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
@@ -408,15 +412,25 @@ class Application:
             (b"content-length", str(len(reply.content)).encode()),
             *reply.headers,
         ]
-        if self.draining or (self.close_share and random.random() < self.close_share):  # noqa: S311
-            headers.append((b"connection", b"close"))
+        if self._is_last():
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.content})
 
+    def _is_last(self) -> bool:
+        """Whether a connection is to end with the answer that it gets now."""
+        share = self.close_share
+        return self.draining or (share > 0 and random.random() < share)  # noqa: S311
+
     def _problem(self, path: str, problem: Problem) -> Reply:
         if not isinstance(problem, UnscoredError):  # which is counted by the versions that failed
-            status = str(problem.status)
-            self._refusals[status] = self._refusals.get(status, 0) + 1
+            self._count_refusal(problem.status)
+        return self._refusal(path, problem)
+
+    def _count_refusal(self, status: int) -> None:
+        self._refusals[str(status)] = self._refusals.get(str(status), 0) + 1
+
+    def _refusal(self, path: str, problem: Problem) -> Reply:
         system = "" if self.live is None else self.live.slate.system
         reply: Reply = _protocols.refuse(_below(path, system), problem)
         return reply
@@ -474,7 +488,7 @@ class Application:
             ),
             gauges=Gauges(
                 ongoing=self._inside,
-                waiting=self.turns.waiting + self.aside.waiting,
+                waiting=self.gate.waiting + self.turns.waiting + self.aside.waiting,
                 connections=self.connections(),
                 shadow_waiting=self._shadow.waiting,
             ),
@@ -490,7 +504,27 @@ class Application:
             self._keyring = None if live.slate.keys is None else Keyring(Path(live.slate.keys))
         self._batchers.clear()
         self._shadow.serve(live)
+        self.gate.wait_s = live.slate.limits.wait_s
         self.live, self.refused = live, None
+
+    def busy(self, target: bytes) -> bytes:
+        """What a request is answered that the gate is too full for, as it is sent.
+
+        Args:
+            target: What it asks for: its path, and what may follow it.
+        """
+        self._count_refusal(503)
+        asked_for = target, self.gate.retry_after_s(), self._is_last()
+        found = self._busy_answers.get(asked_for)
+        if found is None:
+            if len(self._busy_answers) >= _MAX_BUSY_ANSWERS:
+                self._busy_answers.clear()
+            path = target.partition(b"?")[0].decode("latin-1")
+            reply = self._refusal(path, _busy(BusyError(asked_for[1]), _BUSY))
+            if asked_for[2]:
+                reply = replace(reply, headers=(*reply.headers, CLOSE))
+            found = self._busy_answers[asked_for] = written(reply)
+        return found
 
     async def tick(self) -> None:
         """What is to be done each second."""

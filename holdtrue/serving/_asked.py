@@ -37,6 +37,8 @@ MAX_EXPLAINED_ROWS = 100
 may wait for it."""
 PROBLEM = "application/problem+json"
 JSON = "application/json"
+CLOSE = (b"connection", b"close")
+"""The header of an answer after which its connection ends."""
 
 _MAX_ERRORS = 20
 _FEW_ROWS = 100

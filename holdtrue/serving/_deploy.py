@@ -333,7 +333,7 @@ def _application(declaration: Declaration, slate: Slate) -> dict[str, Any]:
             "target_ongoing_requests": replicas.target_ongoing_requests,
             "upscale_delay_s": replicas.up_after.total_seconds(),
             "downscale_delay_s": replicas.down_after.total_seconds(),
-            "look_back_period_s": 5,
+            "look_back_period_s": 3,
             "metrics_interval_s": 1,
             "policy": {"policy_function": POLICY},
         }

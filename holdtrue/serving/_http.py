@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from holdtrue.errors import ServingError
-from holdtrue.serving._asked import Problem
+from holdtrue.serving._asked import CLOSE, Problem, Reply
+from holdtrue.serving._gate import Gate
 
 if TYPE_CHECKING:
     import socket
@@ -31,13 +38,33 @@ SLOW_REQUEST_S = 30.0
 """A request must have arrived as a whole after this."""
 MAX_HEAD_BYTES = 65_536
 """Path and headers of a request; the parser by itself keeps them without a limit."""
+# Of a content that comes after its request is refused; who sends more shall wait for the answer.
+_MAX_UNREAD = 1_000_000
+_LENGTH = b"\r\ncontent-length:"
+_TARGET = re.compile(rb"/[!-~]{0,255}")
+_UNUSUAL = re.compile(rb"\n(?:transfer-encoding|expect|upgrade|connection:[^\r]*close)")
 _START_TIMEOUT_S = 20.0
 _TICK_S = 1.0
 _POLL_S = 0.02
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that knows when the request on it began to arrive, and when all was here."""
+    """A connection that knows when the request on it began to arrive, and when all was here.
+
+    Args:
+        gate: Which requests with a content are begun when.
+        busy: What those are answered that it is too full for, by what they ask for, as it is sent;
+            None where all may wait.
+        arguments: As uvicorn gives them.
+    """
+
+    def __init__(
+        self, *arguments: Any, gate: Gate, busy: Callable[[bytes], bytes] | None, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self._gate = gate
+        self._busy = busy
+        self._unread = 0  # bytes to come of a request that is refused already
 
     began: float | None = None
     """Seconds by `perf_counter`; None where no request is on its way."""
@@ -48,7 +75,15 @@ class Connection(HttpToolsProtocol):
     """Whether a head was found too large as a whole."""
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but no head without end."""
+        """Read on, but no head without end, and nothing that there is no room for."""
+        if self._unread:
+            left = data[self._unread :]
+            self._unread = max(0, self._unread - len(data))
+            data = left
+            if not data:
+                return
+        if self._gate.is_full and self._refuse(data):
+            return
         self.gathered += len(data)
         super().data_received(data)
         if self.gathered > MAX_HEAD_BYTES and self.began is not None:
@@ -93,6 +128,43 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.give_up()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Have a request answered; at once where it has no content, else as the gate says."""
+        if cycle.scope["method"] == "POST":
+            self._gate.enter(partial(self._begin, cycle, app))
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)
+
+    def _refuse(self, data: bytes) -> bool:
+        """Answer a request without having it parsed, which takes longer than all else about it.
+
+        Returns:
+            False where it is not one that is known to begin and to end here; the parser can tell.
+        """
+        busy = self._busy
+        is_idle = self.began is None and (self.cycle is None or self.cycle.response_complete)  # type: ignore[redundant-expr]
+        if busy is None or not is_idle or self.transport.is_closing():
+            return False
+        found = target_and_size(data)
+        if found is None or found[1] > _MAX_UNREAD:
+            return False
+        target, size = found
+        self._unread = size - len(data)
+        answer = busy(target)
+        self.transport.write(answer)
+        if b"\r\nconnection: close\r\n" in answer:
+            self.transport.close()
+        else:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        return True
 
     def on_message_complete(self) -> None:
         """Note that all of it is here."""
@@ -144,20 +216,51 @@ class _HeadError(Exception):
     """A head is too large."""
 
 
-def _head_too_large() -> bytes:
-    reply = Problem(
-        431, f"path and headers have more than {MAX_HEAD_BYTES:,} bytes; send fewer"
+def target_and_size(data: bytes) -> tuple[bytes, int] | None:
+    """What a request asks for, and how many bytes it has with its head.
+
+    Args:
+        data: Read from a connection, from the first byte of a request on.
+
+    Returns:
+        None where its head is not whole, more than the request is here, its connection ends with
+        it, its content comes in chunks, or anything about it is not as usual.
+
+    References:
+        RFC 9112, sections 3 and 6.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or end > MAX_HEAD_BYTES or not data.startswith(b"POST /"):
+        return None
+    head = data[: end + 2].lower()
+    first = head.find(b" http/1.1\r\n")
+    start = head.find(_LENGTH)
+    if start < 0 or first < 0 or _UNUSUAL.search(head):
+        return None
+    length = head[start + len(_LENGTH) : head.find(b"\r\n", start + 2)].strip()
+    target = data[5:first]
+    if head.count(_LENGTH) > 1 or not length.isdigit() or not _TARGET.fullmatch(target):
+        return None
+    size = end + 4 + int(length)
+    return (target, size) if len(data) <= size else None
+
+
+def written(reply: Reply) -> bytes:
+    """An answer as it is sent."""
+    head = [
+        STATUS_LINE[reply.status],
+        b"content-type: %s\r\n" % reply.media_type.encode(),
+        b"content-length: %d\r\n" % len(reply.content),
+        *(b"%s: %s\r\n" % header for header in reply.headers),
+    ]
+    return b"".join(head) + b"\r\n" + reply.content
+
+
+_HEAD_TOO_LARGE = written(
+    Problem(
+        431, f"path and headers have more than {MAX_HEAD_BYTES:,} bytes; send fewer", (CLOSE,)
     ).reply()
-    lines = (
-        "HTTP/1.1 431 Request Header Fields Too Large",
-        f"content-type: {reply.media_type}",
-        f"content-length: {len(reply.content)}",
-        "connection: close",
-    )
-    return "\r\n".join([*lines, "", ""]).encode() + reply.content
-
-
-_HEAD_TOO_LARGE = _head_too_large()
+)
 
 
 class HttpServer:
@@ -167,6 +270,9 @@ class HttpServer:
         app: The application.
         listener: A listening socket; a copy of it is used.
         on_tick: Called in the event loop each second.
+        gate: Which requests with a content are begun when.
+        busy: What those are answered that it is too full for, by what they ask for, as it is sent;
+            None where all may wait.
     """
 
     def __init__(
@@ -174,11 +280,13 @@ class HttpServer:
         app: Any,
         listener: socket.socket,
         on_tick: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        gate: Gate | None = None,
+        busy: Callable[[bytes], bytes] | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=Connection,
+            http=partial(Connection, gate=gate or Gate(), busy=busy),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             interface="asgi3",

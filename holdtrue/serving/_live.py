@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import threading
@@ -10,11 +11,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from holdtrue.errors import ServingError
+from holdtrue.models._answering import Answering
+from holdtrue.models._manifest import compilation_of, read_manifest
 from holdtrue.models._served import ServedModel
+from holdtrue.models._signature import Signature
 from holdtrue.serving._asked import Problem
+from holdtrue.serving._child import Child
 from holdtrue.serving._slate import Slate
 from holdtrue.serving._statistics import Tally
 from holdtrue.store import put_on_path, write_atomically
@@ -45,6 +52,8 @@ class Held:
     arm: Arm
     model: ServedModel
     tally: Tally
+    child: Child | None = None
+    """Where it scores, of a shadow that is not compiled; the model then scores nothing here."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +174,25 @@ def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | No
     """
     if slate.project is not None:
         put_on_path(Path(slate.project))
-    known = {} if now is None else {(h.arm.bundle, h.arm.digest): h.model for h in now.held}
+    known = [] if now is None else [*now.held]
     held: dict[Role, Held] = {}
-    for arm in slate.arms:
-        model = known.get((arm.bundle, arm.digest))
-        if model is None:
-            model = _proven(arm, timeout_s or LOAD_TIMEOUT_S)
-            known[arm.bundle, arm.digest] = model
-        held[arm.role] = Held(arm, model, tallies.of(arm, slate.rollout, model))
+    # The shadow last: nothing may fail any more when its process runs.
+    for arm in sorted(slate.arms, key=lambda arm: arm.role == "shadow"):
+        found = next((one for one in known if _serves(one, arm)), None)
+        if found is not None:
+            model, child = found.model, found.child
+        else:
+            model, child = _proven(slate, arm, timeout_s or LOAD_TIMEOUT_S)
+        held[arm.role] = Held(arm, model, tallies.of(arm, slate.rollout, model), child)
+        known.append(held[arm.role])
     return Live(slate, slate.name, held["champion"], held.get("challenger"), held.get("shadow"))
+
+
+def _serves(held: Held, arm: Arm) -> bool:
+    """Whether what is held is an arm's model, in the process in which that must score."""
+    same = (held.arm.bundle, held.arm.digest) == (arm.bundle, arm.digest)
+    beside = arm.role == "shadow" and not held.model.compiled
+    return same and (held.child is not None) == beside
 
 
 def within(timeout_s: float, what: str, work: Callable[[], T]) -> T:
@@ -200,13 +219,42 @@ def within(timeout_s: float, what: str, work: Callable[[], T]) -> T:
         raise ServingError(message) from None
 
 
-def _proven(arm: Arm, timeout_s: float) -> ServedModel:
-    def work() -> ServedModel:
-        model = ServedModel.load(Path(arm.bundle), arm.digest)
-        model.verify()
-        return model
+def _proven(slate: Slate, arm: Arm, timeout_s: float) -> tuple[ServedModel, Child | None]:
+    path, child = Path(arm.bundle), Child(slate)
 
-    return within(timeout_s, f"version {arm.version}: reading it and asking it its sample", work)
+    def work() -> tuple[ServedModel, Child | None]:
+        if arm.role == "shadow":
+            manifest = read_manifest(path, arm.digest)
+            if not compilation_of(manifest).compiled:
+                described = _described(path, arm.digest, manifest)
+                child.start()
+                return described, child
+        model = ServedModel.load(path, arm.digest)
+        model.verify()
+        return model, None
+
+    what = f"version {arm.version}: reading it and asking it its sample"
+    try:
+        return within(timeout_s, what, work)
+    except BaseException:
+        child.close()
+        raise
+
+
+def _described(path: Path, digest: str, manifest: dict[str, Any]) -> ServedModel:
+    """What a model takes and gives, of one that scores in another process."""
+    return ServedModel(
+        path=path,
+        digest=digest,
+        signature=Signature.model_validate(manifest["signature"]),
+        answering=Answering.model_validate_json(json.dumps(manifest["answering"])),
+        sample=[],
+        expected=np.empty(0),
+        estimator=manifest["estimator"],
+        scorer=None,
+        pipeline=None,
+        reason=compilation_of(manifest).reason,
+    )
 
 
 def keep_last_good(slate: Slate) -> None:

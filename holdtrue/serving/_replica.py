@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -43,9 +44,6 @@ _HEALTH_TIMEOUT_S = 5.0
 # How long a thread that works keeps the interpreter while the one that answers waits for it.
 _SWITCH_S = 0.0005
 _FOLD_EVERY = 60
-# Share of its surplus of connections that a replica has opened anew, in each second; it takes about
-# half of them itself again.
-_SPREAD = 0.5
 
 
 class Replica:
@@ -161,13 +159,20 @@ class Replica:
 
     def _start(self, slate: Slate) -> None:
         """Begin to answer."""
+        # What was imported is here to stay, 200,000 objects. To look through them for garbage would
+        # hold up all answers for 100 ms, each time that many requests have waited.
+        gc.collect()
+        gc.freeze()
         statistics = Path(slate.statistics)
         self._alive = hold(statistics, self.name)
         folder = slate.folder / "listeners"
         folder.mkdir(parents=True, exist_ok=True)
         self._listener = obtain(self._port, folder, host=self._host)
-        server = HttpServer(self.application, self._listener, self._tick)
-        self.application.connections = lambda: server.connections
+        application = self.application
+        server = HttpServer(
+            application, self._listener, self._tick, application.gate, application.busy
+        )
+        application.connections = lambda: server.connections
         server.start()
         sharing = self._sharing = Sharing(self._listener, folder, self.name)
         server.watch(sharing.socket, sharing.give)
@@ -235,7 +240,8 @@ def surplus(connections: int, others: Sequence[int], answers_per_s: float) -> fl
     """Share of the answers after which to close the connection, so that others get some.
 
     Connections stay with the replica that has taken them; one that starts later would have none
-    until some are opened anew.
+    until some are opened anew. All of the surplus is, in a second; the replica takes about half of
+    them itself again, so that others do not get too many.
 
     Args:
         connections: That the replica has.
@@ -245,7 +251,7 @@ def surplus(connections: int, others: Sequence[int], answers_per_s: float) -> fl
     fair = (connections + sum(others)) / (1 + len(others))
     if connections <= fair + 1:
         return 0.0
-    return min(0.5, (connections - fair) * _SPREAD / max(answers_per_s, 1.0))
+    return min(0.5, (connections - fair) / max(answers_per_s, 1.0))
 
 
 def _refused(config: dict[str, Any], err: Exception) -> Refused:

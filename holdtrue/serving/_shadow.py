@@ -9,50 +9,53 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from time import perf_counter, sleep, thread_time
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from holdtrue.errors import ServingError
 from holdtrue.serving._asked import Problem, asked
+from holdtrue.serving._beside import THREAD
 from holdtrue.serving._scoring import FAILED, NOT_FINITE, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdtrue.models._served import ServedModel
-    from holdtrue.serving._asked import Answered, Asked, Table
+    from holdtrue.serving._asked import Answered, Table
+    from holdtrue.serving._beside import Request
+    from holdtrue.serving._captures import Captures
+    from holdtrue.serving._child import Child
     from holdtrue.serving._live import Held, Live
-
-    Keep = Callable[[Live, Held, Asked, Answered, datetime], None]
 
 MAX_WAITING = 100
 """Requests that a shadow may be behind; more are left out and counted."""
 MAX_WAITING_ROWS = 10_000
 """Rows of all of them, as many as one request may have: they are kept in memory."""
-# A score that takes more CPU time than this keeps answers waiting for the interpreter.
-_LONG_S = 0.001
-# After one, the thread rests so many times as long as it worked: what it delays is then below the
-# 99th percentile.
-_REST = 100
-_LONGEST_REST_S = 30.0
+MAX_WAITING_BYTES = 50_000_000
+"""Bytes of their contents."""
 
 
 class Shadow:
     """Scores copies of requests, one after the other; for one event loop.
 
     Each model has a thread of its own, which is left to itself when another is the shadow: one
-    that hangs starves no later one. One that works long, as where it is not compiled, rests much
-    longer: no priority of threads keeps it from holding the interpreter that answers need.
+    that hangs starves no later one. One that is not compiled scores in a process of its own, which
+    the thread waits for, and which is killed when another is the shadow.
 
     Args:
-        keep: Captures the scores; called in that thread.
+        captures: Where scores are captured; in that thread.
+        say: Writes a line to the log: what happened, and its fields; in that thread.
     """
 
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, captures: Captures, say: Callable[..., None]) -> None:
         self.dropped = 0
-        self._keep = keep
+        self._captures = captures
+        self._say = say
+        self._said = (0, "")
         self._model: ServedModel | None = None
+        self._child: Child | None = None
         self._lane: _Lane | None = None
 
     @property
@@ -60,21 +63,22 @@ class Shadow:
         """Requests that it has not scored yet."""
         return 0 if self._lane is None else len(self._lane.waiting)
 
-    def ask(self, live: Live, table: Table, given: Answered) -> None:
+    def ask(self, live: Live, table: Table, given: Answered, request: Request) -> None:
         """Have a request scored that was answered.
 
         Args:
             live: The slate then.
-            table: The request.
-            given: Its answer.
+            table: The rows.
+            given: The answer.
+            request: As it came.
         """
         shadow = live.shadow
         if shadow is None or shadow.model is not self._model:  # of a slate of before
             return
         if self._lane is None:
-            self._lane = _Lane(self._keep)
-        if not self._lane.ask(_Copy(live, shadow, table, given)):
-            self.dropped += 1
+            self._lane = _Lane(self._outcome, self._drop)
+        if not self._lane.ask(_Copy(live, shadow, table, given, request)):
+            self._drop()
 
     def serve(self, live: Live) -> None:
         """Have the shadow of a slate asked from now on; what another has not scored is left."""
@@ -83,12 +87,35 @@ class Shadow:
             self.dropped += self.waiting
             self.close()
             self._model = model
+            self._child = None if live.shadow is None else live.shadow.child
 
     def close(self) -> None:
         """Score no more."""
         lane, self._lane, self._model = self._lane, None, None
         if lane is not None:
             lane.close()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def _outcome(self, copy: _Copy) -> _Outcome | None:
+        """What a shadow makes of a copy; None where it was ended before it was done."""
+        child = copy.shadow.child
+        if child is None:
+            return _scored_here(copy, self._captures)
+        try:
+            return _scored_by(child, copy, self._captures)
+        except ServingError as err:
+            if child.closed:
+                return None
+            said = (copy.shadow.arm.version, err.message)
+            if said != self._said:  # each copy finds it so
+                self._said = said
+                self._say("a shadow failed", version=said[0], error=said[1])
+            return FAILED
 
 
 class _Copy(NamedTuple):
@@ -96,52 +123,68 @@ class _Copy(NamedTuple):
     shadow: Held
     table: Table
     given: Answered
+    request: Request
+
+
+_Outcome = str | tuple[float, np.ndarray, dict[str, int]]
+"""Why there is no score; or the seconds it took, the scores, and the unknown categories."""
 
 
 class _Lane:
-    """The requests that one model is to score, and the thread in which it does."""
+    """The requests that one model is to score, and the thread in which that is done.
 
-    def __init__(self, keep: Keep) -> None:
+    Args:
+        outcome: Has a copy scored, as long as that takes; in the thread.
+        drop: Called for a copy without an outcome.
+    """
+
+    def __init__(
+        self, outcome: Callable[[_Copy], _Outcome | None], drop: Callable[[], None]
+    ) -> None:
         self.waiting: deque[_Copy] = deque()
         self.scoring = False
-        self._rows = 0
-        self._keep = keep
+        self._rows = self._bytes = 0
+        self._outcome = outcome
+        self._drop = drop
         self._loop = asyncio.get_running_loop()
         # Given one copy at a time; a thread that hangs must not keep the process from ending.
         self._next: SimpleQueue[_Copy | None] = SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self.thread.start()
 
     def ask(self, copy: _Copy) -> bool:
         """Have a copy scored; False where too much waits already."""
-        rows = self._rows + copy.table.n_rows
-        if self.waiting and (len(self.waiting) >= MAX_WAITING or rows > MAX_WAITING_ROWS):
-            return False
         if not self.scoring:
             self.scoring = True
             self._next.put(copy)
             return True
+        rows = self._rows + copy.table.n_rows
+        n_bytes = self._bytes + len(copy.request.body)
+        if self.waiting and (
+            len(self.waiting) >= MAX_WAITING
+            or rows > MAX_WAITING_ROWS
+            or n_bytes > MAX_WAITING_BYTES
+        ):
+            return False
         self.waiting.append(copy)
-        self._rows = rows
+        self._rows, self._bytes = rows, n_bytes
         return True
 
     def close(self) -> None:
-        """Let the thread end, as soon as it has scored what it scores now."""
+        """Let the thread end, as soon as it is done with what it has now."""
         self.waiting.clear()
         self._next.put(None)
 
     def _run(self) -> None:
         while (copy := self._next.get()) is not None:
-            began = thread_time()
-            outcome = _outcome(copy, self._keep)
-            worked = thread_time() - began
+            outcome = self._outcome(copy)
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(self._scored, copy, outcome)
-            if worked > _LONG_S:
-                sleep(min(_REST * worked, _LONGEST_REST_S))
+                self._loop.call_soon_threadsafe(self._done, copy, outcome)
 
-    def _scored(self, copy: _Copy, outcome: _Outcome) -> None:
-        if isinstance(outcome, str):
+    def _done(self, copy: _Copy, outcome: _Outcome | None) -> None:
+        if outcome is None:
+            self._drop()
+        elif isinstance(outcome, str):
             copy.shadow.tally.failed(outcome)
         else:
             copy.shadow.tally.answered(*outcome)
@@ -149,40 +192,49 @@ class _Lane:
         if self.waiting:
             copy = self.waiting.popleft()
             self._rows -= copy.table.n_rows
+            self._bytes -= len(copy.request.body)
             self._next.put(copy)
 
 
-_Outcome = str | tuple[float, np.ndarray, dict[str, int]]
-"""Why there is no score; or the seconds it took, the scores, and the unknown categories."""
+def _scored_by(child: Child, copy: _Copy, captures: Captures) -> _Outcome:
+    """In another process.
+
+    Raises:
+        ServingError: It has ended.
+    """
+    slate = copy.live.slate
+    found = child.score(slate, copy.request, copy.given.ids)
+    if isinstance(found, str):
+        return found
+    if slate.capture is not None:
+        captures.of(slate.capture).append(found.lines)
+    return found.seconds, found.scores, found.unknown
 
 
-def _outcome(copy: _Copy, keep: Keep) -> _Outcome:
+def _scored_here(copy: _Copy, captures: Captures) -> _Outcome:
+    """In this one."""
+    live, shadow, table, given, _ = copy
+    model = shadow.model
     try:
-        seconds, scores, unknown = _score(copy, keep)
+        began = perf_counter()
+        question = asked(table, model, live.slate)
+        scores = model.predict(question.encoded)
+        seconds = perf_counter() - began
     except Problem:
         # Rows that the champion takes and the shadow does not: its columns are others.
         return REFUSED
     except Exception:  # noqa: BLE001 - a shadow may do anything
         return FAILED
-    return (seconds, scores, unknown) if np.isfinite(scores).all() else NOT_FINITE
-
-
-def _score(copy: _Copy, keep: Keep) -> tuple[float, np.ndarray, dict[str, int]]:
-    live, shadow, table, given = copy
-    model = shadow.model
-    began = perf_counter()
-    question = asked(table, model, live.slate)
-    scores = model.predict(question.encoded)
-    seconds = perf_counter() - began
-    if np.isfinite(scores).all():
-        said = replace(
-            given,
-            version=shadow.arm.version,
-            digest=shadow.arm.digest,
-            scores=scores,
-            signature=model.signature,
-            answering=model.answering,
-            contributions=None,
-        )
-        keep(live, shadow, question, said, datetime.now(UTC))
+    if not np.isfinite(scores).all():
+        return NOT_FINITE
+    said = replace(
+        given,
+        version=shadow.arm.version,
+        digest=shadow.arm.digest,
+        scores=scores,
+        signature=model.signature,
+        answering=model.answering,
+        contributions=None,
+    )
+    captures.keep(live, shadow, question, said, datetime.now(UTC))
     return seconds, scores, question.encoded.unknown

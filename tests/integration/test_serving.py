@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import threading
 import time
@@ -292,6 +293,7 @@ def test_a_replica_of_compiled_models_imports_nothing_heavy(store, url, endpoint
     heavy = {"pandas", "sklearn", "xgboost", "prefect", "mlflow", "scipy", "deltalake"}
     assert heavy & {name.partition(".")[0] for name in replica.modules} == set()
     assert "numpy" in replica.modules
+    assert psutil.Process(replica.pid).nice() == os.nice(0)  # it gives way to nobody
 
 
 def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key):

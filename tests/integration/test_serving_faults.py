@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -26,7 +27,7 @@ from holdtrue.declaration import Declaration
 from holdtrue.errors import HoldtrueError
 from holdtrue.models import Signature, digest_of, pipeline, typed, write_bundle
 from holdtrue.models._skops import dump_skops
-from holdtrue.serving import deploy, read_statistics
+from holdtrue.serving import _beside, deploy, read_statistics
 from holdtrue.serving._deploy import Control
 from holdtrue.serving._slate import Arm
 from holdtrue.serving._slates import slate_of
@@ -180,6 +181,15 @@ class Served:
             if replica["state"] == "RUNNING"
         }
 
+    def beside(self) -> list[psutil.Process]:
+        """The processes in which the replicas' shadows score."""
+        return [
+            child
+            for pid in self.replicas().values()
+            for child in psutil.Process(pid).children()
+            if _beside.__name__ in child.cmdline()
+        ]
+
     def kill_one(self) -> set[str]:
         """Kill a replica and wait until another has taken its place.
 
@@ -304,6 +314,16 @@ def test_a_shadow_that_fails_or_lags_changes_no_answer(good, written, shadow):
     assert seen.requests > 0
     assert (sum(seen.errors.values()) > 0) == (shadow == "wider")
     assert (statistics.shadow_dropped > 0) == (shadow == "slow")
+    # Only one that is not compiled needs a process of its own, which ends with its replica, and
+    # when it is the shadow no more.
+    processes = good.beside()
+    assert len(processes) == (2 if shadow == "slow" else 0)
+    if processes:
+        good.kill_one()
+        assert len(good.beside()) == 2
+    processes += good.beside()
+    good.deploy(written["one"].arm(1))
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
 
 
 def test_the_client_of_triton_gets_the_same_scores(good):

@@ -34,7 +34,9 @@ def build(slate, **wrapped):
     live = load(slate, None, tallies)
     for role, predict in wrapped.items():
         held = getattr(live, role)
-        live = replace(live, **{role: replace(held, model=Wrapped(held.model, predict))})
+        # A shadow that is not compiled would score in another process.
+        model = Wrapped(held.model, predict, compiled=role == "shadow")
+        live = replace(live, **{role: replace(held, model=model)})
     app = Application("one", tallies)
     app.serve(live)
     return app

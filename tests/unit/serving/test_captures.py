@@ -96,31 +96,6 @@ def test_nothing_is_sent_before_all_of_the_turn_is_written_by_one_write(
     assert app.statistics().counts.captured == len({*sent}) == 40
 
 
-def test_of_many_requests_only_the_first_ones_wait_and_each_is_written_before_it_is_sent(
-    written, slate_with, folder, monkeypatch
-):
-    monkeypatch.setattr("holdtrue.serving._app.MAX_TURN", 8)
-    app = build(slate_with())
-    written_then, sent = [], []
-
-    def on_send(message):
-        if message["type"] == "http.response.body":
-            (name,) = json.loads(message["body"])["ids"]
-            sent.append(name)
-            written_then.append(name in folder.ids)
-
-    asyncio.run(all_at_once(app, [[written.rows[n]] for n in range(20)], on_send))
-    # The ninth and all after it, with the eight before them: a write each.
-    assert folder.writes == 12
-    assert all(written_then)
-    assert sorted(folder.ids) == sorted(sent)
-    assert len({*sent}) == 20
-    # The counter is back: the next ones wait for each other again.
-    asyncio.run(all_at_once(app, [[written.rows[n]] for n in range(8)], on_send))
-    assert folder.writes == 13
-    assert all(written_then)
-
-
 def test_a_request_alone_is_written_before_it_is_answered(written, slate_with, folder):
     app = build(slate_with())
     for number in range(1, 4):

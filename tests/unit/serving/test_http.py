@@ -14,7 +14,7 @@ import pytest
 
 from holdtrue.serving import Limits
 from holdtrue.serving._app import Application
-from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer, _WholeAnswer
+from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer, _WholeAnswer, target_and_size
 from holdtrue.serving._live import Tallies, load
 
 LIMIT = 100_000
@@ -24,14 +24,20 @@ SOON_S = 2.0
 
 
 @pytest.fixture
-def address(slate_with):
-    """Where a system listens that takes at most `LIMIT` bytes."""
+def app(slate_with):
+    """A system that takes at most `LIMIT` bytes."""
     tallies = Tallies()
     app = Application("one", tallies)
     app.serve(load(slate_with(limits=Limits(max_body_bytes=LIMIT)), None, tallies))
+    return app
+
+
+@pytest.fixture
+def address(app):
+    """Where it listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        server = HttpServer(app, listener)
+        server = HttpServer(app, listener, gate=app.gate, busy=app.busy)
         server.start()
         yield listener.getsockname()
         server.stop(0, 10)
@@ -243,3 +249,84 @@ def test_requests_that_are_sent_at_once_are_answered_in_their_order(address):
             received += part
     documents = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 ")[1:]]
     assert [len(json.loads(document)["ids"]) for document in documents] == [1, 2, 3]
+
+
+def head_and_content(received):
+    first, _, content = received.partition(b"\r\n\r\n")
+    return first.lower().split(b"\r\n"), json.loads(content)
+
+
+def test_who_comes_when_too_many_wait_is_refused_and_keeps_the_connection(app, address):
+    row = json.dumps({"distance": 1, "carrier": "A"}).encode()
+    asked = head(f"Content-Length: {len(row)}")
+    app.gate.is_full = True
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(asked + row)
+        first, document = head_and_content(connection.recv(65_536))
+        assert first[0] == b"http/1.1 503 service unavailable"
+        assert b"retry-after: 1" in first
+        assert b"content-type: application/problem+json" in first
+        assert document["status"] == 503
+        assert "more requests than can be answered in time" in document["detail"]
+        # Its content may come later, in parts, and is left.
+        connection.sendall(asked + row[:3])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 503 ")
+        connection.sendall(row[3:7])
+        app.gate.is_full = False
+        connection.sendall(row[7:] + asked + row)
+        first, document = head_and_content(connection.recv(65_536))
+        assert first[0] == b"http/1.1 200 ok"
+        assert len(document["ids"]) == 1
+    assert app.statistics().counts.refused == {"503": 2}
+
+
+def test_a_refusal_is_in_the_words_of_what_was_asked(app, address):
+    app.gate.is_full = True
+    sent = b"POST /v2/models/flights/infer?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(sent)
+        first, document = head_and_content(connection.recv(65_536))
+    assert first[0] == b"http/1.1 503 service unavailable"
+    assert "more requests than can be answered in time" in document["error"]
+
+
+def test_a_replica_that_goes_closes_the_connections_of_those_it_refuses(app, address):
+    app.gate.is_full = app.draining = True
+    first, _ = answered(address, head("Content-Length: 2"), b"{}")
+    assert first[0] == b"http/1.1 503 service unavailable"
+    assert b"connection: close" in first
+
+
+def test_what_has_no_content_is_answered_however_many_wait(app, address):
+    app.gate.is_full = True
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+        connection.sendall(b"GET /flights/live HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Content-Length: 2", "Connection: close"),
+        ("Content-Length: 2", "Content-Length: 2"),
+        ("Transfer-Encoding: chunked",),
+        ("Content-Length: +2",),
+        ("Content-Length: 2", "Expect: 100-continue"),
+        (),
+    ],
+)
+def test_what_is_not_as_usual_is_left_to_the_parser(fields):
+    assert target_and_size(head(*fields)) is None
+
+
+def test_only_one_request_that_begins_and_ends_here_is_known_without_the_parser():
+    asked = head("Content-Length: 2")
+    size = len(asked) + 2
+    target = asked.split()[1]
+    assert target_and_size(asked) == (target, size)
+    assert target_and_size(asked + b"{}") == (target, size)
+    assert target_and_size(asked + b"{}P") is None
+    assert target_and_size(asked[:-1]) is None
+    assert target_and_size(b"\r\n" + asked) is None
+    assert target_and_size(asked.replace(b"HTTP/1.1", b"HTTP/1.0")) is None
+    assert target_and_size(asked.replace(b"POST", b"GET")) is None

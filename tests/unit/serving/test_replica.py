@@ -234,7 +234,7 @@ def test_what_is_not_http_is_refused_without_a_word_in_the_log(slate_with, repli
         (8, [], 100, 0.0),
         (4, [4], 100, 0.0),
         (5, [4], 100, 0.0),
-        (8, [0], 80, pytest.approx(0.025)),
+        (8, [0], 80, pytest.approx(0.05)),
         (8, [0], 0.1, 0.5),
         (0, [8], 80, 0.0),
     ],

@@ -147,7 +147,7 @@ def test_an_answer_that_comes_after_its_slate_is_not_scored_any_more(slate_with)
 
     async def run():
         app.serve(load(slate_with(), before, app.tallies))
-        app._shadow.ask(before, None, None)
+        app._shadow.ask(before, None, None, None)
         assert app._shadow._lane is None
 
     asyncio.run(run())
@@ -190,6 +190,24 @@ def test_rows_that_wait_for_a_shadow_are_bounded(written, slate_with, monkeypatc
     asyncio.run(run())
 
 
+def test_bytes_that_wait_for_a_shadow_are_bounded(slate_with, monkeypatch):
+    content = json.dumps([ROW])
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 3 * len(content))
+    stuck = Stuck()
+    app = build(slate_with(shadow=True), shadow=stuck)
+
+    async def run():
+        for _ in range(2):
+            stuck.gate.clear()
+            dropped = app._shadow.dropped
+            await post(app, *[predict([ROW])] * 6)
+            assert (app._shadow.waiting, app._shadow.dropped - dropped) == (3, 2)
+            stuck.gate.set()
+            await scored(app)
+
+    asyncio.run(run())
+
+
 def test_a_shadow_that_is_stuck_keeps_no_process_from_ending(slate_with):
     stuck = Stuck()
     app = build(slate_with(shadow=True), shadow=stuck)
@@ -210,13 +228,3 @@ def test_rows_that_a_shadow_does_not_take_count_against_it(wider, slate_with):
     app = build(slate_with(shadow=True, second=wider))
     assert {answer.status_code for answer in shadowed(app, 2)} == {200}
     assert app.statistics().counts.of(2, "shadow").errors == {"refused": 2}
-
-
-def test_a_shadow_that_works_long_rests_much_longer(slate_with, monkeypatch):
-    app = build(slate_with(shadow=True))
-    clock, rests = iter([0.0, 0.03, 1.0, 1.5, 2.0, 2.0005]), []
-    monkeypatch.setattr(module, "thread_time", lambda: next(clock))
-    monkeypatch.setattr(module, "sleep", rests.append)
-    shadowed(app, 3)
-    app.close()
-    assert rests == pytest.approx([3.0, 30.0])

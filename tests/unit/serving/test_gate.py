@@ -1,0 +1,140 @@
+"""What is begun when, and who is refused, where many requests come to one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdtrue.serving._gate import MAX_TURN, Gate
+
+WAIT_S = 0.25
+COST_S = 0.0005
+
+
+class Busy:
+    """An event loop whose clock moves only by the work that is done in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.gate = Gate(lambda: self.now)
+        self.gate.wait_s = WAIT_S
+        self.turns: list[int] = []
+        self.waits: list[float] = []
+        self._done = 0
+
+    def ask(self, cost_s: float = COST_S, number: int | None = None) -> None:
+        came = self.now
+
+        def answer() -> None:
+            self.waits.append(self.now - came)
+            if self.waits[-1] > self.gate.wait_s:  # refused, as `Application` does
+                self.now += cost_s / 10
+                return
+            self._done += 1
+            self.now += cost_s
+            if number is not None:
+                self.order.append(number)
+
+        self.gate.enter(lambda: asyncio.get_running_loop().call_soon(answer))
+
+    order: list[int]
+
+    async def turn(self) -> None:
+        """Let the loop turn once, and note how many were answered in it."""
+        before = self._done
+        await asyncio.sleep(0)
+        self.turns.append(self._done - before)
+
+    async def rest(self) -> None:
+        while self.gate.waiting or self.turns[-1:] != [0]:
+            await self.turn()
+
+
+def test_a_few_are_begun_at_once():
+    async def run():
+        busy = Busy()
+        for _ in range(10):
+            busy.ask()
+        assert busy.gate.waiting == 0
+        await busy.turn()
+        assert busy.turns == [10]
+
+    asyncio.run(run())
+
+
+def test_many_are_begun_in_their_order_and_no_turn_is_long():
+    async def run():
+        busy = Busy()
+        busy.order = []
+        busy.gate.wait_s = 10
+        for number in range(1_000):
+            busy.ask(number=number)
+        await busy.rest()
+        assert busy.order == [*range(1_000)]
+        assert max(busy.turns) == MAX_TURN  # the first, of which nothing was known
+        known = busy.turns[4:]
+        assert max(known) <= 0.004 / COST_S  # the limit, and one that was begun meanwhile
+        assert sum(known) > 800
+
+    asyncio.run(run())
+
+
+def test_a_burst_is_let_in_and_what_comes_on_top_of_a_queue_is_not():
+    async def run():
+        busy = Busy()
+        for _ in range(2_000):  # a whole second of work
+            busy.ask()
+        assert not busy.gate.is_full
+        for _ in range(3):
+            await busy.turn()
+        assert busy.gate.is_full
+        assert busy.gate.retry_after_s() in {1, 2}
+        await busy.rest()
+        assert not busy.gate.is_full
+        # What was measured is forgotten: the next burst is let in, too.
+        for _ in range(2_000):
+            busy.ask()
+        assert not busy.gate.is_full
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_under_a_lasting_overload_those_let_in_are_answered_in_time(times):
+    async def run():
+        busy = Busy()
+        asked = refused = 0
+        while busy.now < 10:
+            while asked + refused < times * busy.now / COST_S + 1:
+                if busy.gate.is_full:
+                    refused += 1
+                    busy.now += COST_S / 10
+                else:
+                    asked += 1
+                    busy.ask()
+            await busy.turn()
+        await busy.rest()
+        late = sum(waited > WAIT_S for waited in busy.waits)
+        assert late < 0.005 * refused
+        # It does as much as it can: what is left after the refusals.
+        assert asked == pytest.approx((10 - refused * COST_S / 10) / COST_S, rel=0.1)
+        assert refused > (times - 1.2) * asked
+
+    asyncio.run(run())
+
+
+def test_those_that_are_too_late_anyway_keep_nobody_waiting():
+    async def run():
+        busy = Busy()
+        for _ in range(500):
+            busy.ask(0)
+        busy.now += 2 * WAIT_S  # something else kept the loop
+        busy.ask(0)
+        before = busy.gate.waiting
+        await busy.turn()
+        await busy.turn()
+        assert before == 501 - MAX_TURN
+        assert busy.gate.waiting == 0
+
+    asyncio.run(run())
