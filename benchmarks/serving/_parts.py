@@ -133,10 +133,10 @@ class Place:
         )
         return found
 
-    def capacity(self, server: Ours) -> float:
-        """Requests a second that it answers."""
+    def capacity(self, server: Ours, rows: int = 1) -> float:
+        """Requests of so many rows that it answers in a second."""
         most = self.size.connections[-1]
-        found = self.measure(server.running(), server.fitted[1], 1, most)
+        found = self.measure(server.running(), server.fitted[1], rows, most)
         return float(found["per_s"])
 
 

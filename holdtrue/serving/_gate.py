@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_TURN = 64
+MAX_TURN = 32
 """Requests that are begun in one turn of the event loop."""
 _TURN_S = 0.003
 """How long those of one turn may take together, where it is known how long one takes."""
+_FULL_TURN_S = 0.001
+"""The same while others are refused, who should not have to wait for it."""
 _SURE = 0.5
 """Share of the time to wait that the expected wait may have: under a lasting overload all who are
 let in expect the longest wait there is, and some of them wait longer."""
 _MEASURED_S = 0.1
 """How long it counts what a turn took and did; less and less."""
+_TURNS = 3
+"""Turns that say how long others will have to wait."""
+_LONGEST_S = 0.02
+"""What a turn counts at most: a pause, as every process has them, says nothing of what follows."""
 
 
 class Gate:
@@ -49,7 +55,8 @@ class Gate:
         self._turning = False
         self._began = 0  # since the last turn
         self._turned = self._marked = 0.0  # when that was, and when the first of them was begun
-        self._passed = self._worked = self._done = 0.0  # of the last turns
+        self._turns = 0  # since others wait
+        self._passed = self._worked = self._done = 0.0  # of the last ones of them
 
     @property
     def waiting(self) -> int:
@@ -84,7 +91,8 @@ class Gate:
         now = self._clock()
         self._measure(now)
         each_s = self._worked / self._done if self._done else 0.0
-        self._left = min(MAX_TURN, max(1, int(_TURN_S / each_s))) if each_s else MAX_TURN
+        turn_s = _FULL_TURN_S if self.is_full else _TURN_S
+        self._left = min(MAX_TURN, max(1, int(turn_s / each_s))) if each_s else MAX_TURN
         self._turning = self._began > 0 or bool(self._waiting)
         self._began, self._turned = 0, now
         if not self._turning:
@@ -113,16 +121,20 @@ class Gate:
 
     def _measure(self, now: float) -> None:
         if not self._waiting:
+            self._turns = 0
             self._passed = self._worked = self._done = 0.0
         elif self._began:
-            passed = now - self._turned
+            self._turns += 1
+            passed = min(now - self._turned, _LONGEST_S)
             kept = max(0.0, 1 - passed / _MEASURED_S)
             self._passed = kept * self._passed + passed
-            self._worked = kept * self._worked + now - self._marked
+            self._worked = kept * self._worked + min(now - self._marked, _LONGEST_S)
             self._done = kept * self._done + self._began
 
     def _expected_s(self) -> float:
-        return len(self._waiting) * self._passed / self._done if self._done else 0.0
+        if self._turns < _TURNS:
+            return 0.0
+        return len(self._waiting) * self._passed / self._done
 
     def _judge(self) -> None:
         self.is_full = self._expected_s() > _SURE * self.wait_s

@@ -186,14 +186,15 @@ class _WholeAnswer:
     """
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
+        self._cycle: RequestResponseCycle | None = cycle
         self._transport = cycle.transport
         self._head: bytes | None = None
 
     def write(self, content: bytes) -> None:
         """Write, or keep what is the head; not that of the interim answer 100 (Continue)."""
-        if self._head is None and self._cycle.response_started:
+        if self._cycle is not None and self._cycle.response_started:
             self._head = content
+            self._cycle = None  # which refers to this: nothing is to be left to the collector
         elif self._head:
             self._transport.writelines((self._head, content))
             self._head = b""

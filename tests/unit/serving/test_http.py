@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -330,3 +331,24 @@ def test_only_one_request_that_begins_and_ends_here_is_known_without_the_parser(
     assert target_and_size(b"\r\n" + asked) is None
     assert target_and_size(asked.replace(b"HTTP/1.1", b"HTTP/1.0")) is None
     assert target_and_size(asked.replace(b"POST", b"GET")) is None
+
+
+def test_requests_leave_nothing_that_only_the_collector_finds(address):
+    row = json.dumps({"distance": 1, "carrier": "A"}).encode()
+    asked = head(f"Content-Length: {len(row)}") + row
+    with socket.create_connection(address, timeout=SOON_S) as connection:
+
+        def ask(times):
+            for _ in range(times):
+                connection.sendall(asked)
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+        ask(10)
+        gc.collect()
+        gc.disable()
+        try:
+            ask(100)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 100, gc.garbage
