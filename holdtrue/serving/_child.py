@@ -177,6 +177,7 @@ class _Process:
                 [sys.executable, "-P", "-m", _beside.__name__, str(place)],
                 stdin=subprocess.PIPE,  # nothing is written to it: its end is ours
                 pass_fds=(place,),
+                start_new_session=True,
                 env=_environment(),
             )
             self._stream = ours.makefile("rwb")
@@ -195,6 +196,8 @@ class _Process:
         with suppress(OSError):  # it has ended
             for thread in Path(f"/proc/{self._popen.pid}/task").iterdir():
                 _give_way(int(thread.name))
+            # That holds against the processes of its session; against others this does.
+            Path(f"/proc/{self._popen.pid}/autogroup").write_text(f"{_LEAST}")
 
     def kill(self) -> None:
         """End it now."""
