@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -40,9 +38,9 @@ from holdtrue.serving._beside import Request
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._captures import Captures
 from holdtrue.serving._gate import Gate
-from holdtrue.serving._http import written
 from holdtrue.serving._limits import BusyError, Rates, Turns
 from holdtrue.serving._readiness import Readiness
+from holdtrue.serving._refusals import Refusals, below, busy, too_late
 from holdtrue.serving._scoring import FAILED, REFUSED, ModelError, answered, score, words
 from holdtrue.serving._shadow import Shadow
 from holdtrue.serving._statistics import (
@@ -78,8 +76,6 @@ SCORING_THREADS = 2
 SLOW_S = 1.0
 _LOG_LINES_PER_S = 10
 _LOG_IDS = 5
-_MAX_BUSY_ANSWERS = 1_000
-_BUSY = "more requests than can be answered in time"
 
 
 class Application:
@@ -114,8 +110,7 @@ class Application:
         self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
         self._batchers: dict[int, Batcher] = {}
         self._shadow = Shadow(self._captures, self._log)
-        self._refusals: dict[str, int] = {}
-        self._busy_answers: dict[tuple[bytes, int, bool], bytes] = {}
+        self._refusals = Refusals()
         self._batches = self._batched_rows = 0
         self._busy_s = 0.0
         self._inside = 0
@@ -125,6 +120,11 @@ class Application:
         self._log_left = _LOG_LINES_PER_S
         self._write_failures = 0
         self._write_error: str | None = None
+
+    @property
+    def _system(self) -> str:
+        """Name of what is served; empty before it is known."""
+        return "" if self.live is None else self.live.slate.system
 
     async def __call__(
         self, scope: Mapping[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
@@ -139,12 +139,12 @@ class Application:
         except DisconnectedError:
             return
         except Problem as problem:
-            reply = self._problem(scope["path"], problem)
+            reply = self._refusals.reply(scope["path"], self._system, problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
             (request,) = new_ids(1)
             self._log("a request failed", ids=[request], path=scope["path"], error=words(err))
             failed = failure("the request could not be answered", request)
-            reply = self._problem(scope["path"], failed)
+            reply = self._refusals.reply(scope["path"], self._system, failed)
         finally:
             self._inside -= 1
         await self._send(reply, send)
@@ -163,7 +163,7 @@ class Application:
         live = self.live
         if live is None:
             raise Problem(503, "no model is loaded yet", ((b"retry-after", b"1"),))
-        route = _protocols.route(scope["method"], _below(scope["path"], live.slate.system))
+        route = _protocols.route(scope["method"], below(scope["path"], live.slate.system))
         if not route.scores:
             return await self._about(live, route, headers), None
         key = self._allow(live, headers, "predict")
@@ -217,7 +217,7 @@ class Application:
             self._rates.take(key, per_s)
         except BusyError as err:
             detail = f"more than {per_s:g} requests a second with one key"
-            raise _busy(err, detail) from None
+            raise busy(err, detail) from None
 
     async def _predict(
         self,
@@ -233,7 +233,7 @@ class Application:
         if perf_counter() - arrived > limits.wait_s:
             # Its content came late, or the gate let it in by a guess that was wrong; nobody should
             # get an answer that late, and refusing costs a tenth of scoring.
-            raise _too_late(perf_counter() - arrived)
+            raise too_late(perf_counter() - arrived)
         # What is encoded may become many times as large.
         small = len(body) <= SMALL_BYTES and b"content-encoding" not in headers
         alone = limits.batch_rows == 1
@@ -292,7 +292,7 @@ class Application:
             try:
                 await turns.wait(limits, at_a_time, perf_counter() - arrived)
             except BusyError as err:
-                raise _busy(err, _BUSY) from None
+                raise busy(err) from None
         return turns
 
     async def _scored(
@@ -422,19 +422,6 @@ class Application:
         share = self.close_share
         return self.draining or (share > 0 and random.random() < share)  # noqa: S311
 
-    def _problem(self, path: str, problem: Problem) -> Reply:
-        if not isinstance(problem, UnscoredError):  # which is counted by the versions that failed
-            self._count_refusal(problem.status)
-        return self._refusal(path, problem)
-
-    def _count_refusal(self, status: int) -> None:
-        self._refusals[str(status)] = self._refusals.get(str(status), 0) + 1
-
-    def _refusal(self, path: str, problem: Problem) -> Reply:
-        system = "" if self.live is None else self.live.slate.system
-        reply: Reply = _protocols.refuse(_below(path, system), problem)
-        return reply
-
     def _readiness(self, live: Live, reason: str | None) -> Reply:
         champion = live.champion.arm
         state: dict[str, Any] = {
@@ -478,7 +465,7 @@ class Application:
             at=time.time(),
             counts=Statistics(
                 arms=tuple(tally.snapshot() for tally in self.tallies.all()),
-                refused=dict(self._refusals),
+                refused=dict(self._refusals.counts),
                 shadow_dropped=self._shadow.dropped,
                 captured=self._captures.written,
                 capture_failures=self._captures.failed,
@@ -513,18 +500,8 @@ class Application:
         Args:
             target: What it asks for: its path, and what may follow it.
         """
-        self._count_refusal(503)
-        asked_for = target, self.gate.retry_after_s(), self._is_last()
-        found = self._busy_answers.get(asked_for)
-        if found is None:
-            if len(self._busy_answers) >= _MAX_BUSY_ANSWERS:
-                self._busy_answers.clear()
-            path = target.partition(b"?")[0].decode("latin-1")
-            reply = self._refusal(path, _busy(BusyError(asked_for[1]), _BUSY))
-            if asked_for[2]:
-                reply = replace(reply, headers=(*reply.headers, CLOSE))
-            found = self._busy_answers[asked_for] = written(reply)
-        return found
+        last = self._is_last()
+        return self._refusals.at_once(target, self._system, self.gate.retry_after_s(), last=last)
 
     async def tick(self) -> None:
         """What is to be done each second."""
@@ -565,30 +542,14 @@ class Application:
         if self._log_left <= 0:
             return
         self._log_left -= 1
-        system = None if self.live is None else self.live.slate.system
-        line = {"event": event, "at": datetime.now(UTC), "system": system, "replica": self.name}
+        where = {"system": self._system or None, "replica": self.name}
+        line = {"event": event, "at": datetime.now(UTC)} | where
         logger.warning("%s", orjson.dumps(line | fields, default=str).decode())
 
 
 def _unknown(question: Asked) -> Mapping[str, int]:
     found: Mapping[str, int] = question.encoded.unknown
     return found
-
-
-def _below(path: str, system: str) -> str:
-    """The path below the system's; also without it, as clients with a base URL may send it."""
-    return path.removeprefix(f"/{system}").strip("/")
-
-
-def _too_late(waited_s: float) -> Problem:
-    return _busy(BusyError(max(1, math.ceil(waited_s))), _BUSY)
-
-
-def _busy(err: BusyError, detail: str) -> Problem:
-    seconds = str(err.retry_after_s).encode()
-    return Problem(
-        err.status, f"{detail}; again in {err.retry_after_s} s", ((b"retry-after", seconds),)
-    )
 
 
 def _json(content: Any, status: int = 200) -> Reply:

@@ -37,8 +37,9 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), "1"
 )
 _LEAST = 19  # what `nice` has for it
-# How long a process that ends by itself takes from closing its socket on.
-_ENDS_S = 1.0
+# How long a process that ends by itself may take from closing its socket on, where nobody leaves it
+# much time.
+_ENDS_S = 30.0
 
 
 class Scored(NamedTuple):
@@ -177,7 +178,6 @@ class _Process:
                 [sys.executable, "-P", "-m", _beside.__name__, str(place)],
                 stdin=subprocess.PIPE,  # nothing is written to it: its end is ours
                 pass_fds=(place,),
-                start_new_session=True,
                 env=_environment(),
             )
             self._stream = ours.makefile("rwb")
@@ -196,8 +196,6 @@ class _Process:
         with suppress(OSError):  # it has ended
             for thread in Path(f"/proc/{self._popen.pid}/task").iterdir():
                 _give_way(int(thread.name))
-            # That holds against the processes of its session; against others this does.
-            Path(f"/proc/{self._popen.pid}/autogroup").write_text(f"{_LEAST}")
 
     def kill(self) -> None:
         """End it now."""
