@@ -153,6 +153,9 @@ class Connection(HttpToolsProtocol):
         found = target_and_size(data)
         if found is None or found[1] > _MAX_UNREAD:
             return False
+        if self.flow.write_paused:  # it reads none of them: they would fill the memory
+            self.give_up()
+            return True
         target, size = found
         self._unread = size - len(data)
         answer = busy(target)

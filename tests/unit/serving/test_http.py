@@ -15,7 +15,13 @@ import pytest
 
 from holdtrue.serving import Limits
 from holdtrue.serving._app import Application
-from holdtrue.serving._http import MAX_HEAD_BYTES, HttpServer, _WholeAnswer, target_and_size
+from holdtrue.serving._http import (
+    MAX_HEAD_BYTES,
+    Connection,
+    HttpServer,
+    _WholeAnswer,
+    target_and_size,
+)
 from holdtrue.serving._live import Tallies, load
 
 LIMIT = 100_000
@@ -296,6 +302,20 @@ def test_a_replica_that_goes_closes_the_connections_of_those_it_refuses(app, add
     first, _ = answered(address, head("Content-Length: 2"), b"{}")
     assert first[0] == b"http/1.1 503 service unavailable"
     assert b"connection: close" in first
+
+
+def test_who_reads_no_refusal_is_cut_off():
+    ended = []
+    connection = SimpleNamespace(
+        _busy=lambda target: target,
+        began=None,
+        cycle=None,
+        transport=Transport(),
+        flow=SimpleNamespace(write_paused=True),
+        give_up=lambda: ended.append(True),
+    )
+    assert Connection._refuse(connection, head("Content-Length: 0"))
+    assert (ended, connection.transport.written) == ([True], [])
 
 
 def test_what_has_no_content_is_answered_however_many_wait(app, address):
