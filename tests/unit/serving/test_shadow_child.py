@@ -75,7 +75,7 @@ RAISES, NO_NUMBERS, HANGS, DIES, LEAVES = (
 )
 ROW = {"distance": 5, "carrier": "A"}
 # It may be that nobody leaves it any time.
-SOON_S = 60.0
+SOON_S = 300.0
 
 
 @pytest.fixture(scope="module")
