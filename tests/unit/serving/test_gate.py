@@ -21,6 +21,7 @@ class Busy:
         self.gate.wait_s = WAIT_S
         self.turns: list[int] = []
         self.waits: list[float] = []
+        self.order: list[int] = []
         self._done = 0
 
     def ask(self, cost_s: float = COST_S, number: int | None = None) -> None:
@@ -37,8 +38,6 @@ class Busy:
                 self.order.append(number)
 
         self.gate.enter(lambda: asyncio.get_running_loop().call_soon(answer))
-
-    order: list[int]
 
     async def turn(self) -> None:
         """Let the loop turn once, and note how many were answered in it."""
@@ -66,7 +65,6 @@ def test_a_few_are_begun_at_once():
 def test_many_are_begun_in_their_order_and_no_turn_is_long():
     async def run():
         busy = Busy()
-        busy.order = []
         busy.gate.wait_s = 10
         for number in range(1_000):
             busy.ask(number=number)
