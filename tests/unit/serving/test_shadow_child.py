@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -118,9 +118,14 @@ class Served(NamedTuple):
 
 
 def beside():
-    """The processes of shadows that run."""
-    children = psutil.Process().children()
-    return [one.pid for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    """The processes of shadows that run; other tests in this process have children of their own."""
+    found = []
+    for one in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            # What has ended and was not waited for has no arguments any more.
+            if _beside.__name__ in one.cmdline():
+                found.append(one.pid)
+    return found
 
 
 def soon(holds):
