@@ -1,0 +1,87 @@
+"""Use an installed wheel as somebody would who has nothing else: python wheel.py REPOSITORY.
+
+In an empty folder, with the interpreter of the environment that the wheel is installed in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import holdtrue
+
+_ANSWERS_WITHIN_S = 60.0
+_COMMANDS_END_WITHIN_S = 600.0
+
+
+def main() -> None:
+    """See that all is there and can be imported; then take a table from a file to an endpoint.
+
+    Raises:
+        AssertionError: Something is not in the wheel, or does not work from there.
+        CalledProcessError: A command failed.
+    """
+    files = importlib.metadata.files("holdtrue") or []
+    folders = {file.parts[0] for file in files} - {"..", "holdtrue"}
+    others = [name for name in folders if not name.endswith(".dist-info")]
+    assert not others, f"the wheel has {others}, too, which other wheels may have"
+    installed = Path(holdtrue.__path__[0])
+    assert not installed.is_relative_to(sys.argv[1]), f"{installed} is not the wheel's"
+    tracked = subprocess.check_output(["git", "-C", sys.argv[1], "ls-files", "holdtrue"], text=True)
+    names = tracked.splitlines()
+    missing = [name for name in names if not (installed.parent / name).is_file()]
+    assert names, f"no files of holdtrue are tracked in {sys.argv[1]}"
+    assert not missing, f"the wheel lacks {', '.join(missing)}"
+    for module in pkgutil.walk_packages(holdtrue.__path__, "holdtrue."):
+        importlib.import_module(module.name)
+    _live()
+    sys.stdout.write("The wheel is complete, and works by itself\n")
+
+
+def _live() -> None:
+    """What the README tells one to do with a table of one's own."""
+    from sklearn.datasets import load_breast_cancer
+
+    rows = load_breast_cancer(as_frame=True).frame
+    rows.to_csv("cells.csv", index=False)
+    _run("init", "cells.csv", "--target", "target")
+    try:
+        _run("apply", "cells.yaml")
+        score = _ask(rows.drop(columns="target").iloc[0].to_dict())
+        assert 0 <= score <= 1, f"a probability is {score}"
+        _run("predict", "cells.yaml", "cells.csv", "--output", "scores.csv")
+    finally:
+        _run("down")
+    n_scores = len(Path("scores.csv").read_text(encoding="utf-8").splitlines()) - 1
+    assert n_scores == len(rows), f"{n_scores} of {len(rows)} rows were scored"
+
+
+def _ask(row: dict[str, float]) -> float:
+    key = _run("key", "show").strip()
+    request = urllib.request.Request(
+        "http://127.0.0.1:8700/cells/predict",
+        json.dumps(row).encode(),
+        {"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:
+        said = json.load(answer)
+    sys.stdout.write(f"{said}\n")
+    return float(said["predictions"][0]["probabilities"]["1"])
+
+
+def _run(*arguments: str) -> str:
+    command = [str(Path(sys.executable).with_name("holdtrue")), *arguments]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, timeout=_COMMANDS_END_WITHIN_S
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
