@@ -181,8 +181,8 @@ class Pruner(Section):
     """With median, percentile and wilcoxon: finished trials before any is ended early."""
     keep: Share = Field(default=0.25, gt=0, lt=1)
     """With percentile."""
-    factor: int = Field(default=3, ge=2, le=10)
-    """With halving and hyperband."""
+    factor: int = Field(default=2, ge=2, le=10)
+    """With halving and hyperband: one in so many goes on at a rung."""
     p_value: float = Field(default=0.1, gt=0, lt=1)
     """With wilcoxon: how unlikely it must be that the trial is not worse."""
     worse_than: float | None = None

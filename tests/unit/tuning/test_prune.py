@@ -205,7 +205,7 @@ def test_the_first_fold_alone_never_ends_a_trial(name: str) -> None:
     own = fold_reports([9.0, 9.0, 9.0])
     assert not stops(rule(name, **arguments), "lower", table, 18, own[:1])
     # 18 is of hyperband's first bracket.
-    assert bracket_of(18, 3) == 0
+    assert bracket_of(18, 2) == 0
     assert stops(rule(name, **arguments), "lower", table, 18, own[:2])
 
 
@@ -287,8 +287,8 @@ def test_trials_of_any_length_report_at_the_same_rounds(
 
 
 def test_the_rungs_of_halving() -> None:
-    assert report_rounds(rule("halving"), 405) == [5, 15, 45, 135, 405]
-    assert report_rounds(rule("hyperband", factor=2), 44) == [5, 10, 20, 40]
+    assert report_rounds(rule("halving", factor=3), 405) == [5, 15, 45, 135, 405]
+    assert report_rounds(rule("hyperband"), 44) == [5, 10, 20, 40]
     assert report_rounds(rule("median"), 32) == [10, 13, 16, 20, 25, 32]
 
 
@@ -315,7 +315,7 @@ def test_a_bracket_judges_at_its_own_rungs_and_among_its_own() -> None:
             for rung in (5, 15, 45):
                 table.report(number, Report("rounds", rung, 0.1))
         own = [Report("rounds", rung, 0.9) for rung in (5, 15, 45) if rung <= step]
-        return stops(rule("hyperband"), "lower", table, late, own)
+        return stops(rule("hyperband", factor=3), "lower", table, late, own)
 
     assert not judged(peers, 5)
     assert judged(peers, 15)
