@@ -147,6 +147,10 @@ class Trial(Reference):
     """CPU time of its worker."""
     reason: str | None = None
     """Why it failed."""
+    costs: dict[str, float] = {}
+    """By name, where it is asked for: what its models cost those who use them."""
+    within_limits: bool = True
+    """Whether it costs no more than is declared."""
     origin: Origin = "sampler"
     """Where the setting comes from; ``default``: the middle of a candidate's space."""
 
@@ -164,7 +168,9 @@ class Study(Reference):
     trials: tuple[Trial, ...]
     """Finished ones, by number."""
     best: int
-    """Number of the best trial."""
+    """Number of the trial whose setting is refitted."""
+    choice: str | None = None
+    """Why it is not the one with the best metric, in words."""
     folds: int
     sample_rows: int
     """Training rows that trials saw."""

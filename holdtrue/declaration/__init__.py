@@ -24,7 +24,7 @@ from holdtrue.declaration._models import (
     Source,
 )
 from holdtrue.declaration._schema import json_schema, write_schema
-from holdtrue.declaration._search import Candidate, Model, Pruner, Range, Stop, Tune
+from holdtrue.declaration._search import Candidate, Cost, Model, Pruner, Range, Stop, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Section
 from holdtrue.declaration._spans import (
     combinations,
@@ -53,6 +53,7 @@ __all__ = [
     "Candidate",
     "ColumnContract",
     "Contract",
+    "Cost",
     "Data",
     "Declaration",
     "Duration",

@@ -23,6 +23,13 @@ PrunerRule = Literal[
     "median", "percentile", "halving", "hyperband", "wilcoxon", "threshold", "patient"
 ]
 
+Cost = Literal["model_kb", "predict_ms"]
+"""What a model costs those who use it.
+
+``model_kb``: its size, thousands of bytes (XGBoost's JSON; others pickled); ``predict_ms``: the
+time of the estimator for one row, milliseconds. Means over the folds' models.
+"""
+
 # Named here because the fields of Range, `int` and `float`, hide the types inside the class.
 _Scalar = str | int | float | bool | None
 _Whole = tuple[int, int]
@@ -210,6 +217,33 @@ class Pruner(Section):
         return self
 
 
+class CostLimits(Section):
+    """What a model may cost; a trial beyond is never chosen, and tpe learns to keep within."""
+
+    model_kb: PositiveFloat | None = None
+    """Size of the fitted estimator, thousands of bytes (XGBoost's JSON; others pickled)."""
+    predict_ms: PositiveFloat | None = None
+    """Time of the fitted estimator for one row, milliseconds."""
+
+    @property
+    def given(self) -> dict[Cost, float]:
+        """Those that are declared, by name."""
+        every: dict[Cost, float | None] = {
+            "model_kb": self.model_kb,
+            "predict_ms": self.predict_ms,
+        }
+        return {name: limit for name, limit in every.items() if limit is not None}
+
+
+class Choose(Section):
+    """Which trial is chosen where several are nearly as good."""
+
+    least: Cost
+    """The one that costs least."""
+    within: Share = 0.01
+    """Of those whose metric is worse than the best one by at most this share of it."""
+
+
 def _pruner(value: Any) -> Any:
     """Read ``median`` as ``{rule: median}``, and ``none`` as nothing."""
     if value == "none":
@@ -228,6 +262,10 @@ class Tune(Section):
     """The search ends after this; trials that run then are left unfinished."""
     stop: Stop = Stop()
     """What ends the search earlier."""
+    limits: CostLimits = CostLimits()
+    """What a model may cost."""
+    choose: Choose | None = None
+    """Take a cheaper model where several are nearly as good; else the best one is taken."""
     sampler: Literal["tpe", "random", "qmc", "grid", "cmaes", "gp", "nsga2", "nsga3"] = "tpe"
     """How the next setting is chosen.
 
@@ -258,8 +296,19 @@ class Tune(Section):
     gpus: NonNegativeFloat = 0
     """GPUs that Ray sets aside for each trial: a part of one, or whole ones."""
 
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """What is measured of each model."""
+        chosen = set() if self.choose is None else {self.choose.least}
+        return tuple(name for name in get_args(Cost) if name in chosen | self.limits.given.keys())
+
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
+        if self.deterministic and "predict_ms" in self.costs:
+            message = (
+                "predict_ms differs from run to run: not with deterministic; model_kb does not"
+            )
+            raise ValueError(message)
         rule = self.pruner.rule if self.pruner else None
         if (
             rule == "wilcoxon"

@@ -10,6 +10,7 @@ from holdtrue.reports._format import number, share, span, table
 from holdtrue.reports._page import write_page
 from holdtrue.reports._tuning_figures import (
     curve_figures,
+    front_figure,
     history_figure,
     importance_figure,
     parallel_figure,
@@ -84,6 +85,12 @@ def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> N
         history=history_figure(study, space.labels),
         curves=curve_figures(study),
         parallel=parallel_figure(study, space, best.candidate),
+        costs=tuple(best.costs),
+        fronts=[
+            front_figure(study, cost, declaration.tune.limits.given.get(cost))
+            for cost in declaration.tune.costs
+            if cost in best.costs
+        ],
         candidates=_candidates(study, space),
     )
 
@@ -91,15 +98,17 @@ def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> N
 def tuning_markdown(declaration: Declaration, study: Study) -> str:
     """Write the short form of the tuning report; arguments as for `write_tuning_report`."""
     rows = [
-        [trial.number, number(trial.value), short(trial.candidate), _setting(trial)]
+        [trial.number, number(trial.value), *_costs(trial), short(trial.candidate), _setting(trial)]
         for trial in _ranked(study)[:_RANKED_SHORT]
     ]
+    costs = study.best_trial.costs
     parts = [
         f"# Tuning of {declaration.name}",
         f"**{study.metric} {number(study.best_trial.value)}** {_headline(study)}",
+        *([f"Chosen: {study.choice}."] if study.choice else []),
         f"{_work(study)} Ended: {study.stopped}.",
         *(f"- {note}" for note in study.notes),
-        table(["Trial", study.metric, "Estimator", "Setting"], rows),
+        table(["Trial", study.metric, *costs, "Estimator", "Setting"], rows),
     ]
     failed = [[trial.number, short(trial.candidate), trial.reason] for trial in _failed(study)]
     if failed:
@@ -110,27 +119,38 @@ def tuning_markdown(declaration: Declaration, study: Study) -> str:
 def tuning_text(study: Study) -> str:
     """Say how a search went, for a terminal: the best few trials and what the search took."""
     shown = _ranked(study)[:_RANKED_SHORT]
-    cells = [("trial", study.metric, "estimator", "setting")]
-    cells += [(str(t.number), number(t.value), short(t.candidate), _setting(t)) for t in shown]
-    widths = [max(len(row[column]) for row in cells) for column in range(3)]
-    lines = [f"{study.metric} {number(study.best_trial.value)} {_headline(study)}"]
-    lines += [
-        f"  {row[0]:>{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip()
-        for row in cells
+    cells = [["trial", study.metric, *study.best_trial.costs, "estimator", "setting"]]
+    cells += [
+        [str(t.number), number(t.value), *_costs(t), short(t.candidate), _setting(t)] for t in shown
     ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"{study.metric} {number(study.best_trial.value)} {_headline(study)}"]
+    if study.choice:
+        lines.append(f"Chosen: {study.choice}.")
+    for *figures, estimator, setting in cells:
+        right = [f"{cell:>{width}}" for cell, width in zip(figures, widths, strict=False)]
+        lines.append("  ".join(["", *right, f"{estimator:<{widths[-2]}}", setting]).rstrip())
     lines += [_work(study), f"Ended: {study.stopped}."]
     return "\n".join([*lines, *(f"Note: {note}" for note in study.notes)])
 
 
 def _ranked(study: Study) -> list[Trial]:
-    """The complete trials, best first; the one that was chosen wins a draw."""
+    """The complete trials, best first; the one that was chosen wins a draw.
+
+    Those that cost more than they may come last.
+    """
     sign = -1.0 if study.direction == "higher" else 1.0
     found = [
         (trial.value, trial)
         for trial in study.trials
         if trial.state == "complete" and trial.value is not None
     ]
-    found.sort(key=lambda pair: (sign * pair[0], pair[1].number != study.best, pair[1].number))
+    found.sort(
+        key=lambda pair: (
+            *(not pair[1].within_limits, sign * pair[0]),
+            *(pair[1].number != study.best, pair[1].number),
+        )
+    )
     return [trial for _, trial in found]
 
 
@@ -176,6 +196,10 @@ def _work(study: Study) -> str:
         part = share(saved / (saved + cpu))
         said += f" Ending trials early saved about {span(saved)} of CPU time ({part})."
     return said
+
+
+def _costs(trial: Trial) -> list[str]:
+    return [number(cost) for cost in trial.costs.values()]
 
 
 def _setting(trial: Trial) -> str:

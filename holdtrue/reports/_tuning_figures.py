@@ -121,7 +121,11 @@ def history_figure(study: Study, labels: Sequence[str]) -> Markup:
                 if points:
                     x, y = zip(*points, strict=True)
                     view.scatter(axes, x, y, s=26, facecolor=face, edgecolor=colour, label=said)
-        complete = [(trial.number, value) for trial, value in done if trial.state == "complete"]
+        complete = [
+            (trial.number, value)
+            for trial, value in done
+            if trial.state == "complete" and trial.within_limits
+        ]
         so_far: list[float] = []
         for _, value in complete:
             so_far.append(view.better(so_far[-1], value) if so_far else value)
@@ -130,6 +134,39 @@ def history_figure(study: Study, labels: Sequence[str]) -> Markup:
             x_line, y_line = [*x_line, study.trials[-1].number], [*y_line, y_line[-1]]
         axes.step(x_line, y_line, where="post", color=INK, label="best so far")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        drawing.figure.legend(loc="outside lower center", ncols=4)
+    return drawing.svg
+
+
+def front_figure(study: Study, cost: str, limit: float | None) -> Markup:
+    """Draw the metric against what models cost, and those that no other beats in both.
+
+    Args:
+        study: The search; its complete trials have that cost.
+        cost: Its name.
+        limit: What is allowed.
+    """
+    from holdtrue.tuning._choice import front
+
+    done = [(t, v) for t, v in _measured(study) if t.state == "complete" and cost in t.costs]
+    view = _View(study, [value for _, value in done])
+    best = front([trial for trial, _ in done], cost, higher=study.direction == "higher")
+    label = f"{study.metric} ({study.direction} is better)"
+    with draw(f"{study.metric} against {cost}{view.said}", cost, label, width=_WIDE) as drawing:
+        axes = drawing.axes
+        x, y = zip(*((trial.costs[cost], value) for trial, value in done), strict=True)
+        view.scatter(axes, x, y, s=26, color=BLUE, label="complete")
+        x_line = [trial.costs[cost] for trial in best]
+        y_line = [view.at(trial.value or 0.0) for trial in best]
+        axes.step(x_line, y_line, where="post", color=INK, label="the best for what they cost")
+        chosen = study.best_trial
+        place = [chosen.costs[cost]], [view.at(chosen.value or 0.0)]
+        axes.scatter(*place, s=110, facecolor="none", edgecolor=ORANGE, label="chosen")
+        if min(x) > 0:
+            axes.set_xscale("log")
+            plain_log(axes.xaxis)
+        if limit is not None:
+            axes.axvline(limit, color=MUTED, linestyle="--", label="limit")
         drawing.figure.legend(loc="outside lower center", ncols=4)
     return drawing.svg
 

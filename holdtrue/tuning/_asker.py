@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.tuning._log import Asked
+from holdtrue.tuning._log import CONSTRAINT, Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -238,6 +238,8 @@ class Asker:
 
         for report in outcome.reports:
             self._storage.set_trial_intermediate_value(number, report.step, report.value)
+        for key, by in _constraints(outcome).items():
+            self._storage.set_trial_system_attr(number, key, by)
         state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(
             outcome.state, TrialState.FAIL
         )
@@ -301,6 +303,11 @@ def _frozen(asked: Asked, outcome: Outcome | None) -> FrozenTrial:
         params=dict(params),
         distributions=dict(distributions),
         user_attrs={"origin": origin},
-        system_attrs=dict(asked.system_attrs),
+        system_attrs=dict(asked.system_attrs) | ({} if outcome is None else _constraints(outcome)),
         **known,
     )
+
+
+def _constraints(outcome: Outcome) -> dict[str, float]:
+    """As system attributes of a trial."""
+    return {f"{CONSTRAINT}{name}": by for name, by in outcome.constraints.items()}

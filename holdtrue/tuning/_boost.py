@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holdtrue.tuning._costs import costs_of
 from holdtrue.tuning._folds import Kept
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdtrue.declaration import Cost
     from holdtrue.tuning._folds import Fold
 
 # Of binned rows, in each worker process: three folds of a million rows and 50 columns.
@@ -116,6 +120,10 @@ class Boosting:
         for i in range(self._n_rounds, n_rounds):
             self._booster.update(self._data.fit, i)
         self._n_rounds = max(n_rounds, self._n_rounds)
+
+    def costs(self, wanted: Sequence[Cost], row: np.ndarray) -> dict[Cost, float]:
+        """What the model costs now; see `costs_of`."""
+        return costs_of(wanted, self._booster, self._booster.inplace_predict, row)
 
     def answer(self) -> np.ndarray:
         """What the model says now about the rows to judge on, exactly as the fitted estimator does.

@@ -111,6 +111,8 @@ def drive(
         "pruner": None if search.pruner is None else search.pruner.model_dump(mode="json"),
         "space": {name: distribution_to_json(d) for name, d in space.distributions.items()},
     }
+    if search.limits:
+        facts["limits"] = dict(search.limits)
     planned, wanted = _planned(space, search, first)
     with StudyLog(log, study_name, search.direction, facts) as kept:
         return _Driver(space, search, kept, planned, wanted).run(objective, progress)
@@ -478,6 +480,8 @@ def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:
         seconds=outcome.seconds,
         cpu_seconds=outcome.cpu_seconds,
         reason=outcome.reason,
+        costs=dict(outcome.costs),
+        within_limits=all(by <= 0 for by in outcome.constraints.values()),
         origin=origin,
     )
 

@@ -109,4 +109,5 @@ def _trial(trial: FrozenTrial) -> Trial:
         value=trial.value,
         seconds=float(trial.user_attrs.get("seconds", 0.0)),
         cpu_seconds=float(trial.user_attrs.get("cpu_seconds", 0.0)),
+        within_limits=all(by <= 0 for by in trial.constraints.values()),
     )

@@ -19,7 +19,7 @@ class Tally:
         self._search = search
         self.counts = {"complete": 0, "pruned": 0, "failed": 0}
         self.best: float | None = None
-        """Best value of the complete trials."""
+        """Best value of the complete trials that are within the limits of their costs."""
         self.cpu_seconds = 0.0
         """CPU time of all of them."""
         self.seconds = 0.0
@@ -37,7 +37,7 @@ class Tally:
         self.cpu_seconds += outcome.cpu_seconds
         self.seconds += outcome.seconds
         self._since_best += 1
-        if outcome.state == "complete" and outcome.value is not None and self._gains(outcome.value):
+        if outcome.may_win and outcome.value is not None and self._gains(outcome.value):
             self.best = outcome.value
             self._since_best = 0
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from holdtrue.declaration import Cost
     from holdtrue.references import Origin
     from holdtrue.tuning._types import Ladder
 
@@ -41,6 +42,8 @@ _HEAD = b'{"op_code":0,'
 _HOLDER = b'"user_attr":{"process":'
 # The metric on each fold at each report: only for pruning after a resume, so not shown.
 _FOLDS_ATTR = "holdtrue:report_folds"
+CONSTRAINT = "constraints:"
+"""With its name: a system attribute by which Optuna knows what a constraint's value is."""
 # What differs is quoted up to this length.
 _SHORT = 80
 # How often the time spent so far is noted, so that a killed run does not lose it.
@@ -334,7 +337,12 @@ def _told_lines(number: int, outcome: Outcome) -> list[dict[str, Any]]:
         attrs["share"] = outcome.share
     if outcome.reason is not None:
         attrs["reason"] = outcome.reason
-    lines = []
+    if outcome.costs:
+        attrs["costs"] = dict(outcome.costs)
+    lines = [
+        _line(_TRIAL_SYSTEM_ATTR, trial_id=number, system_attr={f"{CONSTRAINT}{name}": by})
+        for name, by in outcome.constraints.items()
+    ]
     if outcome.reports:
         attrs["ladder"] = outcome.reports[0].ladder
         folds = {str(report.step): report.folds for report in outcome.reports if report.folds}
@@ -370,7 +378,11 @@ def _logged(trial: FrozenTrial, path: Path) -> Logged:
         params=trial.params,
         distributions=trial.distributions,
         origin=attrs.get("origin", "sampler"),
-        system_attrs={k: v for k, v in trial.system_attrs.items() if k != _FOLDS_ATTR},
+        system_attrs={
+            key: value
+            for key, value in trial.system_attrs.items()
+            if key != _FOLDS_ATTR and not key.startswith(CONSTRAINT)
+        },
     )
     if not trial.state.is_finished():
         return Logged(asked, None, None)
@@ -389,5 +401,7 @@ def _logged(trial: FrozenTrial, path: Path) -> Logged:
         ),
         share=float(attrs.get("share", 1.0)),
         reason=attrs.get("reason"),
+        costs=attrs.get("costs", {}),
+        constraints=cast("dict[Cost, float]", trial.constraints),
     )
     return Logged(asked, outcome, trial.datetime_complete)

@@ -73,10 +73,11 @@ class Table:
     def finish(self, number: int, outcome: Outcome) -> None:
         """Add how a trial ended, with all that it reported.
 
-        A complete trial counts on the ladder of folds too, by its value on each fold. A failed one
-        cannot win, so it is no standard for others: what it reported is taken out.
+        A complete trial counts on the ladder of folds too, by its value on each fold. One that
+        failed, or costs more than it may, cannot win, so it is no standard for others: what it
+        reported is taken out.
         """
-        if outcome.state == "failed":
+        if outcome.state == "failed" or (outcome.state == "complete" and not outcome.may_win):
             for reports in self._at.values():
                 reports.pop(number, None)
             return

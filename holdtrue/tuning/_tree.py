@@ -308,7 +308,12 @@ def _to_row(axes: Sequence[Axis], params: Mapping[str, Any]) -> list[float] | No
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float, float]:
-    """Smaller is better: finished by value, then those ended early, the later the better."""
+    """Smaller is better: finished by value, then those ended early, the later the better.
+
+    Those beyond the limits of their costs come last, by how far they are beyond.
+    """
+    if (beyond := sum(max(0.0, by) for by in trial.constraints.values())) > 0:
+        return (2.0, beyond, 0.0)
     if trial.state == TrialState.COMPLETE:
         return (0.0, sign * float(trial.value or 0.0), 0.0)
     if not trial.intermediate_values:

@@ -14,6 +14,7 @@ import numpy as np
 from holdtrue.evaluation import measure
 from holdtrue.models import construct
 from holdtrue.tuning._boost import Boosting, binned, boosts_in_rounds
+from holdtrue.tuning._costs import constraints_of, costs_of, mean_costs
 from holdtrue.tuning._folds import Kept
 from holdtrue.tuning._prune import report_rounds
 from holdtrue.tuning._types import Outcome, Report
@@ -21,7 +22,7 @@ from holdtrue.tuning._types import Outcome, Report
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from holdtrue.declaration import Pruner
+    from holdtrue.declaration import Cost, Pruner
     from holdtrue.tuning._folds import Fold
     from holdtrue.tuning._types import Setting, Watch
 
@@ -62,6 +63,10 @@ class FoldsObjective:
     """That an estimator may use."""
     rule: Pruner | None = None
     """Which will judge the reports: it decides when a trial reports."""
+    costs: tuple[Cost, ...] = ()
+    """What is measured of the models of complete trials."""
+    limits: Mapping[Cost, float] = field(default_factory=dict)
+    """Of some of these."""
     study: str = ""
     """Names the study: binned rows are kept in the worker for its next trials. Empty: they are
     not."""
@@ -80,6 +85,7 @@ class FoldsObjective:
             reason = str(err)
         except Exception as err:  # noqa: BLE001 - an estimator may raise anything
             reason = f"{type(err).__name__}: {err}"[:500]
+        costs = mean_costs(course.costs) if state == "complete" else {}
         return Outcome(
             state,
             course.value(state),
@@ -89,6 +95,8 @@ class FoldsObjective:
             tuple(course.reports),
             course.share,
             reason,
+            costs,
+            constraints_of(costs, self.limits),
         )
 
     def _judge(
@@ -132,12 +140,10 @@ class FoldsObjective:
             if self.threads > 1 and "n_jobs" in model.get_params():
                 # The threads of a forest add up its trees in the order in which they come.
                 model.set_params(n_jobs=1)
-            answer = (
-                model.predict(fold.judge_x)
-                if self.classes is None
-                else model.predict_proba(fold.judge_x)
-            )
-            course.fold_values.append(self._measure(fold, answer, number))
+            answer = model.predict if self.classes is None else model.predict_proba
+            course.fold_values.append(self._measure(fold, answer(fold.judge_x), number))
+            if self.costs:
+                course.costs.append(costs_of(self.costs, model, answer, fold.judge_x[:1]))
             course.share = number / len(folds)
             if watch.wanted:
                 course.report(watch, Report("folds", number, *course.so_far()))
@@ -154,7 +160,7 @@ class FoldsObjective:
         for number, fold in enumerate(folds, start=1):
             boosting = self._boosting(model, contender, fold, number)
             boosting.advance(n_rounds)
-            course.fold_values.append(self._measure(fold, boosting.answer(), number))
+            self._finish(fold, boosting, number, course)
             course.share = number / len(folds)
         return "complete"
 
@@ -188,8 +194,13 @@ class FoldsObjective:
             if n_done < n_rounds and watch.ended():
                 return "pruned"
         for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1):
-            course.fold_values.append(self._measure(fold, boosting.answer(), number))
+            self._finish(fold, boosting, number, course)
         return "complete"
+
+    def _finish(self, fold: Fold, boosting: Boosting, number: int, course: _Course) -> None:
+        course.fold_values.append(self._measure(fold, boosting.answer(), number))
+        if self.costs:
+            course.costs.append(boosting.costs(self.costs, fold.judge_x[:1]))
 
     def _boosting(self, model: Any, contender: Contender, fold: Fold, number: int) -> Boosting:
         data = binned(fold, model, study=self.study, key=(contender.kind, number))
@@ -213,6 +224,8 @@ class _Course:
 
     fold_values: list[float] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
+    costs: list[dict[Cost, float]] = field(default_factory=list)
+    """On each fold, where that is asked for."""
     share: float = 0.0
 
     def report(self, watch: Watch, report: Report) -> None:

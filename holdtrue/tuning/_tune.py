@@ -19,6 +19,7 @@ from holdtrue.models import (
 )
 from holdtrue.progress import search_words
 from holdtrue.references import Study
+from holdtrue.tuning._choice import choose_trial
 from holdtrue.tuning._drive import drive
 from holdtrue.tuning._folds import FEWER_FOLDS, cut, encode_folds
 from holdtrue.tuning._space import Space
@@ -93,6 +94,7 @@ def tune(
         parallel=plan.parallel,
         cpus=plan.cpus,
         gpus=plan.gpus,
+        limits=plan.limits.given,
         past=recall(earlier, space, direction=direction),
     )
     first, notes = choose(earlier, champion, space, plan.trials, direction=direction)
@@ -154,6 +156,8 @@ def _objective(
         seed=declaration.seed,
         threads=declaration.tune.cpus,
         rule=declaration.tune.pruner,
+        costs=declaration.tune.costs,
+        limits=declaration.tune.limits.given,
         study=name,
     )
 
@@ -210,13 +214,13 @@ def _study(
             why = f"the commonest reason ({count} time{'s' if count > 1 else ''}): {reason}"
         message = f"none of {len(driven.trials)} trials succeeded; {why}"
         raise TrainingError(message, hint="look at model.candidates: params and space")
-    sign = -1.0 if direction == "higher" else 1.0
-    best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    best, choice = choose_trial(plan, complete)
     return Study(
         metric=plan.metric,
         direction=direction,
         trials=driven.trials,
         best=best.number,
+        choice=choice,
         folds=plan.folds,
         sample_rows=rows,
         seconds=driven.seconds,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from holdtrue.declaration import Pruner, Stop
+    from holdtrue.declaration import Cost, Pruner, Stop
 
 Ladder = Literal["rounds", "folds", "steps"]
 """What a trial's steps count: boosting rounds of all folds side by side, folds one after the other,
@@ -78,6 +78,15 @@ class Outcome:
     """Share of its work that was done, 0..1."""
     reason: str | None = None
     """Why it failed; None where it did not."""
+    costs: Mapping[Cost, float] = field(default_factory=dict, hash=False)
+    """What its models cost those who use them; of a complete trial, where that is asked for."""
+    constraints: Mapping[Cost, float] = field(default_factory=dict, hash=False)
+    """How far they are beyond the declared limits, as a share of these; 0 or less is within."""
+
+    @property
+    def may_win(self) -> bool:
+        """Whether it is complete and within all limits."""
+        return self.state == "complete" and all(by <= 0 for by in self.constraints.values())
 
 
 class Objective(Protocol):
@@ -116,6 +125,8 @@ class Search:
     """Most trials at a time; None: as many as the cluster has room for."""
     cpus: int = 1
     gpus: float = 0.0
+    limits: Mapping[Cost, float] = field(default_factory=dict)
+    """What a trial may cost that wins."""
     past: tuple[Past, ...] = ()
     """What the sampler tpe knows before the first trial; newest study first."""
 

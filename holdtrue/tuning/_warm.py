@@ -119,11 +119,14 @@ def _known(
 
 
 def _measured(study: Sequence[Trial]) -> list[tuple[Trial, float]]:
-    """The complete trials of a study, with their values."""
+    """The complete trials of a study that were within its limits, with their values."""
     return [
         (trial, trial.value)
         for trial in study
-        if trial.state == "complete" and trial.value is not None and math.isfinite(trial.value)
+        if trial.state == "complete"
+        and trial.within_limits
+        and trial.value is not None
+        and math.isfinite(trial.value)
     ]
 
 

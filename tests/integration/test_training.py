@@ -141,6 +141,32 @@ def test_auto_lets_every_kind_of_model_compete_and_fits_the_best(project: Path, 
         assert answered[0] > 3 > -3 > answered[1]
 
 
+def test_a_model_that_costs_too_much_is_not_chosen(project: Path) -> None:
+    space = {"n_estimators": {"int": [2, 300], "log": True}, "max_depth": {"int": [1, 6]}}
+    study, model = outputs(
+        apply(
+            *(project, "costly", rows(400)),
+            task="regression",
+            model={"candidates": [{"estimator": "xgboost.XGBRegressor", "space": space}]},
+            tune={
+                **{"trials": 16, "folds": 2, "limits": {"model_kb": 25}},
+                "choose": {"least": "predict_ms", "within": "10%"},
+            },
+        )
+    )
+    assert {trial.state for trial in study.trials} == {"complete"}
+    for trial in study.trials:
+        assert trial.costs.keys() == {"model_kb", "predict_ms"}
+        assert trial.within_limits == (trial.costs["model_kb"] <= 25)
+    fitting = [trial for trial in study.trials if trial.within_limits]
+    assert 0 < len(fitting) < 16
+    least = min(trial.value or 0.0 for trial in fitting)
+    near = [trial for trial in fitting if (trial.value or 0.0) <= 1.1 * least]
+    fastest = min(near, key=lambda trial: trial.costs["predict_ms"])
+    assert study.best_trial.costs["predict_ms"] == fastest.costs["predict_ms"]
+    assert model.params | study.best_trial.params == model.params
+
+
 def test_an_estimator_of_the_project_is_searched_written_and_loaded(project: Path) -> None:
     candidate = {
         "estimator": "own_medians.Median",

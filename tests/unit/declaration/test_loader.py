@@ -42,8 +42,8 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "trials: 40",
             "trails: 40",
             "f.yaml:23:26: tune.trails: unknown key\n  did you mean `trials`? "
-            "allowed: metric, trials, timeout, stop, sampler, pruner, folds, sample, warm_start, "
-            "deterministic, parallel, cpus, gpus",
+            "allowed: metric, trials, timeout, stop, limits, choose, sampler, pruner, folds, "
+            "sample, warm_start, deterministic, parallel, cpus, gpus",
         ),
         (
             "task: classification",
@@ -146,8 +146,8 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "tune: {metric: log_loss, trials: 40, timeout: 10m, sample: 25%}",
             "tune:",
             "f.yaml:23:6: tune: expected a mapping\n"
-            "  got: nothing; allowed keys: metric, trials, timeout, stop, sampler, pruner, folds, "
-            "sample, warm_start, deterministic, parallel, cpus, gpus",
+            "  got: nothing; allowed keys: metric, trials, timeout, stop, limits, choose, sampler, "
+            "pruner, folds, sample, warm_start, deterministic, parallel, cpus, gpus",
         ),
         (
             "[distance]",

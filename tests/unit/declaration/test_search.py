@@ -226,10 +226,31 @@ class TestTune:
             ("gpus: -1", "tune.gpus: expected a number of at least 0"),
             ("gpus: 1.5", "gpus: Ray has whole ones or a part of one, not 1.5"),
             ("deterministic: yes", "tune.deterministic: expected true or false"),
+            ("limits: {model_kb: 0}", "tune.limits.model_kb: expected a number greater than 0"),
+            ("limits: {size: 1}", "tune.limits.size: unknown key"),
+            ("choose: {within: 1%}", "tune.choose.least: missing"),
+            ("choose: {least: cost}", "tune.choose.least: expected one of: model_kb, predict_ms"),
+            (
+                "deterministic: true, choose: {least: predict_ms}",
+                "predict_ms differs from run to run: not with deterministic",
+            ),
+            (
+                "deterministic: true, limits: {predict_ms: 1}",
+                "predict_ms differs from run to run: not with deterministic",
+            ),
         ],
     )
     def test_what_is_refused(self, tune: str, said: str) -> None:
         assert said in refusal(f"model: auto\ntune: {{{tune}}}\n")
+
+    def test_what_is_measured_of_models(self) -> None:
+        for said, costs in (
+            ("trials: 3", ()),
+            ("choose: {least: predict_ms}", ("predict_ms",)),
+            ("choose: {least: predict_ms}, limits: {model_kb: 10}", ("model_kb", "predict_ms")),
+            ("deterministic: true, limits: {model_kb: 10}", ("model_kb",)),
+        ):
+            assert declared(f"model: auto\ntune: {{{said}}}\n").tune.costs == costs
 
     @pytest.mark.parametrize("sampler", ["cmaes", "gp"])
     @pytest.mark.parametrize(

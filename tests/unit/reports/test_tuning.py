@@ -7,6 +7,7 @@ import re
 import pytest
 
 from holdtrue.declaration import Declaration
+from holdtrue.declaration._search import CostLimits
 from holdtrue.references import Study, Trial
 from holdtrue.reports import tuning_markdown, tuning_text, write_tuning_report
 from holdtrue.reports._tuning import parameter_importance
@@ -224,6 +225,52 @@ def test_a_study_of_one_trial_is_shown(tmp_path, origin):
     assert "Notes" not in page
     assert ("(the live model&#39;s setting)" in page) == (trial.origin == "champion")
     assert len(figures(page)) == 1 + len(trial.params)
+
+
+def costly_study() -> Study:
+    """Complete trials have a size; every fourth is beyond the limit."""
+    study = make_study()
+    trials = [
+        trial.model_copy(
+            update={
+                "costs": {"model_kb": 10.0 + trial.number},
+                "within_limits": bool(trial.number % 4),
+            }
+            if trial.state == "complete"
+            else {}
+        )
+        for trial in study.trials
+    ]
+    fitting = [trial for trial in trials if trial.costs and trial.within_limits]
+    best = min(fitting, key=lambda trial: trial.value or 0.0)
+    return study.model_copy(
+        update={"trials": tuple(trials), "best": best.number, "choice": "it is the smallest"}
+    )
+
+
+def test_what_models_cost_is_shown(tmp_path):
+    declaration = make_declaration()
+    tune = declaration.tune.model_copy(update={"limits": CostLimits(model_kb=60.0)})
+    declaration = declaration.model_copy(update={"tune": tune})
+    study = costly_study()
+    write_tuning_report(tmp_path / "tuning.html", declaration, study)
+    page = (tmp_path / "tuning.html").read_text()
+    assert "Chosen: it is the smallest." in page
+    assert [title for title in figures(page) if "against model_kb" in title]
+    table = page[page.index("<h2>Best trials</h2>") :].split("</table>")[0]
+    shown = [int(number) for number in re.findall(r'><td class="n">(\d+)</td>', table)]
+    cell = re.compile(r'<td class="n">([\d.]+)(?: \(beyond\))?</td>\s*<td>')
+    costs = [float(cost) for cost in cell.findall(table)]
+    assert shown[0] == study.best
+    assert costs == [10.0 + number for number in shown]
+    beyond = [number % 4 == 0 for number in shown]
+    assert beyond == sorted(beyond)
+    assert table.count("(beyond)") == sum(beyond)
+    text = tuning_text(study).splitlines()
+    assert text[1] == "Chosen: it is the smallest."
+    assert text[2].split() == ["trial", "log_loss", "model_kb", "estimator", "setting"]
+    assert text[3].split()[2] == str(10 + study.best)
+    assert "Chosen: it is the smallest." in tuning_markdown(declaration, study)
 
 
 def test_the_terminal_is_told_the_same():

@@ -200,6 +200,14 @@ def test_a_value_on_the_way_is_no_gain() -> None:
     assert (tally.best, tally.reached()) == (None, None)
 
 
+def test_what_costs_too_much_is_no_gain() -> None:
+    tally = Tally(search(stop=Stop(goal=0.5)))
+    tally.add(done(0.1, constraints={"model_kb": 0.01}))
+    assert (tally.best, tally.reached(), tally.counts["complete"]) == (None, None, 1)
+    tally.add(done(0.4, constraints={"model_kb": 0.0}))
+    assert (tally.best, tally.reached()) == (0.4, "loss 0.4 reaches the goal 0.5")
+
+
 def test_failures_and_cpu_time_end_a_search() -> None:
     tally = Tally(search(stop=Stop(failed=2, cpu=timedelta(seconds=6))))
     tally.add(done(None, "failed"))

@@ -125,6 +125,8 @@ outcomes = st.builds(
     reports=st.lists(reports, max_size=3).map(tuple),
     share=st.floats(0, 1),
     reason=st.none() | st.text(),
+    costs=st.dictionaries(st.sampled_from(["model_kb", "predict_ms"]), numbers),
+    constraints=st.dictionaries(st.sampled_from(["model_kb", "predict_ms"]), numbers),
 )
 
 

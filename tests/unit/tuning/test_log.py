@@ -28,7 +28,15 @@ DISTRIBUTIONS = {
     "a:rate": FloatDistribution(1e-3, 1.0, log=True),
 }
 FACTS = {"metric": "log_loss", "seed": 3}
-COMPLETE = Outcome("complete", 0.25, 1.5, 1.25, fold_values=(0.2, 0.3))
+COMPLETE = Outcome(
+    "complete",
+    0.25,
+    1.5,
+    1.25,
+    fold_values=(0.2, 0.3),
+    costs={"model_kb": 150.0, "predict_ms": 1.0},
+    constraints={"model_kb": 0.5, "predict_ms": -0.75},
+)
 PRUNED = Outcome(
     "pruned",
     0.75,
@@ -87,7 +95,9 @@ def test_optuna_opens_it_while_it_is_written(path: Path) -> None:
     assert [trial.state for trial in study.trials] == states
     assert [trial.value for trial in study.trials] == [0.25, 0.75, None, None]
     assert study.trials[1].intermediate_values == {5: 0.8, 15: 0.75}
-    assert study.best_params == {"candidate": "a", "a:depth": 1, "a:rate": 0.1}
+    assert study.trials[0].params == {"candidate": "a", "a:depth": 1, "a:rate": 0.1}
+    assert study.trials[0].constraints == {"model_kb": 0.5, "predict_ms": -0.75}
+    assert study.trials[0].user_attrs["costs"] == {"model_kb": 150.0, "predict_ms": 1.0}
     assert study.trials[0].distributions == DISTRIBUTIONS
     assert study.trials[0].user_attrs["origin"] == "earlier"
     assert study.trials[1].user_attrs["share"] == 0.125

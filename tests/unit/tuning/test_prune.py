@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -262,6 +263,17 @@ def test_a_failed_trial_is_no_standard() -> None:
     assert stops(rule("halving"), "lower", table, 4, reports([1.0]))
     table.finish(3, Outcome("failed", None, 1.0, 1.0, reports=reports([0.0, 0.0])))
     assert not stops(rule("halving"), "lower", table, 4, reports([1.0]))
+
+
+def test_a_trial_that_costs_too_much_is_no_standard() -> None:
+    table = Table()
+    for number, by in ((3, 0.1), (4, 0.0)):
+        outcome = replace(complete([0.0, 0.0]), constraints={"model_kb": by})
+        for report in outcome.reports:
+            table.report(number, report)
+        table.finish(number, outcome)
+        assert set(table.at("steps", 1)) == {n for n in (4,) if n <= number}
+    assert set(table.complete) == {4}
 
 
 def test_a_copy_of_a_table_stays_as_it_is() -> None:

@@ -103,6 +103,24 @@ def test_each_sampler_finds_a_good_setting(name: str) -> None:
     assert np.median(best) < FLOORS[name]
 
 
+def test_tpe_learns_to_keep_within_the_limits() -> None:
+    # The best settings cost too much: n may be at most 3, its best value is 6.
+    inside, best = [], []
+    for seed in range(3):
+        study = new_study(make_sampler("tpe", TOY, seed))
+        for number in range(60):
+            seed_for(study.sampler, seed, number)
+            trial = study.ask()
+            setting = TOY.suggest(trial)
+            trial.set_constraint("n", setting.params["n"] / 3 - 1)
+            study.tell(trial, toy(setting))
+        within = [trial for trial in study.trials if trial.constraints["n"] <= 0]
+        inside.append(sum(trial.number >= 30 for trial in within) / 30)
+        best.append(min(trial.value or 0.0 for trial in within))
+    assert np.median(inside) > 0.6  # a third of the space
+    assert np.median(best) < 9 / 64 + FLOORS["tpe"]
+
+
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2", "nsga3", "cmaes", "gp"])
 def test_a_search_that_is_resumed_goes_on_as_if_it_were_not(name: str) -> None:
     needed(name)

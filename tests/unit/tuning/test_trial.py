@@ -117,6 +117,32 @@ def test_the_value_is_the_mean_over_the_folds_of_the_fitted_estimators(
     assert bool(outcome.reports) == watched
 
 
+@pytest.mark.parametrize("estimator", [XGB, LINEAR])
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_its_models_cost_is_measured_where_it_is_asked_for(
+    estimator: str, watched: bool
+) -> None:
+    params = {"n_estimators": 30} if estimator == XGB else {}
+    watch = Listener(wanted=watched)
+    asked: dict[str, Any] = {"costs": ("model_kb", "predict_ms"), "limits": {"model_kb": 2.0}}
+    outcome = judge(estimator, params, watch, **asked)
+    sizes = []
+    for fold in make_folds():
+        model = construct(estimator, params, seed=0, threads=1).fit(fold.fit_x, fold.fit_y)
+        raw = model.get_booster().save_raw("json") if estimator == XGB else pickle.dumps(model, 5)
+        sizes.append(len(raw) / 1_000)
+    assert outcome.costs["model_kb"] == pytest.approx(np.mean(sizes), rel=0.02)
+    assert outcome.costs["predict_ms"] > 0
+    assert outcome.constraints == {"model_kb": outcome.costs["model_kb"] / 2 - 1}
+    assert outcome.may_win == (estimator == LINEAR)
+    assert judge(estimator, params, watch).costs == {}
+
+
+def test_a_trial_that_is_ended_early_has_no_costs() -> None:
+    outcome = judge(XGB, watch=Listener(end_at=1), costs=("model_kb",), limits={"model_kb": 1.0})
+    assert (outcome.state, outcome.costs, outcome.constraints) == ("pruned", {}, {})
+
+
 def test_the_seed_reaches_the_estimator() -> None:
     def values(seed: int) -> tuple[float, ...]:
         return judge(XGB, {"n_estimators": 5, "subsample": 0.5}, seed=seed).fold_values

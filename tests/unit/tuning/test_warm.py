@@ -102,6 +102,16 @@ def test_what_failed_or_was_ended_early_is_left_out() -> None:
     assert {one.origin for one in first} == {"default"}
 
 
+def test_what_cost_too_much_is_left_out() -> None:
+    costly = trial(1, 0.01, x=0.2, y=0.2).model_copy(update={"within_limits": False})
+    earlier = [trial(0, 0.5, x=0.1, y=0.1), costly]
+    first, _ = choose([earlier], None, SPACE, 20, direction="lower")
+    assert settings(first, "earlier") == [{"x": 0.1, "y": 0.1}]
+    assert [past.setting.params["x"] for past in recall([earlier], SPACE, direction="lower")] == [
+        0.1
+    ]
+
+
 def test_what_does_not_fit_any_more_is_said() -> None:
     earlier = [
         trial(0, 0.1, x=1.7, y=0.2),
