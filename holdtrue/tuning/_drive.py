@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
+import threading
 import time
 import uuid
 from collections import deque
@@ -21,8 +23,9 @@ from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from types import FrameType
 
     from holdtrue.tuning._asker import Planned, Ready
     from holdtrue.tuning._space import Space
@@ -336,7 +339,8 @@ class _Driver:
                 told += self._news(answer)
             del self.tasks[future]
         if told:
-            self._tell(told)
+            with _finished():
+                self._tell(told)
 
     def _news(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
         """Those outcomes that were not known yet.
@@ -441,6 +445,23 @@ class _Driver:
     def _trials(self) -> tuple[Trial, ...]:
         numbers = sorted(n for n in self.finished if self.cut is None or n < self.cut)
         return tuple(_trial(n, self.known[n], self.finished[n]) for n in numbers)
+
+
+@contextlib.contextmanager
+def _finished() -> Iterator[None]:
+    """Put Ctrl-C off until the end: what is in the log is counted, too."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    put_off: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: put_off.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if put_off:
+            handler(*put_off[0])
 
 
 def _put(work: Work) -> Any:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +18,7 @@ from holdtrue.errors import ConfigError
 from holdtrue.tuning import _batch
 from holdtrue.tuning._asker import LAG, Asker, Ready
 from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch, run_one
-from holdtrue.tuning._drive import _planned
+from holdtrue.tuning._drive import _finished, _planned
 from holdtrue.tuning._hub import Address
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
@@ -216,6 +218,36 @@ def test_failures_and_cpu_time_end_a_search() -> None:
     assert tally.reached() == "2 trials failed"
     assert tally.spent(unfinished_s=1.9) is None
     assert tally.spent(unfinished_s=2.0) == "the CPU time of 6 s is used up"
+
+
+def test_ctrl_c_comes_after_what_was_begun() -> None:
+    done = []
+
+    def tell() -> None:
+        with _finished():
+            signal.raise_signal(signal.SIGINT)
+            done.append("told")
+
+    with pytest.raises(KeyboardInterrupt):
+        tell()
+    assert done == ["told"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with _finished():
+        done.append("again")
+    assert done == ["told", "again"]
+
+
+def test_in_another_thread_signals_stay_as_they_are() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(lambda: [*map(_seen, range(2))]).result()
+    assert found == [signal.default_int_handler] * 2
+
+
+def _seen(_: int) -> Any:
+    with _finished():
+        return signal.getsignal(signal.SIGINT)
 
 
 # --- asking ---
