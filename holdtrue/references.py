@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["integer", "number", "string", "boolean", "time"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -189,6 +192,33 @@ class Study(Reference):
     deterministic: bool = False
     notes: tuple[str, ...] = ()
     """What a reader should know: settings of earlier studies that were clipped or dropped, say."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """The trials as a table.
+
+        Returns:
+            By ``number``: state, value, candidate, ``params_<name>`` and ``costs_<name>`` (missing
+            where a trial has none), within_limits, share, step and ladder of the last report,
+            seconds, cpu_seconds, origin, reason.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame([trial.model_dump() for trial in self.trials]).set_index("number")
+        parts = {
+            part: pd.DataFrame(list(frame[part]), index=frame.index).add_prefix(f"{part}_")
+            for part in ("params", "costs")
+        }
+        steps = [reports[-1][0] if reports else None for reports in frame["reports"]]
+        return pd.concat(
+            [
+                frame[["state", "value", "candidate"]],
+                *parts.values(),
+                frame[["within_limits", "share"]],
+                pd.Series(steps, frame.index, dtype="Int64", name="step"),
+                frame[["ladder", "seconds", "cpu_seconds", "origin", "reason"]],
+            ],
+            axis=1,
+        )
 
     @property
     def best_trial(self) -> Trial:

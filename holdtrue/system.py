@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.plan import Applied, Context, Done, Planned, Runner, Step
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
+    from holdtrue.reports import Page
     from holdtrue.stack import Stack
     from holdtrue.status import Status
     from holdtrue.trace import Trace
@@ -285,17 +286,33 @@ class System:
         record = Journal(self.store, self.declaration.name).last("tune")
         return None if record is None else Study.model_validate(record.output)
 
-    def study_log(self) -> Path:
-        """The last search as an Optuna journal file.
+    def plot_study(self) -> Page:
+        """The charts of the last search that was finished, as its report has them.
+
+        Returns:
+            A notebook shows it; ``save(path)`` writes it as one HTML file.
 
         Raises:
             ConfigError: There is none yet.
         """
+        from holdtrue.reports import tuning_page
+
+        return tuning_page(self.declaration, self._searched())
+
+    def study_log(self) -> Path:
+        """The last search that was finished as an Optuna journal file.
+
+        Raises:
+            ConfigError: There is none yet.
+        """
+        return self.store.path(self._searched().log)
+
+    def _searched(self) -> Study:
         study = self.study()
         if study is None:
             message = f"{self.declaration.name} has no finished search yet"
             raise ConfigError(message, hint="run `holdtrue tune` or `holdtrue apply` first")
-        return self.store.path(study.log)
+        return study
 
     def prepare(self, context: Context, until: str | None = None) -> None:
         """Make the checks of `check`, and see that port and store can be had.

@@ -4,15 +4,23 @@ from holdtrue.reports._data import data_markdown, write_data_report
 from holdtrue.reports._drift import drift_markdown, write_drift_report
 from holdtrue.reports._evaluation import evaluation_markdown, write_evaluation_report
 from holdtrue.reports._index import write_index
+from holdtrue.reports._page import Page
 from holdtrue.reports._rollout import rollout_markdown, write_rollout_report
-from holdtrue.reports._tuning import tuning_markdown, tuning_text, write_tuning_report
+from holdtrue.reports._tuning import (
+    tuning_markdown,
+    tuning_page,
+    tuning_text,
+    write_tuning_report,
+)
 
 __all__ = [
+    "Page",
     "data_markdown",
     "drift_markdown",
     "evaluation_markdown",
     "rollout_markdown",
     "tuning_markdown",
+    "tuning_page",
     "tuning_text",
     "write_data_report",
     "write_drift_report",

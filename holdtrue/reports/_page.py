@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.reports import _format
 from holdtrue.store import write_atomically
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jinja2 import Environment
 
     from holdtrue.declaration import Declaration
@@ -32,6 +33,39 @@ def _environment() -> Environment:
     return environment
 
 
+@dataclass(frozen=True)
+class Page:
+    """A report that is looked at where it is made: a notebook shows it as it stands."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: its style and a notebook's leave each other alone.
+        return (
+            f'<iframe srcdoc="{escape(self.html, quote=True)}" sandbox="" '
+            'style="width: 100%; height: 45em; border: 0"></iframe>'
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as one HTML file; missing folders are made."""
+        write_atomically(Path(path), self.html.encode())
+
+
+def render(
+    declaration: Declaration, template: str, *, home: str | None = None, **values: Any
+) -> str:
+    """Render a template.
+
+    Args:
+        declaration: Of the system that the page is about.
+        template: Name of a file in ``templates`` without its ending.
+        home: The link to the front page.
+        values: What the template shows; text is escaped.
+    """
+    found = _environment().get_template(f"{template}.html.j2")
+    return found.render(system=declaration, home=home, **values)
+
+
 def _home(path: Path, system: str) -> str | None:
     """The link to the front page, which lies in a folder that is named like the system."""
     if path.name == "index.html":
@@ -45,13 +79,9 @@ def write_page(path: Path, declaration: Declaration, template: str, **values: An
 
     Args:
         path: The HTML file; missing folders are made.
-        declaration: Of the system that the page is about.
+        declaration: As for `render`, like the others.
         template: Name of a file in ``templates`` without its ending.
-        values: What the template shows; text is escaped.
+        values: What the template shows.
     """
-    page = (
-        _environment()
-        .get_template(f"{template}.html.j2")
-        .render(system=declaration, home=_home(path, declaration.name), **values)
-    )
-    write_atomically(path, page.encode())
+    home = _home(path, declaration.name)
+    write_atomically(path, render(declaration, template, home=home, **values).encode())

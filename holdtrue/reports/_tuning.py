@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.reports._format import number, share, span, table
-from holdtrue.reports._page import write_page
+from holdtrue.reports._page import Page, render, write_page
 from holdtrue.reports._tuning_figures import (
     curve_figures,
     front_figure,
@@ -63,36 +63,42 @@ def write_tuning_report(path: Path, declaration: Declaration, study: Study) -> N
         declaration: Of the system; its search spaces say which axes are logarithmic.
         study: The search.
     """
+    write_page(path, declaration, "tuning", **_shown(declaration, study))
+
+
+def tuning_page(declaration: Declaration, study: Study) -> Page:
+    """The tuning report, to be looked at at once; arguments as for `write_tuning_report`."""
+    return Page(render(declaration, "tuning", **_shown(declaration, study)))
+
+
+def _shown(declaration: Declaration, study: Study) -> dict[str, Any]:
     from holdtrue.tuning._space import Space
 
     space = Space(declaration.model.candidates)
     best = study.best_trial
-    write_page(
-        path,
-        declaration,
-        "tuning",
-        title="Tuning",
-        study=study,
-        best=best,
-        headline=_headline(study),
-        tally=_tally(study),
-        cpu=_cpu_seconds(study),
-        saved=study.saved_cpu_seconds >= _WORTH_SAYING_S,
-        rows=_rows(study, space.labels),
-        ranked=_ranked(study)[:_RANKED],
-        failed=_failed(study),
-        origins=_ORIGINS,
-        history=history_figure(study, space.labels),
-        curves=curve_figures(study),
-        parallel=parallel_figure(study, space, best.candidate),
-        costs=tuple(best.costs),
-        fronts=[
+    return {
+        "title": "Tuning",
+        "study": study,
+        "best": best,
+        "headline": _headline(study),
+        "tally": _tally(study),
+        "cpu": _cpu_seconds(study),
+        "saved": study.saved_cpu_seconds >= _WORTH_SAYING_S,
+        "rows": _rows(study, space.labels),
+        "ranked": _ranked(study)[:_RANKED],
+        "failed": _failed(study),
+        "origins": _ORIGINS,
+        "history": history_figure(study, space.labels),
+        "curves": curve_figures(study),
+        "parallel": parallel_figure(study, space, best.candidate),
+        "costs": tuple(best.costs),
+        "fronts": [
             front_figure(study, cost, declaration.tune.limits.given.get(cost))
             for cost in declaration.tune.costs
             if cost in best.costs
         ],
-        candidates=_candidates(study, space),
-    )
+        "candidates": _candidates(study, space),
+    }
 
 
 def tuning_markdown(declaration: Declaration, study: Study) -> str:

@@ -207,3 +207,11 @@ def test_where_none_of_the_trials_asked_for_was_tried_a_note_says_why(
     assert wanted == [12]
     assert notes == (() if more else ("--trials +5 tried no more: no gain in 3 trials",))
     assert system.tune(trials="60").notes == ()
+
+
+def test_what_was_never_searched_cannot_be_drawn(path: Path) -> None:
+    system = System(path)
+    assert system.study() is None
+    for look in (system.plot_study, system.study_log):
+        with pytest.raises(ConfigError, match="has no finished search yet"):
+            look()

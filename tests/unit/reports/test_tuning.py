@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import html
 import math
 import random
 import re
 
+import pandas as pd
 import pytest
 
 from holdtrue.declaration import Declaration
 from holdtrue.declaration._search import CostLimits
 from holdtrue.references import Study, Trial
-from holdtrue.reports import tuning_markdown, tuning_text, write_tuning_report
+from holdtrue.reports import (
+    tuning_markdown,
+    tuning_page,
+    tuning_text,
+    write_tuning_report,
+)
 from holdtrue.reports._tuning import parameter_importance
 from holdtrue.tuning._space import Space
 
@@ -271,6 +278,39 @@ def test_what_models_cost_is_shown(tmp_path):
     assert text[2].split() == ["trial", "log_loss", "model_kb", "estimator", "setting"]
     assert text[3].split()[2] == str(10 + study.best)
     assert "Chosen: it is the smallest." in tuning_markdown(declaration, study)
+
+
+def test_a_notebook_shows_the_report_in_a_frame(tmp_path):
+    study, declaration = make_study(), make_declaration()
+    page = tuning_page(declaration, study)
+    frame = page._repr_html_()
+    (shown,) = re.findall(r'<iframe srcdoc="([^"]*)" sandbox=""', frame)
+    assert html.unescape(shown) == page.html
+    page.save(tmp_path / "new" / "search.html")
+    write_tuning_report(tmp_path / "tuning.html", declaration, study)
+    saved = (tmp_path / "new" / "search.html").read_text()
+    assert saved == page.html
+    assert figures(saved) == figures((tmp_path / "tuning.html").read_text())
+
+
+def test_the_table_has_a_row_for_each_trial():
+    study = costly_study()
+    frame = study.to_frame()
+    assert frame.index.tolist() == [trial.number for trial in study.trials]
+    params = [name for name in frame if name.startswith("params_")]
+    assert set(params) == {*(f"params_{name}" for name in SPACE), "params_max_features"}
+    for trial in study.trials:
+        row = frame.loc[trial.number]
+        given = row[params].dropna()
+        assert given.to_dict() == {f"params_{k}": v for k, v in trial.params.items()}
+        assert (row["state"], row["candidate"], row["origin"]) == (
+            *(trial.state, trial.candidate, trial.origin),
+        )
+        found = row[["value", "costs_model_kb", "step", "reason"]]
+        step = trial.reports[-1][0] if trial.reports else None
+        assert [None if pd.isna(one) else one for one in found] == [
+            *(trial.value, trial.costs.get("model_kb"), step, trial.reason),
+        ]
 
 
 def test_the_terminal_is_told_the_same():
