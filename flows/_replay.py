@@ -12,7 +12,6 @@ from holdtrue.access import own_key
 from holdtrue.data import as_frame, kind_of, read_source
 from holdtrue.errors import HoldtrueError
 from holdtrue.serving import Endpoint
-from holdtrue.system import endpoint_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +36,7 @@ class Replay:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._endpoint = Endpoint(endpoint_url(system.declaration), key=own_key(system.store))
+        self._endpoint = Endpoint(system.declaration.endpoint, key=own_key(system.store))
         self._sent_until: datetime | None = None
         self._hurry = threading.Event()
         self.requests = 0

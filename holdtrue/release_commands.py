@@ -33,13 +33,12 @@ def add_to(app: typer.Typer) -> None:
 def serve(file: DeclarationFile, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Serve the champion as the declaration says now, and leave it running; trains nothing."""
     from holdtrue.progress import Silent, Terminal
-    from holdtrue.system import endpoint_url
 
     system = system_of(file)
     name = system.declaration.name
     if dry_run:
         system.check_serve()
-        champion, url = _champion(system), endpoint_url(system.declaration)
+        champion, url = _champion(system), system.declaration.endpoint
         words = f"serve version {champion} of {name} at {url}"
     else:
         release = system.serve(reporter=Silent() if as_json else Terminal())

@@ -67,12 +67,11 @@ def look(system: System) -> Status:
     from holdtrue.plan import Journal
     from holdtrue.serving import Endpoint
     from holdtrue.serving._deploy import replicas_of
-    from holdtrue.system import endpoint_url
 
     name, registry, stack = system.declaration.name, system.registry, system.stack.state()
     champion, versions = registry.champion(name), registry.versions(name)
     reports, rollouts = registry.drift_reports(name), registry.rollouts(name)
-    url = endpoint_url(system.declaration)
+    url = system.declaration.endpoint
     with Endpoint(url) as endpoint:
         ready = endpoint.ready(_ASK_TIMEOUT_S) if stack.ray_address else None
     moment = Journal(system.store, name).state().get("as_of")

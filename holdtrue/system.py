@@ -598,8 +598,3 @@ class System:
         variables = self.stack.environment()
         os.environ.update(variables)
         return variables
-
-
-def endpoint_url(declaration: Declaration) -> str:
-    """URL that predictions are posted to."""
-    return f"{declaration.serve.origin}/{declaration.name}/predict"

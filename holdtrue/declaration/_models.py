@@ -507,6 +507,11 @@ class Declaration(Section):
         return problems
 
     @property
+    def endpoint(self) -> str:
+        """URL that predictions are posted to."""
+        return f"{self.serve.origin}/{self.name}/predict"
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """Every metric that is measured: those declared and those that gates and monitor need."""
         wanted: list[Metric] = [*(self.evaluate.metrics or DEFAULT_METRICS[self.task])]

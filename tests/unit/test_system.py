@@ -15,7 +15,7 @@ from holdtrue.plan import Applied, Done
 from holdtrue.plan._model_steps import next_study
 from holdtrue.references import Study
 from holdtrue.store import HOME_VARIABLE
-from holdtrue.system import System, endpoint_url
+from holdtrue.system import System
 from holdtrue.tuning._log import Asked, StudyLog
 from holdtrue.tuning._types import Outcome
 
@@ -55,7 +55,7 @@ def test_loading_gives_the_verbs(path: Path) -> None:
         assert callable(getattr(system, verb))
     assert repr(system) == f"System('small', {str(path)!r})"
     assert system.store.root == path.parent / ".holdtrue"
-    assert endpoint_url(system.declaration) == "http://127.0.0.1:8700/small/predict"
+    assert system.declaration.endpoint == "http://127.0.0.1:8700/small/predict"
 
 
 def test_the_declared_moment_is_taken_for_now(path: Path) -> None:
