@@ -12,14 +12,15 @@ def main() -> int:
     passed = failed = skipped = 0
     reports = sorted(Path(sys.argv[1]).glob("*.xml"))
     for report in reports:
-        for suite in ET.parse(report).getroot().iter("testsuite"):
+        # Written by our own run a moment ago.
+        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314
             bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             missed = int(suite.get("skipped", 0))
             failed += bad
             skipped += missed
             passed += int(suite.get("tests", 0)) - bad - missed
     sys.stdout.write(f"{passed} passed, {failed} failed, {skipped} skipped\n")
-    return int(failed > 0 or len(reports) < 2)
+    return int(failed > 0 or len(reports) < 3)
 
 
 if __name__ == "__main__":
