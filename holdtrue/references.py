@@ -194,31 +194,18 @@ class Study(Reference):
     """What a reader should know: settings of earlier studies that were clipped or dropped, say."""
 
     def to_frame(self) -> pd.DataFrame:
-        """The trials as a table.
+        """The trials as a table, by number.
 
-        Returns:
-            By ``number``: state, value, candidate, ``params_<name>`` and ``costs_<name>`` (missing
-            where a trial has none), within_limits, share, step and ladder of the last report,
-            seconds, cpu_seconds, origin, reason.
+        Columns: their fields, ``params_<name>``, ``costs_<name>``, ``step`` of the last report.
         """
         import pandas as pd
 
-        frame = pd.DataFrame([trial.model_dump() for trial in self.trials]).set_index("number")
-        parts = {
-            part: pd.DataFrame(list(frame[part]), index=frame.index).add_prefix(f"{part}_")
-            for part in ("params", "costs")
-        }
-        steps = [reports[-1][0] if reports else None for reports in frame["reports"]]
-        return pd.concat(
-            [
-                frame[["state", "value", "candidate"]],
-                *parts.values(),
-                frame[["within_limits", "share"]],
-                pd.Series(steps, frame.index, dtype="Int64", name="step"),
-                frame[["ladder", "seconds", "cpu_seconds", "origin", "reason"]],
-            ],
-            axis=1,
-        )
+        rows = [
+            trial.model_dump(exclude={"fold_values", "reports"})
+            | {"step": trial.reports[-1][0] if trial.reports else None}
+            for trial in self.trials
+        ]
+        return pd.json_normalize(rows, sep="_").set_index("number").astype({"step": "Int64"})
 
     @property
     def best_trial(self) -> Trial:

@@ -51,6 +51,11 @@ def constraints_of(costs: Mapping[Cost, float], limits: Mapping[Cost, float]) ->
     return {name: costs[name] / limit - 1 for name, limit in limits.items() if name in costs}
 
 
+def is_within(constraints: Mapping[Any, float]) -> bool:
+    """Whether no constraint is broken."""
+    return all(by <= 0 for by in constraints.values())
+
+
 def _size(model: Any) -> int:
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     if hasattr(booster, "save_raw"):

@@ -17,6 +17,7 @@ from holdtrue.priority import later
 from holdtrue.references import Trial
 from holdtrue.tuning._asker import LAG, Asker
 from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch
+from holdtrue.tuning._costs import is_within
 from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
@@ -339,7 +340,7 @@ class _Driver:
                 told += self._news(answer)
             del self.tasks[future]
         if told:
-            with _finished():
+            with _uninterrupted():
                 self._tell(told)
 
     def _news(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
@@ -448,7 +449,7 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def _finished() -> Iterator[None]:
+def _uninterrupted() -> Iterator[None]:
     """Put Ctrl-C off until the end: what is in the log is counted, too."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
@@ -502,7 +503,7 @@ def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:
         cpu_seconds=outcome.cpu_seconds,
         reason=outcome.reason,
         costs=dict(outcome.costs),
-        within_limits=all(by <= 0 for by in outcome.constraints.values()),
+        within_limits=is_within(outcome.constraints),
         origin=origin,
     )
 

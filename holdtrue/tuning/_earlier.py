@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.errors import DataError
 from holdtrue.references import Trial
+from holdtrue.tuning._costs import is_within
 from holdtrue.tuning._space import CANDIDATE
 
 if TYPE_CHECKING:
@@ -109,5 +110,5 @@ def _trial(trial: FrozenTrial) -> Trial:
         value=trial.value,
         seconds=float(trial.user_attrs.get("seconds", 0.0)),
         cpu_seconds=float(trial.user_attrs.get("cpu_seconds", 0.0)),
-        within_limits=all(by <= 0 for by in trial.constraints.values()),
+        within_limits=is_within(trial.constraints),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from holdtrue.tuning._costs import is_within
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -86,7 +88,7 @@ class Outcome:
     @property
     def may_win(self) -> bool:
         """Whether it is complete and within all limits."""
-        return self.state == "complete" and all(by <= 0 for by in self.constraints.values())
+        return self.state == "complete" and is_within(self.constraints)
 
 
 class Objective(Protocol):
