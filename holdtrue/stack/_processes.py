@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
+import random
 import socket
 import subprocess
 import time
@@ -29,6 +32,11 @@ _END_POLL_S = 0.05
 # Linux rounds when the machine was started to a second, by the clock of the moment.
 _SAME_S = 1.5
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Above those of Ray's workers (10002 to 19999, where another cluster uses its defaults).
+_LOWEST_PORT = 20_000
+# Two commands that start at once should not try the same ports: never seeded.
+_chance = random.SystemRandom()
 # Kept so that a child that ends before this process is reaped, and no warning says otherwise.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -45,15 +53,26 @@ def port_is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nothing listens on now."""
-    probes = [socket.socket() for _ in range(count)]
+    """Different ports that nothing listens on now, and that no connection is given if possible.
+
+    Those that the system hands out by itself (32768 to 60999 on Linux, where nobody says otherwise)
+    come last: before a server listens on one, it may be the near end of a connection of somebody
+    else, and Ray opens hundreds.
+    """
+    ports = list(range(_LOWEST_PORT, 65_536))
+    _chance.shuffle(ports)
+    ports.sort(key=_ephemeral_ports().__contains__)
+    return list(itertools.islice(filter(port_is_free, ports), count))
+
+
+@functools.cache
+def _ephemeral_ports() -> range:
+    """The ports that the system gives to connections."""
     try:
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+        low, high = map(int, _EPHEMERAL_PORTS.read_text().split())
+    except (OSError, ValueError):  # not Linux: what IANA recommends, and most others do
+        low, high = 49_152, 65_535
+    return range(low, high + 1)
 
 
 def start(

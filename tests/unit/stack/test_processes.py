@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from holdtrue.errors import StackError
-from holdtrue.stack import free_ports, port_is_free
+from holdtrue.stack import _processes, free_ports, port_is_free
 from holdtrue.stack._processes import _runs, end, is_alive, start, wait_until_ready
 
 # A leader with a child that does not end when asked.
@@ -106,3 +106,19 @@ def test_ports():
         other.listen()
         assert not port_is_free(ports[0])
     assert port_is_free(ports[0])
+
+
+def test_no_connection_is_given_the_ports_found():
+    ports = free_ports(200)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        given = []
+        for _ in range(200):
+            with socket.create_connection(server.getsockname()) as connection:
+                given.append(connection.getsockname()[1])
+            server.accept()[0].close()
+    assert not {*range(min(given), max(given) + 1)} & {*ports}
+
+
+def test_ports_where_all_are_given_to_connections(monkeypatch):
+    monkeypatch.setattr(_processes, "_ephemeral_ports", lambda: range(1, 65_536))
+    assert len({*free_ports(5)}) == 5
