@@ -16,7 +16,9 @@ MAX_TURN = 32
 _TURN_S = 0.003
 """How long those of one turn may take together, where it is known how long one takes."""
 _FULL_TURN_S = 0.001
-"""The same while others are refused, who should not have to wait for it."""
+"""The same from when others are refused, who should not have to wait for it, until nobody waits. If
+it were longer again whenever somebody could be let in, many would be at once, ten times a second.
+"""
 _SURE = 0.5
 """Share of the time to wait that the expected wait may have: under a lasting overload all who are
 let in expect the longest wait there is, and some of them wait longer."""
@@ -51,6 +53,7 @@ class Gate:
         self._clock = clock
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         """Since when, and what begins it."""
+        self._crowded = False  # whether others were refused since some wait
         self._left = MAX_TURN
         self._turning = False
         self._began = 0  # since the last turn
@@ -91,7 +94,7 @@ class Gate:
         now = self._clock()
         self._measure(now)
         each_s = self._worked / self._done if self._done else 0.0
-        turn_s = _FULL_TURN_S if self.is_full else _TURN_S
+        turn_s = _FULL_TURN_S if self._crowded else _TURN_S
         self._left = min(MAX_TURN, max(1, int(turn_s / each_s))) if each_s else MAX_TURN
         self._turning = self._began > 0 or bool(self._waiting)
         self._began, self._turned = 0, now
@@ -121,7 +124,7 @@ class Gate:
 
     def _measure(self, now: float) -> None:
         if not self._waiting:
-            self._turns = 0
+            self._turns, self._crowded = 0, False
             self._passed = self._worked = self._done = 0.0
         elif self._began:
             self._turns += 1
@@ -138,3 +141,4 @@ class Gate:
 
     def _judge(self) -> None:
         self.is_full = self._expected_s() > _SURE * self.wait_s
+        self._crowded |= self.is_full

@@ -122,6 +122,35 @@ def test_under_a_lasting_overload_those_let_in_are_answered_in_time(times):
     asyncio.run(run())
 
 
+def test_from_the_first_refusal_on_no_turn_is_long_until_nobody_waits():
+    cost_s = 0.00015
+
+    async def run():
+        busy = Busy()
+        came, turns_before, pause = 0, None, 0.1
+        while busy.now < 5:
+            while came < 3 * busy.now / cost_s + 1:
+                came += 1
+                if busy.gate.is_full:
+                    turns_before = turns_before or len(busy.turns)
+                    busy.now += cost_s / 4
+                else:
+                    busy.ask(cost_s)
+            await busy.turn()
+            if busy.now > pause:  # something else has the processor, and room opens after it
+                busy.now += 0.01
+                pause = busy.now + 0.1
+        # The next turn was begun before it.
+        assert max(busy.turns[turns_before + 2 :]) <= 0.001 / cost_s + 1
+        await busy.rest()
+        for _ in range(MAX_TURN):
+            busy.ask()
+        await busy.turn()
+        assert busy.turns[-1] == MAX_TURN
+
+    asyncio.run(run())
+
+
 def test_those_that_are_too_late_anyway_keep_nobody_waiting():
     async def run():
         busy = Busy()
