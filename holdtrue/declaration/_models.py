@@ -273,6 +273,9 @@ class Limits(Section):
     """Rows of several requests that are scored together; pays where a model is not compiled."""
     batch_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
     """How long a request waits for others to be scored with, where there is room for more."""
+    load: Duration = timedelta(minutes=1)
+    """How long a version may take to be read, and to answer as it did when it was made; one that
+    takes longer is not served, and the one before it goes on."""
 
 
 class Serve(Section):

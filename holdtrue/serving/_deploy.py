@@ -29,6 +29,8 @@ IMPORT_PATH = "holdtrue.serving._replica:application"
 DEPLOYMENT = "Replica"
 STOP_TIMEOUT_S = 20.0
 """How long a replica that is stopped may take."""
+_START_S = 120.0
+"""What a deployment may take beside the models."""
 _POLL_S = 0.1
 _REQUEST_TIMEOUT_S = 90.0
 _READY_TIMEOUT_S = 10.0
@@ -124,7 +126,9 @@ class Control:
         return answer
 
 
-def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: float = 180.0) -> str:
+def deploy(
+    stack: Stack, declaration: Declaration, slate: Slate, timeout_s: float | None = None
+) -> str:
     """Serve a slate, in place of the one that is served; no request fails meanwhile.
 
     Where the new one cannot be served, the old one stays.
@@ -133,7 +137,8 @@ def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: floa
         stack: Its Ray cluster is used, and must be up.
         declaration: Names the system, its port and replicas.
         slate: What to serve; by `slate_of`.
-        timeout_s: How long it may take until every replica answers with it.
+        timeout_s: How long it may take until every replica answers with it; left out, as long as
+            its models may take to be read, and two minutes.
 
     Returns:
         URL that predictions are posted to.
@@ -143,6 +148,8 @@ def deploy(stack: Stack, declaration: Declaration, slate: Slate, timeout_s: floa
         ServingError: A model cannot be served.
         StackError: Ray Serve does not answer, the port is in use, or it took too long.
     """
+    if timeout_s is None:
+        timeout_s = _START_S + len(slate.arms) * slate.limits.load_s
     deadline = time.monotonic() + timeout_s
     url = f"{declaration.serve.origin}/{declaration.name}/predict"
     with stack.lock("serve"):

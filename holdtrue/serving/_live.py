@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LOAD_TIMEOUT_S = 60.0
-"""A model that takes longer to be read and to answer its sample is given up."""
 LAST_GOOD = "slate.json"
 _HASH_BITS = 64
 # CSV and binary tensors write a missing text as an empty one.
@@ -160,14 +158,13 @@ def _text_of(key: object) -> str:
     return text if whole is None else whole[1]
 
 
-def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | None = None) -> Live:
+def load(slate: Slate, now: Live | None, tallies: Tallies) -> Live:
     """Read a slate's models and prove that each answers as it did when it was written.
 
     Args:
         slate: What to serve.
         now: What is served; its models are used again where they are the same.
         tallies: Counts to go on with.
-        timeout_s: How long each model may take; `LOAD_TIMEOUT_S` where left out.
 
     Raises:
         ServingError: A model is damaged, answers otherwise or not at all.
@@ -182,7 +179,7 @@ def load(slate: Slate, now: Live | None, tallies: Tallies, timeout_s: float | No
         if found is not None:
             model, child = found.model, found.child
         else:
-            model, child = _proven(slate, arm, timeout_s or LOAD_TIMEOUT_S)
+            model, child = _proven(slate, arm)
         held[arm.role] = Held(arm, model, tallies.of(arm, slate.rollout, model), child)
         known.append(held[arm.role])
     return Live(slate, slate.name, held["champion"], held.get("challenger"), held.get("shadow"))
@@ -219,7 +216,7 @@ def within(timeout_s: float, what: str, work: Callable[[], T]) -> T:
         raise ServingError(message) from None
 
 
-def _proven(slate: Slate, arm: Arm, timeout_s: float) -> tuple[ServedModel, Child | None]:
+def _proven(slate: Slate, arm: Arm) -> tuple[ServedModel, Child | None]:
     path, child = Path(arm.bundle), Child(slate)
 
     def work() -> tuple[ServedModel, Child | None]:
@@ -233,9 +230,9 @@ def _proven(slate: Slate, arm: Arm, timeout_s: float) -> tuple[ServedModel, Chil
         model.verify()
         return model, None
 
-    what = f"version {arm.version}: reading it and asking it its sample"
+    what = f"version {arm.version}: reading it and asking it its sample (serve.limits.load)"
     try:
-        return within(timeout_s, what, work)
+        return within(slate.limits.load_s, what, work)
     except BaseException:
         child.close()
         raise

@@ -38,6 +38,8 @@ class Limits(Reference):
     """Rows of several requests that are scored together."""
     batch_wait_s: float = Field(default=0.0, ge=0)
     """How long a request waits for others to be scored with."""
+    load_s: float = Field(default=60.0, gt=0)
+    """How long a model may take to be read and proven."""
 
 
 class Arm(Reference):

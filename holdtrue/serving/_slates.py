@@ -68,6 +68,7 @@ def _limits(declaration: Declaration) -> Limits:
         requests_per_s=limits.requests_per_s,
         batch_rows=limits.batch_rows,
         batch_wait_s=limits.batch_wait_ms / 1_000,
+        load_s=limits.load.total_seconds(),
     )
 
 

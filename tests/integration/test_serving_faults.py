@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,12 @@ class Served:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {own_key(self.store)}"}
 
+    def within(self, load: timedelta) -> Served:
+        """The same, where models may take so long to be read."""
+        limits = self.declaration.serve.limits.model_copy(update={"load": load})
+        serve = self.declaration.serve.model_copy(update={"limits": limits})
+        return replace(self, declaration=self.declaration.model_copy(update={"serve": serve}))
+
     def slate(self, *arms: Arm) -> Any:
         return slate_of(self.declaration, self.store, arms)
 
@@ -251,7 +258,7 @@ def test_a_version_that_does_not_answer_as_it_should_never_answers(good, written
     try:
         time.sleep(0.5)
         with pytest.raises(HoldtrueError):
-            good.deploy(written[bad].arm(2), timeout_s=20)
+            good.within(timedelta(seconds=10)).deploy(written[bad].arm(2), timeout_s=20)
         time.sleep(0.5)
         found = asking.end()
     finally:

@@ -213,7 +213,8 @@ def test_replicas_hold_what_the_step_says(store: Store) -> None:
     ids=["key", "declared"],
 )
 def test_the_slate_says_what_is_declared(store: Store, serve: dict[str, Any], sticky: str) -> None:
-    declared = {"capture": "0%", "limits": {"wait": "2s", "batch_wait_ms": 5}, **serve}
+    limits = {"wait": "2s", "batch_wait_ms": 5, "load": "5m"}
+    declared = {"capture": "0%", "limits": limits, **serve}
     context = context_of(store, **declared, access="open")
     register(context, 1)
     now = context.registry.champion("small")
@@ -221,4 +222,5 @@ def test_the_slate_says_what_is_declared(store: Store, serve: dict[str, Any], st
     slate = slate_of(context.declaration, store, arms_of(context, now, None))
     assert (slate.sticky, slate.capture, slate.keys, slate.rollout) == (sticky, None, None, None)
     assert (slate.limits.wait_s, slate.limits.batch_wait_s) == (2.0, 0.005)
+    assert slate.limits.load_s == 300
     assert Path(slate.statistics).is_relative_to(store.root.resolve())

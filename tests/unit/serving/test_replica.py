@@ -115,15 +115,15 @@ def test_a_replica_that_starts_with_a_broken_slate_takes_the_last_good_one(
 def test_a_model_that_hangs_is_given_up(slate_with, replica, monkeypatch, port):
     one, good = replica(), slate_with()
     configure(one, good)
+    limits = good.limits.model_copy(update={"load_s": 0.2})
     gate = threading.Event()
     monkeypatch.setattr(live_module.ServedModel, "verify", lambda self: gate.wait(30))
-    monkeypatch.setattr(live_module, "LOAD_TIMEOUT_S", 0.2)
     arm = good.champion.model_copy(update={"bundle": good.champion.bundle + "/."})
     try:
-        configure(one, good.model_copy(update={"arms": (arm,)}))
+        configure(one, good.model_copy(update={"arms": (arm,), "limits": limits}))
     finally:
         gate.set()
-    assert "more than 0.2 s" in one.application.refused.reason
+    assert "(serve.limits.load) took more than 0.2 s" in one.application.refused.reason
     assert one.application.live.slate == good
 
 
