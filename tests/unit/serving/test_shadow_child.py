@@ -34,6 +34,7 @@ from holdtrue.serving._asked import Answered, asked
 from holdtrue.serving._beside import Request, receive, send
 from holdtrue.serving._live import Tallies, load
 from holdtrue.serving._record import lines
+from holdtrue.serving._slate import Limits
 
 from ._asking import logged, predict
 from .conftest import write
@@ -462,11 +463,11 @@ def test_one_that_hangs_is_killed_when_it_is_the_shadow_no_more(
 
 @pytest.mark.parametrize("what", ["digest", "pipeline", "timeout"])
 def test_one_that_cannot_be_loaded_is_refused_as_ever(unexplained, slate_with, tmp_path, what):
-    bad, timeout_s = unexplained, None
+    bad, limits = unexplained, Limits(max_body_bytes=10_000)
     if what == "digest":
         bad = unexplained._replace(digest="0" * 32)
     elif what == "timeout":
-        timeout_s = 0.05
+        limits = limits.model_copy(update={"load_s": 0.05})
     else:
         folder = tmp_path / "damaged"
         folder.mkdir()
@@ -474,12 +475,15 @@ def test_one_that_cannot_be_loaded_is_refused_as_ever(unexplained, slate_with, t
             (folder / path.name).write_bytes(path.read_bytes())
         (folder / "model.skops").write_bytes(b"damaged")
         bad = unexplained._replace(path=folder)
-    slate = slate_with(shadow=True, second=bad)
+    now = load(slate_with(), None, Tallies())  # of the champion nothing is to be read any more
+    slate = slate_with(shadow=True, second=bad, limits=limits)
     with pytest.raises(ServingError) as raised:
-        load(slate, None, Tallies(), timeout_s)
+        load(slate, now, Tallies())
     if what == "timeout":
-        said = "version 2: reading it and asking it its sample took more than 0.05 s"
-        assert raised.value.message == said
+        assert raised.value.message == (
+            "version 2: reading it and asking it its sample (serve.limits.load) took more than "
+            "0.05 s"
+        )
     else:
         with pytest.raises(ServingError) as here:
             ServedModel.load(bad.path, bad.digest)
