@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
 from holdtrue.release_commands import add_to
-from holdtrue.study_commands import study_app
+from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -296,12 +295,7 @@ def tune(
         words = f"{tuning_text(err.study)}\nThe same command goes on."
         tell(words, err.study.model_dump(mode="json"), as_json=as_json)
         raise
-    log = system.store.path(study.log)
-    lines = [
-        tuning_text(study),
-        f"Log: {log}",
-        f"To look at it: optuna-dashboard {shlex.quote(str(log))}",
-    ]
+    lines = [study_words(study, system.store.path(study.log))]
     kept = [] if trials is None else [f"trials: {len(study.trials)}"]
     kept += [] if limit is None else [f"timeout: {format_duration(limit)}"]
     if kept:

@@ -1,16 +1,27 @@
-"""The commands about studies: study export, import."""
+"""The commands about studies: study show, export, import."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from pathlib import Path  # noqa: TC003 - typer reads annotations
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdtrue.commands import AsJson, DeclarationFile, system_of, tell
 
+if TYPE_CHECKING:
+    from holdtrue.references import Study
+
 study_app = typer.Typer(
-    no_args_is_help=True, help="Take a study to another Optuna storage, or bring one from there."
+    no_args_is_help=True,
+    help="Show a study, take it to another Optuna storage, or bring one from there.",
 )
+
+Version = Annotated[
+    int | None,
+    typer.Option(help="Of the version whose setting it found.", show_default="the last study"),
+]
 
 Storage = Annotated[
     str,
@@ -22,19 +33,51 @@ Storage = Annotated[
 ]
 
 
+def study_words(study: Study, log: Path) -> str:
+    """How a search went, and how to look closer."""
+    from holdtrue.reports import tuning_text
+
+    lines = [
+        tuning_text(study),
+        f"Log: {log}",
+        f"To look at it: optuna-dashboard {shlex.quote(str(log))}",
+    ]
+    return "\n".join(lines)
+
+
+@study_app.command()
+def show(
+    file: DeclarationFile,
+    version: Version = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write its charts, as one page.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study has found, also while it runs and after it was stopped."""
+    system = system_of(file)
+    study = system.study(version)
+    words = study_words(study, system.store.path(study.log))
+    if html is not None:
+        system.plot_study(version).save(html)
+        words += f"\nCharts: {html}"
+    tell(words, study.model_dump(mode="json"), as_json=as_json)
+
+
 @study_app.command("export")
 def export_(
     file: DeclarationFile,
     storage: Storage,
+    version: Version = None,
     study: Annotated[
         str | None, typer.Option(help="What to call it there.", show_default="its own name")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the last study of a system into an Optuna storage."""
+    """Copy a study of a system into an Optuna storage."""
     from holdtrue.tuning._exchange import export_study
 
-    name = export_study(system_of(file).study_log(), storage, study)
+    name = export_study(system_of(file).study_log(version), storage, study)
     tell(f"exported the study {name}", {"study": name}, as_json=as_json)
 
 

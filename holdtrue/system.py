@@ -279,40 +279,32 @@ class System:
         before = 0 if log is None else n_finished(log)
         return number + (before or self.declaration.tune.trials), before
 
-    def study(self) -> Study | None:
-        """The last search that was finished; None where there is none."""
-        from holdtrue.plan import Journal
+    def study(self, version: int | None = None) -> Study:
+        """The last search, which may be running or have been stopped; or that behind a version.
 
-        record = Journal(self.store, self.declaration.name).last("tune")
-        return None if record is None else Study.model_validate(record.output)
+        Raises:
+            ConfigError: There is none that has a complete trial, or it is no longer known.
+            RegistryError: There is no such version.
+        """
+        from holdtrue.studies import searched
 
-    def plot_study(self) -> Page:
-        """The charts of the last search that was finished, as its report has them.
+        return searched(self.context(), version).study
+
+    def plot_study(self, version: int | None = None) -> Page:
+        """The charts of a search, as its report has them; arguments and errors as for `study`.
 
         Returns:
             A notebook shows it; ``save(path)`` writes it as one HTML file.
-
-        Raises:
-            ConfigError: There is none yet.
         """
         from holdtrue.reports import tuning_page
+        from holdtrue.studies import searched
 
-        return tuning_page(self.declaration, self._searched())
+        found = searched(self.context(), version)
+        return tuning_page(found.declaration, found.study)
 
-    def study_log(self) -> Path:
-        """The last search that was finished as an Optuna journal file.
-
-        Raises:
-            ConfigError: There is none yet.
-        """
-        return self.store.path(self._searched().log)
-
-    def _searched(self) -> Study:
-        study = self.study()
-        if study is None:
-            message = f"{self.declaration.name} has no finished search yet"
-            raise ConfigError(message, hint="run `holdtrue tune` or `holdtrue apply` first")
-        return study
+    def study_log(self, version: int | None = None) -> Path:
+        """A search as an Optuna journal file; arguments and errors as for `study`."""
+        return self.store.path(self.study(version).log)
 
     def prepare(self, context: Context, until: str | None = None) -> None:
         """Make the checks of `check`, and see that port and store can be had.

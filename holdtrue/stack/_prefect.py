@@ -46,7 +46,19 @@ def start_server(private: Private, logs: Path, cwd: Path, env: Mapping[str, str]
     Raises:
         StackError: It did not start.
     """
-    port = _USUAL_PORT if port_is_free(_USUAL_PORT) else free_ports(1)[0]
+    if port_is_free(_USUAL_PORT):
+        try:
+            return _start_server_on(_USUAL_PORT, private, logs, cwd, env)
+        except StackError:
+            if port_is_free(_USUAL_PORT):
+                raise
+            # Somebody else has taken it since: another project's stack, say, that was started too.
+    return _start_server_on(free_ports(1)[0], private, logs, cwd, env)
+
+
+def _start_server_on(
+    port: int, private: Private, logs: Path, cwd: Path, env: Mapping[str, str]
+) -> StackState:
     url = f"http://{LOOPBACK}:{port}"
     log = logs / "prefect.log"
     command = (sys.executable, "-m", "prefect", "server", "start")

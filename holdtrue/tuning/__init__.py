@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from holdtrue.tuning._function import search
     from holdtrue.tuning._samplers import check_sampler
     from holdtrue.tuning._space import labels
-    from holdtrue.tuning._tune import tune
+    from holdtrue.tuning._tune import read_study, tune
 
 __all__ = [
     "Driven",
@@ -21,6 +21,7 @@ __all__ = [
     "export_study",
     "import_study",
     "labels",
+    "read_study",
     "read_trials",
     "search",
     "tune",
@@ -33,6 +34,7 @@ _HOMES = {
     "export_study": "_exchange",
     "import_study": "_exchange",
     "labels": "_space",
+    "read_study": "_tune",
     "read_trials": "_earlier",
     "search": "_function",
     "tune": "_tune",

@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, StackError, TrainingError
 from holdtrue.priority import later
-from holdtrue.references import Trial
 from holdtrue.tuning._asker import LAG, Asker
 from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch
-from holdtrue.tuning._costs import is_within
 from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
-from holdtrue.tuning._log import StudyLog
+from holdtrue.tuning._log import StudyLog, trial_of
 from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import FrameType
 
+    from holdtrue.references import Trial
     from holdtrue.tuning._asker import Planned, Ready
     from holdtrue.tuning._space import Space
     from holdtrue.tuning._types import First, Objective, Search
@@ -77,6 +76,7 @@ def drive(
     study_name: str,
     first: Sequence[First] = (),
     progress: Callable[[Live], None],
+    about: Mapping[str, Any] | None = None,
 ) -> Driven:
     """Search a space. Ray must be connected.
 
@@ -96,6 +96,7 @@ def drive(
         study_name: Name of the study in it.
         first: Settings to try before the sampler is asked.
         progress: Told how it goes, a few times a second and at the end.
+        about: What else the log is to say of the search.
 
     Raises:
         StackError: Another process has the log, it cannot be written, or the driver gets no port
@@ -119,7 +120,9 @@ def drive(
         facts["limits"] = dict(search.limits)
     planned, wanted = _planned(space, search, first)
     with StudyLog(log, study_name, search.direction, facts) as kept:
-        return _Driver(space, search, kept, planned, wanted).run(objective, progress)
+        driver = _Driver(space, search, kept, planned, wanted)
+        kept.note(workers=driver.most, stopped=None, **(about or {}))
+        return driver.run(objective, progress)
 
 
 def room(search: Search) -> tuple[int, int]:
@@ -445,7 +448,7 @@ class _Driver:
 
     def _trials(self) -> tuple[Trial, ...]:
         numbers = sorted(n for n in self.finished if self.cut is None or n < self.cut)
-        return tuple(_trial(n, self.known[n], self.finished[n]) for n in numbers)
+        return tuple(trial_of(n, *self.known[n], self.finished[n]) for n in numbers)
 
 
 @contextlib.contextmanager
@@ -485,27 +488,6 @@ def _answer(future: Any) -> list[tuple[int, Outcome]] | Exception:
     except ray.exceptions.RayError as err:
         return err
     return answer
-
-
-def _trial(number: int, known: Planned, outcome: Outcome) -> Trial:
-    setting, origin = known
-    return Trial(
-        number=number,
-        candidate=setting.candidate,
-        params=setting.params,
-        state=outcome.state,
-        value=outcome.value,
-        fold_values=outcome.fold_values,
-        reports=tuple((report.step, report.value) for report in outcome.reports),
-        ladder=outcome.reports[-1].ladder if outcome.reports else None,
-        share=outcome.share,
-        seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        reason=outcome.reason,
-        costs=dict(outcome.costs),
-        within_limits=is_within(outcome.constraints),
-        origin=origin,
-    )
 
 
 def _why(err: Exception) -> str:

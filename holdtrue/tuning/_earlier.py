@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import DataError
-from holdtrue.references import Trial
-from holdtrue.tuning._costs import is_within
+from holdtrue.tuning._log import logged, trial_of
 from holdtrue.tuning._space import CANDIDATE
+from holdtrue.tuning._types import Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
+
+    from holdtrue.references import Trial
+    from holdtrue.tuning._space import Space
 
 
 def read_studies(paths: Iterable[Path], metric: str) -> tuple[list[list[Trial]], list[str]]:
@@ -58,10 +61,50 @@ def read_trials(path: Path, metric: str) -> list[Trial]:
         study, trials = _read(path)
         if study is None or study.user_attrs.get("metric") != metric:
             return []
-        return [_trial(trial) for trial in trials if trial.state.name == "COMPLETE"]
+        complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+        return _finished(complete, path, _setting)
     except Exception as err:  # a broken journal raises anything
-        message = f"{path.name} cannot be read: {type(err).__name__}: {err}".rstrip(": ")
-        raise DataError(message, hint="move it away, or leave it: a search can do without") from err
+        raise _unreadable(path, err, "move it away, or leave it: a search can do without") from err
+
+
+def read_own(path: Path, space: Space) -> tuple[dict[str, Any], list[Trial]]:
+    """A log of this very search, which may be being written.
+
+    Args:
+        path: An Optuna journal file.
+        space: Of the search.
+
+    Returns:
+        What the study says of itself, and its finished trials, by number.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        study, trials = _read(path)
+        return (
+            {} if study is None else dict(study.user_attrs),
+            _finished(trials, path, space.from_optuna),
+        )
+    except Exception as err:  # a broken journal raises anything
+        raise _unreadable(path, err, "move it away to begin anew") from err
+
+
+def _finished(
+    trials: Iterable[FrozenTrial], path: Path, setting_of: Callable[[Mapping[str, Any]], Setting]
+) -> list[Trial]:
+    """The finished ones among the trials of a log."""
+    known = [logged(trial, path) for trial in trials]
+    return [
+        trial_of(one.asked.number, setting_of(one.asked.params), one.asked.origin, one.outcome)
+        for one in known
+        if one.outcome is not None
+    ]
+
+
+def _unreadable(path: Path, err: Exception, hint: str) -> DataError:
+    message = f"{path.name} cannot be read: {type(err).__name__}: {err}".rstrip(": ")
+    return DataError(message, hint=hint)
 
 
 def n_finished(path: Path) -> int:
@@ -93,22 +136,14 @@ def _read(path: Path) -> tuple[FrozenStudy | None, list[FrozenTrial]]:
     return studies[0], storage.get_all_trials(studies[0]._study_id, deepcopy=False)
 
 
-def _trial(trial: FrozenTrial) -> Trial:
-    params, candidate = {}, trial.params.get(CANDIDATE, "")
-    for key, value in trial.params.items():
+def _setting(params: Mapping[str, Any]) -> Setting:
+    """What a study's parameters mean, whatever its space was."""
+    found, candidate = {}, params.get(CANDIDATE, "")
+    for key, value in params.items():
         label, colon, name = key.partition(":")
         if not colon:
             continue
         candidate = label
         # The distance to 1 stands for what is searched on a reversed logarithmic scale.
-        params[name.removeprefix("1-")] = 1 - value if name.startswith("1-") else value
-    return Trial(
-        number=trial.number,
-        candidate=str(candidate),
-        params=params,
-        state="complete",
-        value=trial.value,
-        seconds=float(trial.user_attrs.get("seconds", 0.0)),
-        cpu_seconds=float(trial.user_attrs.get("cpu_seconds", 0.0)),
-        within_limits=is_within(trial.constraints),
-    )
+        found[name.removeprefix("1-")] = 1 - value if name.startswith("1-") else value
+    return Setting(str(candidate), found)

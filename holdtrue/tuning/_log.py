@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from holdtrue.errors import StackError, TrainingError
+from holdtrue.references import Trial
+from holdtrue.tuning._costs import is_within
 from holdtrue.tuning._types import Outcome, Report
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from holdtrue.declaration import Cost
     from holdtrue.references import Origin
-    from holdtrue.tuning._types import Ladder
+    from holdtrue.tuning._types import Ladder, Setting
 
 State = Literal["complete", "pruned", "failed"]
 # Operations of an Optuna journal (optuna.storages.journal), by their numbers there.
@@ -71,6 +73,27 @@ class Logged:
     outcome: Outcome | None
     """None where it never finished."""
     finished: datetime | None
+
+
+def trial_of(number: int, setting: Setting, origin: Origin, outcome: Outcome) -> Trial:
+    """A finished trial as it is shown and kept."""
+    return Trial(
+        number=number,
+        candidate=setting.candidate,
+        params=setting.params,
+        state=outcome.state,
+        value=outcome.value,
+        fold_values=outcome.fold_values,
+        reports=tuple((report.step, report.value) for report in outcome.reports),
+        ladder=outcome.reports[-1].ladder if outcome.reports else None,
+        share=outcome.share,
+        seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        reason=outcome.reason,
+        costs=dict(outcome.costs),
+        within_limits=is_within(outcome.constraints),
+        origin=origin,
+    )
 
 
 class StudyLog:
@@ -224,7 +247,7 @@ class StudyLog:
         self.attrs = dict(studies[0].user_attrs)
         self._noted = self.seconds
         self.trials = tuple(
-            _logged(trial, self.path) for trial in storage.get_all_trials(0, deepcopy=False)
+            logged(trial, self.path) for trial in storage.get_all_trials(0, deepcopy=False)
         )
 
     def _compare(self, facts: Mapping[str, Any]) -> None:
@@ -368,7 +391,12 @@ def _told_lines(number: int, outcome: Outcome) -> list[dict[str, Any]]:
     return lines
 
 
-def _logged(trial: FrozenTrial, path: Path) -> Logged:
+def logged(trial: FrozenTrial, path: Path) -> Logged:
+    """A trial as it is in a log.
+
+    Raises:
+        TrainingError: Another program has queued it.
+    """
     if trial.state.name == "WAITING":
         message = f"trial {trial.number} in the log {path} was queued by another program"
         raise TrainingError(message, hint="give another file, or move this one away")

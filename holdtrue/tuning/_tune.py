@@ -20,7 +20,8 @@ from holdtrue.models import (
 from holdtrue.progress import search_words
 from holdtrue.references import Study
 from holdtrue.tuning._choice import choose_trial
-from holdtrue.tuning._drive import drive
+from holdtrue.tuning._drive import Driven, drive
+from holdtrue.tuning._earlier import read_own
 from holdtrue.tuning._folds import FEWER_FOLDS, cut, encode_folds
 from holdtrue.tuning._space import Space
 from holdtrue.tuning._trial import Contender, FoldsObjective
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from holdtrue.models import Signature
     from holdtrue.progress import Progress
     from holdtrue.references import Trial
-    from holdtrue.tuning._drive import Driven
     from holdtrue.tuning._types import Live
 
 # With more than two classes these are means over classes, each against the rest.
@@ -103,11 +103,46 @@ def tune(
     def show(live: Live) -> None:
         progress(live.done, live.wanted, search_words(live, plan.metric))
 
-    driven = drive(objective, space, search, log=log, study_name=name, first=first, progress=show)
+    driven = drive(
+        objective,
+        space,
+        search,
+        log=log,
+        study_name=name,
+        first=first,
+        progress=show,
+        about={"rows": len(rows)},
+    )
     study = _study(declaration, driven, tuple(notes), place, len(rows))
     if driven.interrupted:
         raise SearchStoppedError(study)
     return study
+
+
+def read_study(declaration: Declaration, log: Path, place: str) -> Study | None:
+    """What a search that is not finished has found: it is running, or was left.
+
+    Args:
+        declaration: What it is by.
+        log: File of the search.
+        place: The same, relative to the store.
+
+    Returns:
+        None where no trial is complete.
+
+    Raises:
+        DataError: The log cannot be read.
+    """
+    about, trials = read_own(log, Space(declaration.model.candidates))
+    if not any(trial.state == "complete" for trial in trials):
+        return None
+    driven = Driven(
+        trials=tuple(trials),
+        seconds=float(about.get("seconds", 0.0)),
+        workers=int(about.get("workers", 1)),
+        stopped=about.get("stopped") or "not at all yet: it is running, or its process was killed",
+    )
+    return _study(declaration, driven, (), place, int(about.get("rows", 0)))
 
 
 def _seed(seed: int, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -54,6 +55,8 @@ def test_ctrl_c_during_the_search_leaves_nothing_but_what_is_finished(new_projec
     assert [step["step"] for step in again["steps"]] == TRAINING
     assert again["champion"] == 1
     assert project.family() == []
+    search = again["steps"][TRAINING.index("tune")]["output"]
+    assert project.ask("study", "show", project.file, "--version", "1") == search
 
 
 def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
@@ -76,6 +79,7 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
             return logs[0] if logs and finished(logs[0]) >= 5 else None
 
         path = wait_for(log, 180)
+        running = project.ask("study", "show", project.file)
         os.killpg(command.pid, signal.SIGINT)
         said, error = command.communicate(timeout=60)
     assert command.returncode == 130, error
@@ -85,6 +89,14 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
     before = finished(path)
     assert 5 <= before < 60
 
+    assert 5 <= len(running["trials"]) <= before
+    assert running["stopped"].startswith("not at all yet")
+    left = project.ask("study", "show", project.file)
+    assert left["stopped"] == "interrupted by Ctrl-C"
+    assert [trial["number"] for trial in left["trials"]] == sorted(numbers(path))
+    assert all(trial in left["trials"] for trial in running["trials"])
+    assert (left["sample_rows"], left["workers"]) == (running["sample_rows"], running["workers"])
+
     study = project.ask(*search)
     assert [trial["number"] for trial in study["trials"]] == list(range(60))
     assert project.home / study["log"] == path
@@ -93,11 +105,19 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
     more = project.ask("tune", project.file, "--trials", "+3")
     assert len(more["trials"]) == 63
     assert more["trials"][:60] == study["trials"]
+    assert project.ask("study", "show", project.file) == more
+    assert left["sample_rows"] == more["sample_rows"] > 0
 
 
 def finished(log: Path) -> int:
     """How many trials of a log are finished."""
     return log.read_text().count('"op_code":6,')
+
+
+def numbers(log: Path) -> list[int]:
+    """The trials of a log that are finished."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line["trial_id"] for line in lines if line["op_code"] == 6]
 
 
 def name(process: psutil.Process) -> str:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from holdtrue.errors import StackError
-from holdtrue.stack import Stack, ray_session
+from holdtrue.stack import Stack, _prefect, port_is_free, ray_session
 from holdtrue.stack._processes import _family, _runs
 from holdtrue.store import Store
 
@@ -71,7 +71,20 @@ def gone(family, deadline_s=10):
     return True
 
 
-def test_up_use_and_down(stack, tmp_path):
+@pytest.fixture
+def taken(monkeypatch):
+    """The port that Prefect usually has: somebody takes it just when it was found to be free."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = iter([True])
+        monkeypatch.setattr(_prefect, "_USUAL_PORT", port)
+        monkeypatch.setattr(
+            _prefect, "port_is_free", lambda port: next(found, None) or port_is_free(port)
+        )
+        yield port
+
+
+def test_up_use_and_down(stack, tmp_path, taken):
     errors = []
 
     def bring_up(up, *arguments):
@@ -98,6 +111,7 @@ def test_up_use_and_down(stack, tmp_path):
     auth = tuple(stack.environment()["PREFECT_API_AUTH_STRING"].split(":"))
     assert [pool["name"] for pool in httpx.post(pools, json={}, auth=auth).json()] == ["holdtrue"]
     assert httpx.get(state.prefect_ui).status_code == 200
+    assert not state.prefect_ui.endswith(f":{taken}")
 
     said = session(tmp_path / "store")
     assert "answer 42" in said.stdout, said.stderr

@@ -211,7 +211,8 @@ def test_where_none_of_the_trials_asked_for_was_tried_a_note_says_why(
 
 def test_what_was_never_searched_cannot_be_drawn(path: Path) -> None:
     system = System(path)
-    assert system.study() is None
-    for look in (system.plot_study, system.study_log):
-        with pytest.raises(ConfigError, match="has no finished search yet"):
+    for look in (system.study, system.plot_study, system.study_log):
+        with pytest.raises(ConfigError, match="has no search with a complete trial yet"):
             look()
+        with pytest.raises(RegistryError, match="version 3"):
+            look(3)

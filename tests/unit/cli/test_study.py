@@ -73,11 +73,16 @@ def test_a_study_that_will_not_be_used_is_said_to_be(run, database):
     assert "the next search will not use them" in printed
 
 
-def test_there_is_nothing_to_export(run, tmp_path):
-    code, printed = run("study", "export", "visits.yaml", "sqlite:///there.db")
+@pytest.mark.parametrize(
+    "arguments",
+    [["export", "visits.yaml", "sqlite:///there"], ["show", "visits.yaml", "--html", "there"]],
+    ids=["export", "show"],
+)
+def test_there_is_nothing_to_show_or_to_export(run, tmp_path, arguments):
+    code, printed = run("study", *arguments)
     assert code == 2
-    assert printed.startswith("error: visits has no finished search yet\n")
-    assert not (tmp_path / "there.db").exists()
+    assert printed.startswith("error: visits has no search with a complete trial yet\n")
+    assert not (tmp_path / "there").exists()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_limits_that_are_none(run, tmp_path, arguments, said):
 def test_a_study_is_copied_into_a_database(run, database, tmp_path, monkeypatch):
     run("study", "import", "visits.yaml", database)
     log = tmp_path / ".holdtrue" / "studies" / "visits" / "imported-mine.log"
-    monkeypatch.setattr("holdtrue.system.System.study_log", lambda _: log)
+    monkeypatch.setattr("holdtrue.system.System.study_log", lambda *_: log)
     there = f"sqlite:///{tmp_path}/there.db"
     code, printed = run("study", "export", "visits.yaml", there, "--study", "visits-july")
     assert (code, printed) == (0, "exported the study visits-july\n")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from holdtrue.declaration import METRICS, Declaration, parse
-from holdtrue.errors import TrainingError
+from holdtrue.errors import DataError, TrainingError
 from holdtrue.evaluation import measure
 from holdtrue.evaluation._metrics import UndefinedError
 from holdtrue.references import Trial
 from holdtrue.tuning._drive import Driven
 from holdtrue.tuning._folds import cut
-from holdtrue.tuning._tune import _check_folds, _study
+from holdtrue.tuning._log import Asked, StudyLog, trial_of
+from holdtrue.tuning._space import Space
+from holdtrue.tuning._tune import _check_folds, _study, read_study
+from holdtrue.tuning._types import Outcome, Report, Setting
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = ("no", "yes")
 DECLARED = """\
@@ -141,3 +147,39 @@ def test_one_success_among_failures_is_the_best() -> None:
     search = Driven((*bad.trials, good), seconds=1.0, workers=1, stopped="done")
     study = _study(declaration(), search, (), "study.log", 100)
     assert (study.best, len(study.trials)) == (2, 3)
+
+
+def test_a_search_that_is_not_finished_is_read(tmp_path: Path) -> None:
+    declared = parse(
+        DECLARED.replace(
+            "model: auto",
+            "model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression,"
+            " space: {C: {float: [0.1, 10]}}}]}",
+        )
+    )
+    space, path = Space(declared.model.candidates), tmp_path / "search.log"
+    (label,) = space.labels
+    name = space.optuna_name(label, "C")
+    reports = (Report("folds", 1, 0.5), Report("folds", 2, 0.75))
+    failed = Outcome("failed", None, 1.0, 0.5, reason="ValueError: no")
+    pruned = Outcome("pruned", 0.75, 2.0, 1.0, reports=reports, share=0.5)
+    complete = Outcome("complete", 0.25, 3.0, 2.5, fold_values=(0.2, 0.25, 0.3))
+    with StudyLog(path, "s", "lower", {"metric": "log_loss"}) as log:
+        log.note(workers=2, rows=90, stopped=None)
+        log.ask([Asked(n, {name: 1.0 + n}, space.distributions) for n in range(4)])
+        log.tell([(0, failed), (3, pruned)], seconds=2.0)
+        assert read_study(declared, path, "search.log") is None
+        log.tell([(2, complete)], seconds=4.0)
+        study = read_study(declared, path, "search.log")
+        log.note(stopped="interrupted by Ctrl-C", seconds=5.0)
+    assert study is not None
+    assert [trial.number for trial in study.trials] == [0, 2, 3]
+    assert study.best_trial == trial_of(2, Setting(label, {"C": 3.0}), "sampler", complete)
+    assert study.trials[2] == trial_of(3, Setting(label, {"C": 4.0}), "sampler", pruned)
+    assert (study.workers, study.sample_rows, study.seconds) == (2, 90, 4.0)
+    assert study.stopped.startswith("not at all yet: it is running")
+    left = read_study(declared, path, "search.log")
+    assert left == study.model_copy(update={"stopped": "interrupted by Ctrl-C", "seconds": 5.0})
+    path.write_text("nothing\n" + path.read_text())
+    with pytest.raises(DataError, match=r"search\.log cannot be read"):
+        read_study(declared, path, "search.log")
