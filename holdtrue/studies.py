@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
-from holdtrue.declaration import Declaration
-from holdtrue.errors import ConfigError
+from holdtrue.declaration import Candidate, Declaration
+from holdtrue.declaration._search import Choose, CostLimits
+from holdtrue.errors import ConfigError, HoldtrueError
 from holdtrue.references import Study
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Searched(NamedTuple):
-    """A search, and what was declared for it."""
+    """A search, and the system as it was declared for it: its candidates, what they may cost."""
 
     study: Study
     declaration: Declaration
@@ -54,11 +56,19 @@ def searched(context: Context, version: int | None = None) -> Searched:
 
 
 def _finished(declaration: Declaration, record: Record) -> Searched:
-    """A search of the journal, which may have been declared otherwise."""
-    parts: dict[str, Any] = declaration.model_dump(mode="json")
-    for name, part in record.components["declared"].items():
-        parts[name] = parts[name] | part if isinstance(part, dict) else part
-    return Searched(Study.model_validate(record.output), Declaration.model_validate(parts))
+    """A search of the journal, which may have been declared otherwise than now."""
+    declared = record.components["declared"]
+    candidates = tuple(map(Candidate.model_validate, declared["model"]["candidates"]))
+    then = {name: declared["tune"].get(name) for name in ("limits", "choose")}
+    tune = {
+        "limits": CostLimits.model_validate(then["limits"] or {}),
+        "choose": then["choose"] and Choose.model_validate(then["choose"]),
+    }
+    was = {
+        "model": declaration.model.model_copy(update={"candidates": candidates}),
+        "tune": declaration.tune.model_copy(update=tune),
+    }
+    return Searched(Study.model_validate(record.output), declaration.model_copy(update=was))
 
 
 def _unfinished(context: Context, done: Searched | None) -> Study | None:
@@ -66,7 +76,9 @@ def _unfinished(context: Context, done: Searched | None) -> Study | None:
     from holdtrue.plan._model_steps import next_study
     from holdtrue.tuning import read_study
 
-    log = next_study(context)
+    log = None
+    with suppress(HoldtrueError):  # of data that are gone none goes on
+        log = next_study(context)
     if log is None or not log.exists():
         return None
     place = context.store.relative(log)

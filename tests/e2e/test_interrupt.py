@@ -11,7 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+import holdtrue
+from holdtrue.errors import ConfigError
 from holdtrue.plan import STEPS
+from holdtrue.store import HOME_VARIABLE
 from tests.e2e._project import ended, ran, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -55,12 +58,17 @@ def test_ctrl_c_during_the_search_leaves_nothing_but_what_is_finished(new_projec
     assert [step["step"] for step in again["steps"]] == TRAINING
     assert again["champion"] == 1
     assert project.family() == []
-    search = again["steps"][TRAINING.index("tune")]["output"]
-    assert project.ask("study", "show", project.file, "--version", "1") == search
+    search = project.ask("study", "show", project.file, "--version", "1")
+    assert search == project.ask("study", "show", project.file)
+    assert search["stopped"].startswith("all ")
 
 
-def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
+def test_a_stopped_search_says_what_it_found_and_goes_on(new_project, monkeypatch):
     project = new_project()
+    monkeypatch.setenv(HOME_VARIABLE, str(project.home))
+    system = holdtrue.load(project.file)
+    with pytest.raises(ConfigError, match="no search with a complete trial yet"):
+        system.study()
     search = ("tune", project.file, "--trials", "60")
     with subprocess.Popen(  # noqa: S603
         project.command(*search),
@@ -79,7 +87,7 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project):
             return logs[0] if logs and finished(logs[0]) >= 5 else None
 
         path = wait_for(log, 180)
-        running = project.ask("study", "show", project.file)
+        running = json.loads(system.study().model_dump_json())
         os.killpg(command.pid, signal.SIGINT)
         said, error = command.communicate(timeout=60)
     assert command.returncode == 130, error
