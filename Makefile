@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Pinned: what locks and installs is part of what is locked.
 UV_VERSION := 0.13.9
-# Only for unit tests: the others start servers of their own.
+# Those of a file come one after the other: they share what they start.
 PARALLEL := --numprocesses 2 --dist loadfile
 ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
@@ -37,8 +37,8 @@ demo: install ## The whole loop on real flights, from raw data to a retrained mo
 down: install ## End everything that the demo or the command started
 	@$(BIN)/python -m holdtrue.cli down
 
-test: test-unit ## Run all tests: unit, integration, then the whole loop
-	@$(BIN)/pytest tests/integration tests/e2e $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/servers.xml)
+test: test-unit ## Run all tests: unit, then integration and the whole loop, on two cores
+	@$(BIN)/pytest tests/integration tests/e2e $(PARALLEL) $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/servers.xml)
 
 test-unit: install ## Run the unit tests, on two cores
 	@$(BIN)/pytest tests/unit $(PARALLEL) $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/unit.xml)
