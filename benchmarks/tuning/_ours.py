@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.tuning._data import read
@@ -16,7 +15,6 @@ from benchmarks.tuning._work import SPACES, WARM_SEED, Done, run_trial, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import numpy as np
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from holdtrue.tuning._space import Space
     from holdtrue.tuning._types import First, Live, Objective, Outcome, Past, Setting, Watch
 
-_ATTEMPTS = 3
 _TIMEOUT_S = 3_600.0
 
 
@@ -36,38 +33,13 @@ def ray_of(workers: int) -> Iterator[Path]:
     Yields:
         A folder that goes with it.
     """
-    from holdtrue.stack import Stack, ray_session
-    from holdtrue.stack._processes import LOOPBACK
-    from holdtrue.stack._ray import new_folder
+    from holdtrue.stack import Stack
+    from holdtrue.stack._session import own_ray
     from holdtrue.store import Store
 
-    folder = new_folder()
-    stack = Stack(Store(folder / "store"))
-    os.environ.update(stack.brief_ray_settings())
-    import ray
-
-    try:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=workers,
-                    include_dashboard=False,
-                    _temp_dir=str(folder),
-                    _node_ip_address=LOOPBACK,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-                break
-            except Exception:  # a plain Exception says that 30 s were not enough
-                ray.shutdown()
-                if attempt == _ATTEMPTS:
-                    raise
-        with ray_session(stack, None):
-            yield folder
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    os.environ.update(Stack(Store(Path())).brief_ray_settings())  # before Ray is imported
+    with own_ray(workers) as folder:
+        yield folder
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from holdtrue.stack._stack import Stack
 
 _ATTEMPTS = 3
+# Methods of Ray's node that start them.
+_WATCHERS = ("start_monitor", "start_log_monitor", "start_api_server")
 _CALM: dict[str, Any] = {
     "log_to_driver": False,
     "logging_level": "ERROR",
@@ -53,7 +55,7 @@ def ray_session(stack: Stack, address: str | None, *, keep: bool = False) -> Ite
         return
     _read_again()
     if target is None:
-        with _own_ray():
+        with own_ray():
             yield
         return
     if target == state.ray_address:
@@ -74,30 +76,66 @@ def ray_session(stack: Stack, address: str | None, *, keep: bool = False) -> Ite
 
 
 @contextmanager
-def _own_ray() -> Iterator[None]:
+def own_ray(num_cpus: int | None = None) -> Iterator[Path]:
+    """Run a Ray on this machine for as long as some work takes.
+
+    Args:
+        num_cpus: That it may give to tasks; left out, as many as the machine has.
+
+    Yields:
+        Its temporary folder.
+
+    Raises:
+        StackError: It does not start, several times.
+    """
     import ray
 
     folder = _ray.new_folder()
     try:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    _temp_dir=str(folder),
-                    _node_ip_address=LOOPBACK,
-                    **_CALM,
-                )
+                with _unwatched():
+                    ray.init(
+                        address="local",
+                        num_cpus=num_cpus,
+                        include_dashboard=False,
+                        _temp_dir=str(folder),
+                        _node_ip_address=LOOPBACK,
+                        **_CALM,
+                    )
                 break
             except Exception as err:  # a plain Exception says that 30 s were not enough
                 ray.shutdown()
                 if attempt == _ATTEMPTS:
                     message = f"Ray did not start on this machine: {err}"
                     raise StackError(message, hint="try again when it is less busy") from err
-        yield
+        yield folder
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Have Ray start no process that only watches it.
+
+    They add machines, of which there are no more, send on what workers print, which nobody reads,
+    and answer for a dashboard that is not there. Each takes a second of the processor to start.
+    """
+    from ray._private.node import Node
+
+    kept = {name: vars(Node)[name] for name in _WATCHERS if name in vars(Node)}
+    try:
+        for name in kept:
+            setattr(Node, name, _nothing)
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _read_again() -> None:

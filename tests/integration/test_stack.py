@@ -34,6 +34,9 @@ with ray_session(Stack(Store(Path(sys.argv[1]))), address):
     print("answer", ray.get(ray.remote(lambda: 40 + 2).remote()), flush=True)
     import ray._private.worker as worker
     print("folder", worker._global_node.get_temp_dir_path(), flush=True)
+    import psutil
+    for process in psutil.Process().children(recursive=True):
+        print("process", *process.cmdline(), flush=True)
 """
 
 
@@ -179,7 +182,11 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
 def test_a_session_of_its_own_leaves_nothing(tmp_path):
     said = session(tmp_path / "store")
     assert "answer 42" in said.stdout, said.stderr
-    folder = said.stdout.partition("folder ")[2].strip()
+    said, *processes = said.stdout.split("\nprocess ")
+    assert any("raylet" in process for process in processes)
+    watchers = ("dashboard.py", "monitor.py")
+    assert not any(name in process for process in processes for name in watchers), processes
+    folder = said.partition("folder ")[2].strip()
     assert folder.startswith("/tmp/ht-")  # noqa: S108
     assert not Path(folder).exists()
 
