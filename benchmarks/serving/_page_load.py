@@ -36,8 +36,9 @@ def refused(part: dict[str, Any]) -> str:
     return (
         "## Requests that are refused\n\nThree times what is allowed or can be answered. A refusal "
         "is timed by the client, from when the request was sent: the server has no clock of its "
-        "own for them. What a model without a compiled form has no turn for is refused at once, as "
-        "soon as it is known how fast turns end; here the model waits "
+        "own for them. Each load is offered several times, and the median is compared with the "
+        "target. What a model without a compiled form has no turn for is refused at once, as soon "
+        "as it is known how fast turns end; here the model waits "
         f"{1000 * part['waits_s']:.0f} ms, so that the cores are free. To ask for one row three "
         "times as often as a compiled model can answer takes both cores, that of the load as much "
         "as the replica's; with ten rows a request there is room. `limits.wait` is "

@@ -68,13 +68,15 @@ class Size:
     """Turns without a shadow and with each of those that fail or hang."""
     offered_s: float = 8.0
     """Of a load that is scored together, or mostly refused."""
+    loads: int = 3
+    """Times that a load which is mostly refused is offered."""
     tries: int = 50
     """Of each way to send a content that is too large."""
 
 
 QUICK = Size(0.5, 0.3, (1, 8), rounds=1, turns=1, calls=50, swaps=2, kills=1, overload_s=2.0,
              calm_s=3.0, many=1_000, burst_s=8.0, steps_s=(4.0, 10.0), beside=1, offered_s=2.0,
-             tries=3)  # fmt: skip
+             loads=1, tries=3)  # fmt: skip
 
 
 @dataclass(frozen=True)

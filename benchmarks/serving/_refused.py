@@ -34,16 +34,20 @@ def refused(place: Place) -> dict[str, Any]:
         allowed = _ALLOWED * capacity
         server.change(limits={"requests_per_s": allowed})
         server.deploy(champion=(1, 1.0))
-        runs = [_run(place, server, RATE_LIMIT, allowed, _CONNECTIONS)]
+        runs = _runs(place, server, RATE_LIMIT, allowed, _CONNECTIONS)
         server.change(limits={"wait": f"{_WAIT_S}s"})
         server.deploy(champion=(1, 1.0))
-        runs.append(_run(place, server, TOO_LATE, capacity, place.size.many))
+        runs += _runs(place, server, TOO_LATE, capacity, place.size.many)
         # To ask three times as often as one row can be answered takes all of this machine.
         able = place.capacity(server, _ROWS)
-        runs.append(_run(place, server, TOO_LATE_MANY, able, place.size.many, _ROWS))
+        runs += _runs(place, server, TOO_LATE_MANY, able, place.size.many, _ROWS)
     with place.ours("waits") as server:
-        runs.append(_run(place, server, NO_TURN, SCORING_THREADS / WAITS_S, _CONNECTIONS))
+        runs += _runs(place, server, NO_TURN, SCORING_THREADS / WAITS_S, _CONNECTIONS)
     return {"runs": runs, "wait_s": _WAIT_S, "waits_s": WAITS_S}
+
+
+def _runs(place: Place, server: Ours, name: str, *load: Any) -> list[dict[str, Any]]:
+    return [_run(place, server, name, *load) for _ in range(place.size.loads)]
 
 
 def _run(
