@@ -258,7 +258,7 @@ def test_a_version_that_does_not_answer_as_it_should_never_answers(good, written
     try:
         time.sleep(0.5)
         with pytest.raises(HoldtrueError):
-            good.within(timedelta(seconds=10)).deploy(written[bad].arm(2), timeout_s=20)
+            good.within(timedelta(seconds=15)).deploy(written[bad].arm(2), timeout_s=10)
         time.sleep(0.5)
         found = asking.end()
     finally:

@@ -6,8 +6,6 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -16,7 +14,6 @@ from holdtrue.plan import Journal
 from holdtrue.plan._journal import Record
 from holdtrue.plan._model_steps import _reads_search, next_study
 from holdtrue.references import Study, Trial
-from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 from holdtrue.tuning._log import Asked, StudyLog
 from holdtrue.tuning._space import Space
@@ -38,15 +35,6 @@ def write(path: Path, estimator: str, **tune: Any) -> System:
     }
     path.write_text(yaml.safe_dump(document))
     return System(path)
-
-
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(HOME_VARIABLE, raising=False)
-    at = pd.date_range("2024-01-01", periods=200, freq="3h")
-    x = np.arange(200)
-    pd.DataFrame({"at": at, "x": x, "y": x % 2}).to_csv(tmp_path / "rows.csv", index=False)
-    return tmp_path / "small.yaml"
 
 
 def finish(system: System, log: str, value: float) -> Study:
@@ -107,17 +95,17 @@ def register(system: System, log: str) -> int:
 
 
 def test_the_last_search_and_that_behind_a_version_are_drawn_by_what_was_declared_then(
-    path: Path,
+    small: Path,
 ) -> None:
-    first = write(path, FOREST, limits={"model_kb": 20})
+    first = write(small, FOREST, limits={"model_kb": 20})
     one = finish(first, "one", 0.5)
     number = register(first, "one")
-    second = write(path, LINE)
+    second = write(small, LINE)
     two = finish(second, "two", 0.25)
     assert second.study() == two
     assert second.study(number) == one
     # Edited after the search: the page is still that of what was searched.
-    edited = write(path, FOREST)
+    edited = write(small, FOREST)
     assert edited.study() == two
     last, behind = edited.plot_study().html, edited.plot_study(number).html
     assert ("LogisticRegression" in last, "RandomForest" in last) == (True, False)
@@ -127,20 +115,20 @@ def test_the_last_search_and_that_behind_a_version_are_drawn_by_what_was_declare
     assert edited.study_log(number) == edited.store.path("one")
 
 
-def test_a_version_whose_search_is_no_longer_known(path: Path) -> None:
-    system = write(path, FOREST)
+def test_a_version_whose_search_is_no_longer_known(small: Path) -> None:
+    system = write(small, FOREST)
     number = register(system, "gone")
     with pytest.raises(ConfigError, match="the search behind version 1 is no longer known"):
         system.study(number)
 
 
-def test_a_search_that_was_left_is_shown_until_another_is_finished(path: Path) -> None:
-    system = write(path, LINE)
+def test_a_search_that_was_left_is_shown_until_another_is_finished(small: Path) -> None:
+    system = write(small, LINE)
     system.apply(until="split")
     log = next_study(system.context())
     assert log is not None
-    earlier = finish(write(path, FOREST), "earlier", 0.5)
-    system = write(path, LINE)
+    earlier = finish(write(small, FOREST), "earlier", 0.5)
+    system = write(small, LINE)
     assert system.study() == earlier
     (label,) = (space := Space(system.declaration.model.candidates)).labels
     name = space.optuna_name(label, "C")
@@ -156,5 +144,5 @@ def test_a_search_that_was_left_is_shown_until_another_is_finished(path: Path) -
         kept.tell([(1, Outcome("complete", 0.5, 1.0, 1.0))], seconds=2.0)
     assert [trial.value for trial in system.study().trials] == [0.75, 0.5]
     # Without its data none goes on.
-    (path.parent / "rows.csv").unlink()
+    (small.parent / "rows.csv").unlink()
     assert system.study() == done

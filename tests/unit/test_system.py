@@ -4,7 +4,6 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -14,7 +13,6 @@ from holdtrue.errors import ConfigError, RegistryError, StackError
 from holdtrue.plan import Applied, Done
 from holdtrue.plan._model_steps import next_study
 from holdtrue.references import Study
-from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 from holdtrue.tuning._log import Asked, StudyLog
 from holdtrue.tuning._types import Outcome
@@ -23,13 +21,9 @@ JANUARY = dt.datetime(2024, 1, 31, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(HOME_VARIABLE, raising=False)
-    at = pd.date_range("2024-01-01", periods=200, freq="3h")
-    x = np.arange(200)
-    pd.DataFrame({"at": at, "x": x, "y": x % 2}).to_csv(tmp_path / "rows.csv", index=False)
-    write(tmp_path / "small.yaml", as_of="2024-01-31")
-    return tmp_path / "small.yaml"
+def path(small: Path) -> Path:
+    write(small, as_of="2024-01-31")
+    return small
 
 
 def write(path: Path, *, as_of: str | None, **sections: object) -> System:
