@@ -494,14 +494,17 @@ class Application:
         self.gate.wait_s = live.slate.limits.wait_s
         self.live, self.refused = live, None
 
-    def busy(self, target: bytes) -> bytes:
-        """What a request is answered that the gate is too full for, as it is sent.
+    def busy(self, target: bytes) -> tuple[bytes, bool]:
+        """What a request is answered that the gate is too full for.
 
         Args:
             target: What it asks for: its path, and what may follow it.
+
+        Returns:
+            The answer as it is sent, and whether its connection ends with it.
         """
-        last = self._is_last()
-        return self._refusals.at_once(target, self._system, self.gate.retry_after_s(), last=last)
+        last, again_s = self._is_last(), self.gate.retry_after_s()
+        return self._refusals.at_once(target, self._system, again_s, last=last), last
 
     async def tick(self) -> None:
         """What is to be done each second."""

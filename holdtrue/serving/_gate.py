@@ -15,9 +15,13 @@ MAX_TURN = 32
 """Requests that are begun in one turn of the event loop."""
 _TURN_S = 0.003
 """How long those of one turn may take together, where it is known how long one takes."""
-_FULL_TURN_S = 0.001
+_FULL_TURN_S = 0.0005
 """The same from when others are refused, who should not have to wait for it, until nobody waits. If
 it were longer again whenever somebody could be let in, many would be at once, ten times a second.
+"""
+_BEHIND_S = 0.003
+"""A turn that takes longer than this while others are refused is followed by one that begins one
+request: more have come meanwhile than the loop keeps up with, and each has waited as long.
 """
 _SURE = 0.5
 """Share of the time to wait that the expected wait may have: under a lasting overload all who are
@@ -93,9 +97,7 @@ class Gate:
         """Begin those that wait; the ones of before are answered, or have left the loop."""
         now = self._clock()
         self._measure(now)
-        each_s = self._worked / self._done if self._done else 0.0
-        turn_s = _FULL_TURN_S if self._crowded else _TURN_S
-        self._left = min(MAX_TURN, max(1, int(turn_s / each_s))) if each_s else MAX_TURN
+        self._left = self._room(now - self._turned)
         self._turning = self._began > 0 or bool(self._waiting)
         self._began, self._turned = 0, now
         if not self._turning:
@@ -106,6 +108,15 @@ class Gate:
             self._let_in(now - self.wait_s)
             self._judge()
         loop.call_soon(self._turn)
+
+    def _room(self, passed: float) -> int:
+        """How many to begin in the turn that follows one of so many seconds."""
+        if self._crowded and passed > _BEHIND_S:
+            return 1
+        if not self._worked:
+            return MAX_TURN
+        turn_s = _FULL_TURN_S if self._crowded else _TURN_S
+        return min(MAX_TURN, max(1, int(turn_s * self._done / self._worked)))
 
     def _let_in(self, late: float) -> None:
         """Begin as many as there is room for, and those that came too early to be answered."""

@@ -34,15 +34,20 @@ if TYPE_CHECKING:
 
 # Idle connections are kept: one that is closed just when its client asks costs that client a retry.
 KEEP_ALIVE_S = 300
+# So much earlier a connection on which all was refused may be closed.
+_KEPT_S = 10.0
 SLOW_REQUEST_S = 30.0
 """A request must have arrived as a whole after this."""
 MAX_HEAD_BYTES = 65_536
 """Path and headers of a request; the parser by itself keeps them without a limit."""
 # Of a content that comes after its request is refused; who sends more shall wait for the answer.
 _MAX_UNREAD = 1_000_000
-_LENGTH = b"\r\ncontent-length:"
-_TARGET = re.compile(rb"/[!-~]{0,255}")
-_UNUSUAL = re.compile(rb"\n(?:transfer-encoding|expect|upgrade|connection:[^\r]*close)")
+_FIRST_LINE = re.compile(rb"POST (/[!-~]{0,255}) HTTP/1\.1\r\n")
+# What says where a request ends, in lower case: the length, or that something else does.
+_FRAMING = re.compile(
+    rb"\n(?:content-length:[ \t]*([0-9]{1,18})[ \t]*\r"
+    rb"|content-length|transfer-encoding|expect|upgrade|connection:[^\r]*close)"
+)
 _START_TIMEOUT_S = 20.0
 _TICK_S = 1.0
 _POLL_S = 0.02
@@ -53,18 +58,23 @@ class Connection(HttpToolsProtocol):
 
     Args:
         gate: Which requests with a content are begun when.
-        busy: What those are answered that it is too full for, by what they ask for, as it is sent;
-            None where all may wait.
+        busy: What those are answered that it is too full for, by what they ask for, as it is sent,
+            and whether the connection ends with it; None where all may wait.
         arguments: As uvicorn gives them.
     """
 
     def __init__(
-        self, *arguments: Any, gate: Gate, busy: Callable[[bytes], bytes] | None, **named: Any
+        self,
+        *arguments: Any,
+        gate: Gate,
+        busy: Callable[[bytes], tuple[bytes, bool]] | None,
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._gate = gate
         self._busy = busy
         self._unread = 0  # bytes to come of a request that is refused already
+        self._kept = 0.0  # when it was last counted from that it is idle
 
     began: float | None = None
     """Seconds by `perf_counter`; None where no request is on its way."""
@@ -158,16 +168,23 @@ class Connection(HttpToolsProtocol):
             return True
         target, size = found
         self._unread = size - len(data)
-        answer = busy(target)
+        answer, is_last = busy(target)
         self.transport.write(answer)
-        if b"\r\nconnection: close\r\n" in answer:
+        if is_last:
             self.transport.close()
         else:
+            self._keep()
+        return True
+
+    def _keep(self) -> None:
+        """Count anew how long the connection is idle; each time would take a tenth of a refusal."""
+        now = self.loop.time()
+        if self.timeout_keep_alive_task is None or now > self._kept + _KEPT_S:
+            self._kept = now
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-        return True
 
     def on_message_complete(self) -> None:
         """Note that all of it is here."""
@@ -234,19 +251,14 @@ def target_and_size(data: bytes) -> tuple[bytes, int] | None:
         RFC 9112, sections 3 and 6.
     """
     end = data.find(b"\r\n\r\n")
-    if end < 0 or end > MAX_HEAD_BYTES or not data.startswith(b"POST /"):
+    first = _FIRST_LINE.match(data)
+    if first is None or end < 0 or end > MAX_HEAD_BYTES:
         return None
-    head = data[: end + 2].lower()
-    first = head.find(b" http/1.1\r\n")
-    start = head.find(_LENGTH)
-    if start < 0 or first < 0 or _UNUSUAL.search(head):
+    lengths = _FRAMING.findall(data[: end + 1].lower())
+    if len(lengths) != 1 or not lengths[0]:
         return None
-    length = head[start + len(_LENGTH) : head.find(b"\r\n", start + 2)].strip()
-    target = data[5:first]
-    if head.count(_LENGTH) > 1 or not length.isdigit() or not _TARGET.fullmatch(target):
-        return None
-    size = end + 4 + int(length)
-    return (target, size) if len(data) <= size else None
+    size = end + 4 + int(lengths[0])
+    return (first[1], size) if len(data) <= size else None
 
 
 def written(reply: Reply) -> bytes:
@@ -275,8 +287,8 @@ class HttpServer:
         listener: A listening socket; a copy of it is used.
         on_tick: Called in the event loop each second.
         gate: Which requests with a content are begun when.
-        busy: What those are answered that it is too full for, by what they ask for, as it is sent;
-            None where all may wait.
+        busy: What those are answered that it is too full for, by what they ask for, as it is sent,
+            and whether the connection ends with it; None where all may wait.
     """
 
     def __init__(
@@ -285,7 +297,7 @@ class HttpServer:
         listener: socket.socket,
         on_tick: Callable[[], Coroutine[Any, Any, None]] | None = None,
         gate: Gate | None = None,
-        busy: Callable[[bytes], bytes] | None = None,
+        busy: Callable[[bytes], tuple[bytes, bool]] | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,

@@ -120,9 +120,10 @@ def endpoint(url, key):
         yield endpoint
 
 
-def _tree(pid):
-    leader = psutil.Process(pid)
-    return [leader, *leader.children(recursive=True)]
+def _family(stack):
+    """All processes that were started with the stack."""
+    leaders = [psutil.Process(info.pid) for info in stack.state().processes]
+    return [process for leader in leaders for process in (leader, *leader.children(recursive=True))]
 
 
 @contextmanager
@@ -275,10 +276,9 @@ def test_nobody_answers_without_a_key(stack, store, declaration, url, headers):
 
 
 def test_all_listen_on_the_loopback_address_only(stack, url):
-    family = [child for info in stack.state().processes for child in _tree(info.pid)]
     listening = [
         connection.laddr.ip
-        for process in family
+        for process in _family(stack)
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -294,6 +294,16 @@ def test_a_replica_of_compiled_models_imports_nothing_heavy(store, url, endpoint
     assert heavy & {name.partition(".")[0] for name in replica.modules} == set()
     assert "numpy" in replica.modules
     assert psutil.Process(replica.pid).nice() == os.nice(0)  # it gives way to nobody
+
+
+def test_what_only_watches_gives_way(stack, url):
+    dashboards = [
+        process
+        for process in _family(stack)
+        if "dashboard.py" in str(process.cmdline()) or "dashboard-" in process.name()
+    ]
+    assert len(dashboards) > 2  # with those that it has started
+    assert {process.nice() for process in dashboards} == {os.nice(0) + 5}
 
 
 def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key):

@@ -141,12 +141,32 @@ def test_from_the_first_refusal_on_no_turn_is_long_until_nobody_waits():
                 busy.now += 0.01
                 pause = busy.now + 0.1
         # The next turn was begun before it.
-        assert max(busy.turns[turns_before + 2 :]) <= 0.001 / cost_s + 1
+        assert max(busy.turns[turns_before + 2 :]) <= 0.0005 / cost_s + 1
         await busy.rest()
         for _ in range(MAX_TURN):
             busy.ask()
         await busy.turn()
         assert busy.turns[-1] == MAX_TURN
+
+    asyncio.run(run())
+
+
+def test_after_a_turn_that_others_waited_for_in_vain_one_is_begun():
+    cost_s = 0.0001
+
+    async def run():
+        busy = Busy()
+        for _ in range(10_000):
+            busy.ask(cost_s)
+        for _ in range(8):
+            await busy.turn()
+        assert busy.gate.is_full
+        assert 3 < busy.turns[-1] < 8  # half a millisecond, about
+        busy.now += 0.004  # something else has the processor, or many are refused
+        for _ in range(3):
+            await busy.turn()
+        assert busy.turns[-2] == 1
+        assert 3 < busy.turns[-1] < 8
 
     asyncio.run(run())
 

@@ -304,10 +304,35 @@ def test_a_replica_that_goes_closes_the_connections_of_those_it_refuses(app, add
     assert b"connection: close" in first
 
 
+def test_a_connection_on_which_all_is_refused_is_kept_as_long_as_others():
+    handles = []
+    loop = SimpleNamespace(
+        time=lambda: loop.now,
+        now=0.0,
+        call_later=lambda delay, call: handles.append((loop.now + delay, call)) or handles[-1],
+    )
+    connection = SimpleNamespace(
+        _kept=0.0,
+        loop=loop,
+        timeout_keep_alive=300,
+        timeout_keep_alive_task=None,
+        timeout_keep_alive_handler=None,
+        _unset_keepalive_if_required=lambda: None,
+    )
+    ends = []
+    for now in range(0, 100, 4):
+        loop.now = float(now)
+        connection.timeout_keep_alive_task = handles[-1] if handles else None
+        Connection._keep(connection)
+        ends.append(handles[-1][0] - now)
+    assert 285 < min(ends) <= max(ends) == 300
+    assert len(handles) < 12  # not one for each
+
+
 def test_who_reads_no_refusal_is_cut_off():
     ended = []
     connection = SimpleNamespace(
-        _busy=lambda target: target,
+        _busy=lambda target: (target, False),
         began=None,
         cycle=None,
         transport=Transport(),
