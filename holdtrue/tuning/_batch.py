@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdtrue.tuning._types import Objective, Watch
 
 # Work of one task, seconds: long beside Ray's 10 ms a task, short enough that workers end together.
-_TASK_S = 0.35
+_TASK_S = 1.0
 # The same where settings are chosen by what came of others: what is on its way is not yet known.
 _LEARNING_TASK_S = 0.08
 # Samplers that learn nothing from trials.
