@@ -245,8 +245,9 @@ def _scale(part: dict[str, Any]) -> str:
     peaks = [run["peak_bytes"] for run in part["runs"]]
     more = [(many - one) / 7 / MB for one, many in zip(peaks[::2], peaks[1::2], strict=True)]
     return (
-        "## Memory of several trials at a time\n\nOur search of real trials on a Ray with room "
-        "for eight, whatever the cores: all its processes, Ray's own included.\n\n"
+        "## Memory of several trials at a time\n\nOur search on a Ray with room for eight, "
+        "trained as a declaration has it, whatever the cores: all its processes, Ray's own "
+        "included.\n\n"
         + table(("rows", "trials", "peak memory, MB", "wall of what others left, s"), rows)
         + f"\nA trial more at a time takes {' or '.join(f'{one:.0f}' for one in more)} MB: what "
         "does not grow with the rows is a process and its libraries.\n"

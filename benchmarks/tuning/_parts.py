@@ -197,7 +197,7 @@ def scale(place: Place) -> dict[str, Any]:
     runs = []
     for rows in (place.size.rows, min(_ALL_ROWS, 4 * place.size.rows)):
         job = replace(
-            place.job(OURS, "real", place.size.concurrent, "fixed"),
+            place.job(OURS, "folds", place.size.concurrent, "fixed"),
             workers=_MANY,
             data=place.rows(rows),
         )

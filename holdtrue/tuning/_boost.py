@@ -97,13 +97,19 @@ def binned(fold: Fold, model: Any, *, study: str, key: tuple[Any, ...]) -> Binne
 class Boosting:
     """The training of one estimator on one fold."""
 
-    def __init__(self, model: Any, data: Binned, n_classes: int | None) -> None:
-        """Begin; nothing is trained yet.
+    def __init__(
+        self, model: Any, data: Binned, n_classes: int | None, before: str | None = None
+    ) -> None:
+        """Begin.
 
         Args:
             model: For which `boosts_in_rounds` is true.
             data: What it is trained and judged on.
             n_classes: At least 2; None for regression.
+            before: What `text` gave: goes on from there; None: nothing is trained yet.
+
+        Raises:
+            XGBoostError: `before` is something else.
         """
         from xgboost import Booster
 
@@ -112,14 +118,20 @@ class Boosting:
             params |= {"objective": "multi:softprob", "num_class": n_classes}
         self._data = data
         self._n_classes = n_classes
-        self._booster = Booster(params, [data.fit])
-        self._n_rounds = 0
+        known = None if before is None else bytearray(before.encode())
+        self._booster = Booster(params, [data.fit], known)
+        self.n_rounds: int = self._booster.num_boosted_rounds()
+        """That are trained."""
 
     def advance(self, n_rounds: int) -> None:
         """Train until so many rounds are done."""
-        for i in range(self._n_rounds, n_rounds):
+        for i in range(self.n_rounds, n_rounds):
             self._booster.update(self._data.fit, i)
-        self._n_rounds = max(n_rounds, self._n_rounds)
+        self.n_rounds = max(n_rounds, self.n_rounds)
+
+    def text(self) -> str:
+        """The trees so far, as JSON."""
+        return bytes(self._booster.save_raw("json")).decode()
 
     def costs(self, wanted: Sequence[Cost], row: np.ndarray) -> dict[Cost, float]:
         """What the model costs now; see `costs_of`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -14,13 +16,14 @@ import numpy as np
 from holdtrue.evaluation import measure
 from holdtrue.models import construct
 from holdtrue.tuning._boost import Boosting, binned, boosts_in_rounds
+from holdtrue.tuning._checkpoint import Checkpoint, Progress
 from holdtrue.tuning._costs import constraints_of, costs_of, mean_costs
 from holdtrue.tuning._folds import Kept
 from holdtrue.tuning._prune import report_rounds
 from holdtrue.tuning._types import Outcome, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from holdtrue.declaration import Cost, Pruner
     from holdtrue.tuning._folds import Fold
@@ -70,11 +73,16 @@ class FoldsObjective:
     study: str = ""
     """Names the study: binned rows are kept in the worker for its next trials. Empty: they are
     not."""
+    checkpoints: str | None = None
+    """Folder, which all workers reach, where a long trial writes how far it is. None: it does not,
+    and where its worker dies it begins anew."""
 
     def __call__(self, setting: Setting, watch: Watch) -> Outcome:
         """Judge a setting. Whatever the estimator raises fails this trial only."""
         wall, cpu = time.perf_counter(), time.process_time()
-        course = _Course()
+        _load_sklearn()
+        checkpoint = Checkpoint(self.checkpoints, setting)
+        course = _Course(checkpoint)
         reason = None
         state: Literal["complete", "pruned", "failed"] = "failed"
         try:
@@ -85,6 +93,7 @@ class FoldsObjective:
             reason = str(err)
         except Exception as err:  # noqa: BLE001 - an estimator may raise anything
             reason = f"{type(err).__name__}: {err}"[:500]
+        checkpoint.remove()
         costs = mean_costs(course.costs) if state == "complete" else {}
         return Outcome(
             state,
@@ -111,7 +120,7 @@ class FoldsObjective:
             if not boosts_in_rounds(model):
                 return self._fold_by_fold(setting, folds, watch, course)
             if self.rule is None or not watch.wanted:
-                return self._boost_by_fold(model, contender, folds, course)
+                return self._boost_by_fold(model, contender, folds, watch, course)
             return self._side_by_side(model, contender, folds, watch, course, self.rule)
 
     def _folds(self, contender: Contender) -> Sequence[Fold]:
@@ -132,7 +141,11 @@ class FoldsObjective:
         self, setting: Setting, folds: Sequence[Fold], watch: Watch, course: _Course
     ) -> Literal["complete", "pruned"]:
         contender = self.contenders[setting.candidate]
+        course.resume("folds", watch)
+        course.share = len(course.fold_values) / len(folds)
         for number, fold in enumerate(folds, start=1):
+            if number <= len(course.fold_values):
+                continue
             started = time.perf_counter()
             model = self._construct(contender, setting)
             weighted = {} if fold.fit_weight is None else {"sample_weight": fold.fit_weight}
@@ -148,18 +161,30 @@ class FoldsObjective:
             if watch.wanted:
                 course.report(watch, Report("folds", number, *course.so_far()))
             wait_s = min(_WAIT_SHARE * (time.perf_counter() - started), _LONGEST_WAIT_S)
+            course.keep()
             if number < len(folds) and watch.ended(wait_s):
                 return "pruned"
         return "complete"
 
     def _boost_by_fold(
-        self, model: Any, contender: Contender, folds: Sequence[Fold], course: _Course
+        self,
+        model: Any,
+        contender: Contender,
+        folds: Sequence[Fold],
+        watch: Watch,
+        course: _Course,
     ) -> Literal["complete"]:
         """Nobody listens: one fold after the other takes less memory."""
         n_rounds = model.get_num_boosting_rounds()
+        boosters = course.resume("folds in rounds", watch)
+        course.share = len(course.fold_values) / len(folds)
         for number, fold in enumerate(folds, start=1):
-            boosting = self._boosting(model, contender, fold, number)
-            boosting.advance(n_rounds)
+            if number <= len(course.fold_values):
+                continue
+            boosting = self._boosting(model, contender, fold, number, next(boosters, None))
+            for n_done in range(boosting.n_rounds + 1, n_rounds + 1):
+                boosting.advance(n_done)
+                course.keep(boosting)
             self._finish(fold, boosting, number, course)
             course.share = number / len(folds)
         return "complete"
@@ -176,12 +201,13 @@ class FoldsObjective:
         """Each fold gets the same number of rounds before a report, so that none decides alone."""
         n_rounds = model.get_num_boosting_rounds()
         steps = set(report_rounds(rule, n_rounds))
-        course.share = 0.0
+        boosters = course.resume("side by side", watch)
         every = [
-            self._boosting(model, contender, fold, number)
+            self._boosting(model, contender, fold, number, next(boosters, None))
             for number, fold in enumerate(folds, start=1)
         ]
-        for n_done in range(1, n_rounds + 1):
+        course.share = every[0].n_rounds / n_rounds
+        for n_done in range(every[0].n_rounds + 1, n_rounds + 1):
             for boosting in every:
                 boosting.advance(n_done)
             course.share = n_done / n_rounds
@@ -191,6 +217,7 @@ class FoldsObjective:
                     for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1)
                 )
                 course.report(watch, Report("rounds", n_done, _mean(values), values))
+            course.keep(*every)
             if n_done < n_rounds and watch.ended():
                 return "pruned"
         for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1):
@@ -202,9 +229,11 @@ class FoldsObjective:
         if self.costs:
             course.costs.append(boosting.costs(self.costs, fold.judge_x[:1]))
 
-    def _boosting(self, model: Any, contender: Contender, fold: Fold, number: int) -> Boosting:
+    def _boosting(
+        self, model: Any, contender: Contender, fold: Fold, number: int, before: str | None
+    ) -> Boosting:
         data = binned(fold, model, study=self.study, key=(contender.kind, number))
-        return Boosting(model, data, None if self.classes is None else len(self.classes))
+        return Boosting(model, data, None if self.classes is None else len(self.classes), before)
 
     def _measure(self, fold: Fold, answer: np.ndarray, number: int) -> float:
         value = measure(self.metric, fold.judge_y, answer, self.classes)
@@ -222,6 +251,9 @@ class _NotFiniteError(Exception):
 class _Course:
     """How far a trial has come."""
 
+    checkpoint: Checkpoint
+    way: str = ""
+    """How it goes through the folds."""
     fold_values: list[float] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     costs: list[dict[Cost, float]] = field(default_factory=list)
@@ -232,6 +264,26 @@ class _Course:
         self.reports.append(report)
         watch.report(report)
 
+    def resume(self, way: str, watch: Watch) -> Iterator[str]:
+        """Go on from where an earlier run of the trial was cut off.
+
+        Returns:
+            The trees that it had, as text.
+        """
+        before = self.checkpoint.read(way)
+        self.way = way
+        self.fold_values[:], self.costs[:] = before.fold_values, before.costs
+        for report in before.reports:
+            self.report(watch, report)
+        return iter(before.boosters)
+
+    def keep(self, *boosting: Boosting) -> None:
+        """Write how far it is, where it is time to."""
+        if self.checkpoint.is_due:
+            trees = tuple(one.text() for one in boosting)
+            done = tuple(self.fold_values), tuple(self.costs), tuple(self.reports)
+            self.checkpoint.write(Progress(self.way, *done, trees))
+
     def so_far(self) -> tuple[float, tuple[float, ...]]:
         values = tuple(self.fold_values)
         return _mean(values), values
@@ -240,6 +292,22 @@ class _Course:
         if state == "complete":
             return _mean(tuple(self.fold_values))
         return self.reports[-1].value if state == "pruned" else None
+
+
+@cache
+def _load_sklearn() -> None:
+    """Import scikit-learn without pandas, which no trial asks for: 67 MB in each worker.
+
+    It imports pandas in one place, to know whether there is any; where it needs it, it imports it
+    again.
+    """
+    if "pandas" in sys.modules or "sklearn" in sys.modules:
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # not to be imported
+    try:
+        importlib.import_module("sklearn.utils.fixes")
+    finally:
+        del sys.modules["pandas"]
 
 
 def _fittable(rows: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from holdtrue.models import (
 )
 from holdtrue.progress import search_words
 from holdtrue.references import Study
+from holdtrue.tuning._checkpoint import checkpoints, remove_checkpoints
 from holdtrue.tuning._choice import choose_trial
 from holdtrue.tuning._drive import Driven, drive
 from holdtrue.tuning._earlier import read_own
@@ -99,6 +101,8 @@ def tune(
     )
     first, notes = choose(earlier, champion, space, plan.trials, direction=direction)
     objective = _objective(declaration, space, rows, target, signature, name)
+    if not plan.deterministic:  # trees that go on from a file differ in the last digits
+        objective = replace(objective, checkpoints=str(checkpoints(log)))
 
     def show(live: Live) -> None:
         progress(live.done, live.wanted, search_words(live, plan.metric))
@@ -113,6 +117,8 @@ def tune(
         progress=show,
         about={"rows": len(rows)},
     )
+    if not driven.interrupted:
+        remove_checkpoints(log)
     study = _study(declaration, driven, tuple(notes), place, len(rows))
     if driven.interrupted:
         raise SearchStoppedError(study)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -27,8 +28,10 @@ from holdtrue.errors import ConfigError, StackError, TrainingError
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import Store
 from holdtrue.tuning._drive import drive
+from holdtrue.tuning._folds import Fold
 from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._space import Space
+from holdtrue.tuning._trial import Contender, FoldsObjective
 from holdtrue.tuning._types import First, Outcome, Report, Search, Setting
 
 pytestmark = pytest.mark.integration
@@ -199,6 +202,40 @@ print(driven.interrupted, driven.stopped, len(driven.trials), flush=True)
 """
 
 
+class Cut:
+    """Trains boosted trees on two folds; the first worker is killed in the second one."""
+
+    def __init__(self, folder):
+        chance = np.random.default_rng(0)
+        x = chance.normal(size=(400, 4)).astype("float32")
+        y = (x[:, 0] > 0).astype("int64")
+        fold = Fold(x[:300], y[:300], x[300:], y[300:])
+        trees = Contender("xgboost.XGBClassifier", {"n_estimators": 50}, "plain", [fold, fold])
+        self.judge = FoldsObjective(
+            {"function": trees}, "log_loss", ("no", "yes"), 0, checkpoints=str(folder / "kept")
+        )
+        self.rounds = folder / "rounds"
+
+    def __call__(self, setting, watch):
+        from holdtrue.tuning import _boost, _checkpoint
+
+        _checkpoint.EVERY_S = _checkpoint._SHARE = 0
+        real = _boost.Boosting.advance
+
+        def advance(boosting, n_rounds):
+            real(boosting, n_rounds)
+            with self.rounds.open("a") as file:
+                file.write(f"{os.getpid()} {n_rounds}\n")
+            if len(self.rounds.read_text().splitlines()) == 70:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        _boost.Boosting.advance = advance
+        try:
+            return self.judge(Setting(setting.candidate, {}), watch)
+        finally:
+            _boost.Boosting.advance = real
+
+
 def start_driver(address, folder):
     command = [sys.executable, "-c", DRIVER, address, str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
@@ -223,6 +260,19 @@ def test_a_killed_worker_costs_only_its_trial(tmp_path):
     starts = Counter(x for _, x in trials.started())
     assert sum(starts.values()) == 13
     assert [x for x, count in starts.items() if count == 2] == killed
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(tmp_path):
+    trials = Cut(tmp_path)
+    driven = run(trials, tmp_path, trials=1)
+    assert [trial.state for trial in driven.trials] == ["complete"]
+    assert len(driven.trials[0].fold_values) == 2
+    rounds = [tuple(map(int, line.split())) for line in trials.rounds.read_text().splitlines()]
+    killed = rounds[0][0]
+    # Fifty rounds of the first fold and twenty of the second, of which the last was not written.
+    assert [n for pid, n in rounds if pid == killed] == [*range(1, 51), *range(1, 21)]
+    assert [n for pid, n in rounds if pid != killed] == [*range(20, 51)]
+    assert [*(tmp_path / "kept").iterdir()] == []
 
 
 @pytest.mark.parametrize(
