@@ -64,7 +64,7 @@ class Size:
     """How long there are many clients."""
     steps_s: tuple[float, ...] = (6.0, 30.0, 14.0, 30.0)
     """A low load, a high one, and so on."""
-    beside: int = 6
+    beside: int = 10
     """Turns without a shadow and with each of those that fail or hang."""
     offered_s: float = 8.0
     """Of a load that is scored together, or mostly refused."""

@@ -153,11 +153,11 @@ def _high_phase(part: dict[str, Any], low: float, start: float, stop: float) -> 
     }
 
 
-def beside(part: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
+def beside(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, float]]:
     """By shadow: median, least and most of the 99th percentiles of its turns, ms."""
     found = {}
-    for name in dict.fromkeys(run["shadow"] for run in part["runs"]):
-        values = [run["p99_ms"] for run in part["runs"] if run["shadow"] == name]
+    for name in dict.fromkeys(run["shadow"] for run in runs):
+        values = [run["p99_ms"] for run in runs if run["shadow"] == name]
         found[name] = (statistics.median(values), min(values), max(values))
     return found
 
@@ -297,7 +297,7 @@ def _steps(part: dict[str, Any]) -> Iterator[Target]:
 
 
 def _shadow(part: dict[str, Any]) -> Iterator[Target]:
-    found = beside(part)
+    found = beside(part["runs"])
     alone = found[ALONE][0]
     for name, (took, _, _) in found.items():
         if name != ALONE:

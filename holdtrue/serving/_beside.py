@@ -43,10 +43,10 @@ THREAD = "shadow"
 """Name of the thread in which a shadow scores, in whatever process."""
 # After a score it rests so many times as long as it worked. That it takes only time that nobody
 # wants holds against the processes of its own session or control group (sched(7), autogroups);
-# others are kept waiting for some milliseconds where they want its processor: below the 99th
-# percentile. In a session of its own, with the least share for all of it, it would keep the replica
-# waiting as long.
-_REST = 50
+# others are kept waiting for some milliseconds where they want its processor: at most one request
+# in a hundred. In a session of its own, with the least share for all of it, it would keep the
+# replica waiting as long.
+_REST = 100
 _LONGEST_REST_S = 30.0
 # The others are no part of what is asked, and one of them is a key.
 _HEADERS = (b"content-type", b"content-encoding", HEADER_LENGTH)

@@ -96,7 +96,7 @@ def test_shadows_are_compared_by_the_medians_of_their_turns():
         for name, values in turns.items()
         for value in values
     ]
-    assert beside({"runs": runs}) == {"none": (4.0, 2.0, 9.0), "raises": (5.0, 1.0, 6.0)}
+    assert beside(runs) == {"none": (4.0, 2.0, 9.0), "raises": (5.0, 1.0, 6.0)}
     cost = targets({"shadow": {"runs": runs}})[0]
     assert (cost.measured, cost.met) == ("+25.0%", False)
 
