@@ -302,7 +302,7 @@ def test_rests_much_longer_than_it_works(slate_with, monkeypatch):
                 assert receive(here)[0]["reason"] is None
         with pytest.raises(EOFError):
             work.result()
-    assert rests == pytest.approx([1.5, 30.0])
+    assert rests == pytest.approx([3.0, 30.0])
 
 
 def test_counts_why_it_gives_no_score(moody, slate_with, tmp_path):
