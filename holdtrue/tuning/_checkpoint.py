@@ -19,7 +19,7 @@ from holdtrue.store import write_atomically
 from holdtrue.tuning._types import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from holdtrue.declaration import Cost
     from holdtrue.tuning._types import Setting
@@ -83,13 +83,17 @@ class Checkpoint:
             return nothing
         return found if found.way == way else nothing
 
-    def write(self, progress: Progress) -> None:
-        """Write how far it is."""
+    def write(self, progress: Callable[[], Progress]) -> None:
+        """Write how far it is.
+
+        Args:
+            progress: Says so; large trees take a while.
+        """
         if self._path is None:
             return
         started = time.monotonic()
         try:
-            write_atomically(self._path, json.dumps(asdict(progress)).encode())
+            write_atomically(self._path, json.dumps(asdict(progress())).encode())
         except OSError as err:
             _logger.warning("%s cannot be written, its trial goes on: %s", self._path, err)
             self._path = None

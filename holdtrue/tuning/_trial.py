@@ -280,9 +280,10 @@ class _Course:
     def keep(self, *boosting: Boosting) -> None:
         """Write how far it is, where it is time to."""
         if self.checkpoint.is_due:
-            trees = tuple(one.text() for one in boosting)
             done = tuple(self.fold_values), tuple(self.costs), tuple(self.reports)
-            self.checkpoint.write(Progress(self.way, *done, trees))
+            self.checkpoint.write(
+                lambda: Progress(self.way, *done, tuple(one.text() for one in boosting))
+            )
 
     def so_far(self) -> tuple[float, tuple[float, ...]]:
         values = tuple(self.fold_values)

@@ -132,7 +132,7 @@ def test_what_was_done_in_another_way_or_cannot_be_read_is_done_anew(
 ) -> None:
     whole = run(replace(objective, checkpoints=None), False)
     checkpoint = Checkpoint(objective.checkpoints, SETTING)
-    checkpoint.write(Progress("side by side", (0.1,), boosters=("{}",) * 3))
+    checkpoint.write(lambda: Progress("side by side", (0.1,), boosters=("{}",) * 3))
     (path,) = files(objective)
     for content in (path.read_bytes(), b"", b"[]", b'{"way": "folds in rounds"}', b"\xff"):
         path.write_bytes(content)
@@ -143,8 +143,8 @@ def test_what_was_done_in_another_way_or_cannot_be_read_is_done_anew(
 
 def test_another_setting_has_another_file(objective: FoldsObjective) -> None:
     for params in ({"max_depth": 3}, {"max_depth": 4}, {}):
-        Checkpoint(objective.checkpoints, Setting("a", params)).write(Progress("folds"))
-    Checkpoint(objective.checkpoints, Setting("b", {})).write(Progress("folds"))
+        Checkpoint(objective.checkpoints, Setting("a", params)).write(lambda: Progress("folds"))
+    Checkpoint(objective.checkpoints, Setting("b", {})).write(lambda: Progress("folds"))
     assert len(files(objective)) == 4
 
 
@@ -168,7 +168,7 @@ def test_a_trial_that_is_short_writes_nothing(
 
 def test_nothing_is_left_of_a_search_that_is_over(tmp_path: Path) -> None:
     log = tmp_path / "study.log"
-    Checkpoint(str(checkpoints(log)), SETTING).write(Progress("folds"))
+    Checkpoint(str(checkpoints(log)), SETTING).write(lambda: Progress("folds"))
     assert len([*tmp_path.rglob("*.json")]) == 1
     remove_checkpoints(log)
     remove_checkpoints(log)

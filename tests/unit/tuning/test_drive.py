@@ -220,6 +220,15 @@ def test_failures_and_cpu_time_end_a_search() -> None:
     assert tally.spent(unfinished_s=2.0) == "the CPU time of 6 s is used up"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As where a person sits; a shell has what it starts in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_comes_after_what_was_begun() -> None:
     done = []
 
@@ -239,6 +248,7 @@ def test_ctrl_c_comes_after_what_was_begun() -> None:
     assert done == ["told", "again"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_in_another_thread_signals_stay_as_they_are() -> None:
     with ThreadPoolExecutor(1) as threads:
         found = threads.submit(lambda: [*map(_seen, range(2))]).result()
