@@ -16,8 +16,8 @@ MAX_TURN = 32
 _TURN_S = 0.003
 """How long those of one turn may take together, where it is known how long one takes."""
 _FULL_TURN_S = 0.0005
-"""The same from when others are refused, who should not have to wait for it, until nobody waits. If
-it were longer again whenever somebody could be let in, many would be at once, ten times a second.
+"""The same while an overload lasts: those that are refused should not have to wait for it. If it
+were longer again whenever somebody could be let in, many would be at once, ten times a second.
 """
 _BEHIND_S = 0.003
 """A turn that takes longer than this while others are refused is followed by one that begins one
@@ -26,6 +26,13 @@ request: more have come meanwhile than the loop keeps up with, and each has wait
 _SURE = 0.5
 """Share of the time to wait that the expected wait may have: under a lasting overload all who are
 let in expect the longest wait there is, and some of them wait longer."""
+_STANDING_S = 0.01
+"""What those may expect to wait that are let in while an overload lasts. A burst is over soon, and
+may wait as long as is declared; what waits all the time makes nobody's answer come sooner, and need
+only be as much as keeps the loop busy (Nichols and Jacobson, Controlling queue delay, 2012).
+"""
+_LASTS_S = 1.0
+"""How long nobody must have been refused for an overload to be over."""
 _MEASURED_S = 0.1
 """How long it counts what a turn took and did; less and less."""
 _TURNS = 3
@@ -57,7 +64,8 @@ class Gate:
         self._clock = clock
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         """Since when, and what begins it."""
-        self._crowded = False  # whether others were refused since some wait
+        self._crowded = False  # whether an overload lasts
+        self._refused = 0.0  # when somebody would last have been refused
         self._left = MAX_TURN
         self._turning = False
         self._began = 0  # since the last turn
@@ -134,8 +142,10 @@ class Gate:
         self._marked = self._clock()
 
     def _measure(self, now: float) -> None:
+        if self._crowded and not self.is_full:
+            self._crowded = now - self._refused < _LASTS_S
         if not self._waiting:
-            self._turns, self._crowded = 0, False
+            self._turns = 0
             self._passed = self._worked = self._done = 0.0
         elif self._began:
             self._turns += 1
@@ -151,5 +161,9 @@ class Gate:
         return len(self._waiting) * self._passed / self._done
 
     def _judge(self) -> None:
-        self.is_full = self._expected_s() > _SURE * self.wait_s
-        self._crowded |= self.is_full
+        most_s = _SURE * self.wait_s
+        if self._crowded:
+            most_s = min(most_s, _STANDING_S)
+        self.is_full = self._expected_s() > most_s
+        if self.is_full:
+            self._crowded, self._refused = True, self._clock()
