@@ -82,7 +82,7 @@ class FoldsObjective:
         wall, cpu = time.perf_counter(), time.process_time()
         _load_sklearn()
         checkpoint = Checkpoint(self.checkpoints, setting)
-        course = _Course(checkpoint)
+        course = _Course(watch, checkpoint)
         reason = None
         state: Literal["complete", "pruned", "failed"] = "failed"
         try:
@@ -120,7 +120,7 @@ class FoldsObjective:
             if not boosts_in_rounds(model):
                 return self._fold_by_fold(setting, folds, watch, course)
             if self.rule is None or not watch.wanted:
-                return self._boost_by_fold(model, contender, folds, watch, course)
+                return self._boost_by_fold(model, contender, folds, course)
             return self._side_by_side(model, contender, folds, watch, course, self.rule)
 
     def _folds(self, contender: Contender) -> Sequence[Fold]:
@@ -141,7 +141,7 @@ class FoldsObjective:
         self, setting: Setting, folds: Sequence[Fold], watch: Watch, course: _Course
     ) -> Literal["complete", "pruned"]:
         contender = self.contenders[setting.candidate]
-        course.resume("folds", watch)
+        course.resume("folds")
         course.share = len(course.fold_values) / len(folds)
         for number, fold in enumerate(folds, start=1):
             if number <= len(course.fold_values):
@@ -159,7 +159,7 @@ class FoldsObjective:
                 course.costs.append(costs_of(self.costs, model, answer, fold.judge_x[:1]))
             course.share = number / len(folds)
             if watch.wanted:
-                course.report(watch, Report("folds", number, *course.so_far()))
+                course.report(Report("folds", number, *course.so_far()))
             wait_s = min(_WAIT_SHARE * (time.perf_counter() - started), _LONGEST_WAIT_S)
             course.keep()
             if number < len(folds) and watch.ended(wait_s):
@@ -167,16 +167,11 @@ class FoldsObjective:
         return "complete"
 
     def _boost_by_fold(
-        self,
-        model: Any,
-        contender: Contender,
-        folds: Sequence[Fold],
-        watch: Watch,
-        course: _Course,
+        self, model: Any, contender: Contender, folds: Sequence[Fold], course: _Course
     ) -> Literal["complete"]:
         """Nobody listens: one fold after the other takes less memory."""
         n_rounds = model.get_num_boosting_rounds()
-        boosters = course.resume("folds in rounds", watch)
+        boosters = course.resume("folds in rounds")
         course.share = len(course.fold_values) / len(folds)
         for number, fold in enumerate(folds, start=1):
             if number <= len(course.fold_values):
@@ -201,7 +196,7 @@ class FoldsObjective:
         """Each fold gets the same number of rounds before a report, so that none decides alone."""
         n_rounds = model.get_num_boosting_rounds()
         steps = set(report_rounds(rule, n_rounds))
-        boosters = course.resume("side by side", watch)
+        boosters = course.resume("side by side")
         every = [
             self._boosting(model, contender, fold, number, next(boosters, None))
             for number, fold in enumerate(folds, start=1)
@@ -216,7 +211,7 @@ class FoldsObjective:
                     self._measure(fold, boosting.answer(), number)
                     for number, (fold, boosting) in enumerate(zip(folds, every, strict=True), 1)
                 )
-                course.report(watch, Report("rounds", n_done, _mean(values), values))
+                course.report(Report("rounds", n_done, _mean(values), values))
             course.keep(*every)
             if n_done < n_rounds and watch.ended():
                 return "pruned"
@@ -251,6 +246,7 @@ class _NotFiniteError(Exception):
 class _Course:
     """How far a trial has come."""
 
+    watch: Watch
     checkpoint: Checkpoint
     way: str = ""
     """How it goes through the folds."""
@@ -260,11 +256,11 @@ class _Course:
     """On each fold, where that is asked for."""
     share: float = 0.0
 
-    def report(self, watch: Watch, report: Report) -> None:
+    def report(self, report: Report) -> None:
         self.reports.append(report)
-        watch.report(report)
+        self.watch.report(report)
 
-    def resume(self, way: str, watch: Watch) -> Iterator[str]:
+    def resume(self, way: str) -> Iterator[str]:
         """Go on from where an earlier run of the trial was cut off.
 
         Returns:
@@ -274,7 +270,7 @@ class _Course:
         self.way = way
         self.fold_values[:], self.costs[:] = before.fold_values, before.costs
         for report in before.reports:
-            self.report(watch, report)
+            self.report(report)
         return iter(before.boosters)
 
     def keep(self, *boosting: Boosting) -> None:
