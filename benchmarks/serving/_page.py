@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import MB, NOISY, of_parts, share, table, targets_of
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._page_load import batching, burst, large, refused, shadow, steps
 from benchmarks.serving._parts import PARTS
-from benchmarks.serving._targets import back_s, failed, medians, targets
+from benchmarks.serving._targets import back_s, during, failed, medians, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,11 +218,16 @@ def _overload(part: dict[str, Any]) -> str:
         for number, second in enumerate(part["by_second"])
     ]
     words = "never" if back is None else f"{back:.0f} s later"
+    later, full = during(part), part["full"]
+    meanwhile = f"{median(later):.1f} ms (most: {max(later):.1f})" if later else "not measured"
     return (
         f"## Three times the load\n\n{offered:,.0f} requests a second were due for "
         f"{part['overload_s']:g} s, three times what the replica answered at most, between "
         f"{part['calm_s']:g} s of half of it each. Answers: {statuses}; {failed(part)} that were "
         f"not answered well, {part['dropped']:,} that found none of the connections free. The 99th "
-        f"percentile was back {words}.\n\n"
-        + table(("second", "answered", "refused", "p99, ms"), lines)
+        f"percentile was back {words}. Meanwhile it was {meanwhile}, the median of the seconds "
+        "after the first, whose burst is let in and waits as long as `limits.wait` allows; where "
+        f"just as much is asked as can be answered, over {full['connections']} connections, it was "
+        f"{full['p99_ms']:.1f} ms. The host of the machine gave {share(part['stolen'])} of it to "
+        "others meanwhile.\n\n" + table(("second", "answered", "refused", "p99, ms"), lines)
     )

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from benchmarks.serving import client
 from benchmarks.tuning._load import Tree
 
@@ -92,6 +94,11 @@ def _end(process: subprocess.Popen[bytes], tree: Tree) -> None:
     process.wait()
 
 
+def _stolen() -> float:
+    """Seconds of the cores that the host of a virtual machine has given to others."""
+    return float(psutil.cpu_times().steal)
+
+
 class Asking:
     """A load in a process of its own.
 
@@ -103,6 +110,7 @@ class Asking:
         self._folder = tempfile.TemporaryDirectory(prefix="ht-bench-")
         given, self._result = (Path(self._folder.name) / name for name in ("load", "found"))
         given.write_text(json.dumps(asdict(load)))
+        self._stolen, self._began = _stolen(), time.monotonic()
         self._limit_s = sum(phase.seconds for phase in load.phases) + load.timeout_s + 60
         self.process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", client.__file__, str(given), str(self._result)],
@@ -119,7 +127,8 @@ class Asking:
         """Wait until it is over.
 
         Returns:
-            See `client.Client.found`.
+            What `client.Client.found` returns, with ``stolen``, the share of this machine that its
+            host has given to others meanwhile.
 
         Raises:
             BenchmarkError: It failed.
@@ -130,6 +139,8 @@ class Asking:
                 message = f"the load ended with {code}"
                 raise BenchmarkError(message)
             found: dict[str, Any] = json.loads(self._result.read_text())
+            room = (os.cpu_count() or 1) * (time.monotonic() - self._began)
+            found["stolen"] = (_stolen() - self._stolen) / room
         finally:
             self.kill()
         return found

@@ -42,8 +42,9 @@ def refused(place: Place) -> dict[str, Any]:
         able = place.capacity(server, _ROWS)
         runs += _runs(place, server, TOO_LATE_MANY, able, place.size.many, _ROWS)
     with place.ours("waits") as server:
+        full = place.measure(server.running(), server.fitted[1], 1, SCORING_THREADS)
         runs += _runs(place, server, NO_TURN, SCORING_THREADS / WAITS_S, _CONNECTIONS)
-    return {"runs": runs, "wait_s": _WAIT_S, "waits_s": WAITS_S}
+    return {"runs": runs, "wait_s": _WAIT_S, "waits_s": WAITS_S, "full_p99_ms": full["p99_ms"]}
 
 
 def _runs(place: Place, server: Ours, name: str, *load: Any) -> list[dict[str, Any]]:
@@ -63,5 +64,6 @@ def _run(
         "name": name,
         "able": able,
         "connections": connections,
+        "seconds_p99_ms": [second["p99_ms"] for second in found["by_second"]],
         "client_share": found["cpu_s"] / found["seconds"],
     }

@@ -8,6 +8,8 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from holdtrue.serving._overload import STANDING_S, Overload
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,13 +28,6 @@ request: more have come meanwhile than the loop keeps up with, and each has wait
 _SURE = 0.5
 """Share of the time to wait that the expected wait may have: under a lasting overload all who are
 let in expect the longest wait there is, and some of them wait longer."""
-_STANDING_S = 0.01
-"""What those may expect to wait that are let in while an overload lasts. A burst is over soon, and
-may wait as long as is declared; what waits all the time makes nobody's answer come sooner, and need
-only be as much as keeps the loop busy (Nichols and Jacobson, Controlling queue delay, 2012).
-"""
-_LASTS_S = 1.0
-"""How long nobody must have been refused for an overload to be over."""
 _MEASURED_S = 0.1
 """How long it counts what a turn took and did; less and less."""
 _TURNS = 3
@@ -50,7 +45,8 @@ class Gate:
     their head costs.
 
     How long requests take is measured while others wait, and forgotten when nobody does: a burst
-    finds nobody waiting, and nothing that could be held against it.
+    finds nobody waiting, and nothing that could be held against it. While an overload lasts it is
+    kept: whoever asks that much pauses for some milliseconds, too, and goes on where it was.
 
     Args:
         clock: Seconds.
@@ -64,8 +60,8 @@ class Gate:
         self._clock = clock
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         """Since when, and what begins it."""
+        self._overload = Overload(clock)
         self._crowded = False  # whether an overload lasts
-        self._refused = 0.0  # when somebody would last have been refused
         self._left = MAX_TURN
         self._turning = False
         self._began = 0  # since the last turn
@@ -88,6 +84,9 @@ class Gate:
             self._turning = True
             self._began, self._turned = 0, self._clock()
             self._marked = self._turned
+            self._crowded = self._overload.lasts
+            self._forget()
+            self._left = self._room(0.0)
             asyncio.get_running_loop().call_soon(self._turn)
         if self._left > 0 and not self._waiting:
             self._left -= 1
@@ -142,11 +141,9 @@ class Gate:
         self._marked = self._clock()
 
     def _measure(self, now: float) -> None:
-        if self._crowded and not self.is_full:
-            self._crowded = now - self._refused < _LASTS_S
+        self._crowded = self._overload.lasts
         if not self._waiting:
-            self._turns = 0
-            self._passed = self._worked = self._done = 0.0
+            self._forget()
         elif self._began:
             self._turns += 1
             passed = min(now - self._turned, _LONGEST_S)
@@ -154,6 +151,12 @@ class Gate:
             self._passed = kept * self._passed + passed
             self._worked = kept * self._worked + min(now - self._marked, _LONGEST_S)
             self._done = kept * self._done + self._began
+
+    def _forget(self) -> None:
+        """Nobody waits: what was measured says nothing of later, unless an overload lasts."""
+        if not self._crowded:
+            self._turns = 0
+            self._passed = self._worked = self._done = 0.0
 
     def _expected_s(self) -> float:
         if self._turns < _TURNS:
@@ -163,7 +166,8 @@ class Gate:
     def _judge(self) -> None:
         most_s = _SURE * self.wait_s
         if self._crowded:
-            most_s = min(most_s, _STANDING_S)
+            most_s = min(most_s, STANDING_S)
         self.is_full = self._expected_s() > most_s
         if self.is_full:
-            self._crowded, self._refused = True, self._clock()
+            self._crowded = True
+            self._overload.refused()

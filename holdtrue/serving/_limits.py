@@ -8,6 +8,8 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from holdtrue.serving._overload import STANDING_S, Overload
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,8 @@ class Turns:
 
     A request that would have to wait longer than it may is refused at once, by how fast turns
     have ended since others began to wait; one that does wait is refused when its time is over.
-    A burst finds nobody waiting, so that nothing is known that could be held against it.
+    A burst finds nobody waiting, so that nothing is known that could be held against it. While an
+    overload lasts, only so many wait as keep all turns taken.
 
     Args:
         clock: Seconds.
@@ -51,6 +54,7 @@ class Turns:
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.ongoing = 0
         self._clock = clock
+        self._overload = Overload(clock)
         self._queue: deque[asyncio.Future[None]] = deque()
         self._ends: deque[float] = deque()
         """When the last turns ended that others waited for."""
@@ -81,9 +85,10 @@ class Turns:
         if self.take(at_a_time):
             return
         left_s = limits.wait_s - waited_s
-        expected_s = (len(self._queue) + 1) * self._between_s(at_a_time)
-        is_full = len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
-        if is_full or left_s <= 0 or expected_s > _SURE * left_s:
+        between_s = self._between_s(at_a_time)
+        expected_s = (len(self._queue) + 1) * between_s
+        if left_s <= 0 or self._is_full(limits, between_s, expected_s > _SURE * left_s):
+            self._overload.refused()
             raise BusyError(max(1, math.ceil(min(expected_s, 60))))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
@@ -96,6 +101,7 @@ class Turns:
             elif turn in self._queue:
                 self._queue.remove(turn)
             if isinstance(err, TimeoutError):
+                self._overload.refused()
                 raise BusyError(max(1, math.ceil(limits.wait_s))) from None
             raise
 
@@ -112,6 +118,13 @@ class Turns:
         # nothing of later, and would never be corrected if it kept everybody from waiting.
         self._ends.clear()
         self.ongoing -= 1
+
+    def _is_full(self, limits: Limits, between_s: float, is_late: bool) -> bool:
+        """Whether one more is too many."""
+        if self._overload.lasts:
+            # One may wait, however slow turns are, so that the next one is taken when it ends.
+            return len(self._queue) >= max(1.0, STANDING_S / between_s if between_s else 0.0)
+        return is_late or len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
 
     def _between_s(self, at_a_time: int) -> float:
         """Mean time from one end of a turn to the next; 0 where too few have ended to say.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from holdtrue.serving import Limits
@@ -31,8 +32,9 @@ def offered(*, every_s, for_s, service_s, at_a_time, wait_s):
 
     async def run(loop):
         turns, seen = Turns(loop.time), []
+        chosen = np.random.default_rng(7)  # a pattern could let only those in that are soon over
 
-        async def one(number):
+        async def one():
             came = loop.time()
             try:
                 await turns.wait(limits(ongoing=64, wait_s=wait_s), at_a_time)
@@ -40,12 +42,12 @@ def offered(*, every_s, for_s, service_s, at_a_time, wait_s):
                 seen.append((came, loop.time() - came, False))
                 return
             seen.append((came, loop.time() - came, True))
-            await asyncio.sleep(service_s * (0.5, 1.0, 1.5)[number % 3])
+            await asyncio.sleep(service_s * chosen.choice((0.5, 1.0, 1.5)))
             turns.leave()
 
         asked = []
         while loop.time() < for_s or not asked:
-            asked.append(asyncio.create_task(one(len(asked))))
+            asked.append(asyncio.create_task(one()))
             await asyncio.sleep(every_s)
         await asyncio.gather(*asked)
         assert (turns.ongoing, turns.waiting) == (0, 0)
@@ -165,6 +167,54 @@ def test_who_would_wait_too_long_is_refused_at_once():
     assert refused.retry_after_s > 20
 
 
+@pytest.mark.parametrize("at_a_time", [1, 2, 16])
+def test_under_three_times_the_load_those_let_in_wait_for_little_more_than_the_next_turn(at_a_time):
+    service_s, able = 0.02, at_a_time / 0.02
+    seen = offered(
+        every_s=1 / (3 * able), for_s=20, service_s=service_s, at_a_time=at_a_time, wait_s=0.5
+    )
+    # What comes first is a burst, and waits as long as is declared.
+    assert max(waited for came, waited, _ in seen if came < 1) > min(0.3, 200 / able)
+    settled = [one for one in seen if one[0] > 2]
+    # At most the longest turn, or what is over in 2 ms.
+    waits = [waited for _, waited, answered in settled if answered]
+    assert max(waits) <= 1.5 * service_s + 1e-6
+    assert len(waits) > 0.95 * able * 18
+    assert sum(answered for *_, answered in seen) > 0.95 * able * 20
+
+
+def test_a_second_after_the_last_refusal_an_overload_is_over():
+    now = [0.0]
+
+    async def run():
+        turns = Turns(lambda: now[0])
+        assert turns.take(1)
+        full = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await turns.wait(limits(wait_s=20), 1)
+        for _ in range(4):
+            turns.leave()
+            await asyncio.sleep(0)
+        await asyncio.gather(*full)
+        now[0] += 0.9
+        later = [asyncio.create_task(turns.wait(limits(wait_s=20), 1))]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):  # one that waits is enough
+            await turns.wait(limits(wait_s=20), 1)
+        now[0] += 1.0
+        later += [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert turns.waiting == 4
+        for _ in range(5):
+            turns.leave()
+            await asyncio.sleep(0)
+        await asyncio.gather(*later)
+        assert (turns.ongoing, turns.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
 def test_under_three_times_the_load_nearly_all_refusals_come_at_once():
     # 100 a second can be answered, 300 come.
     seen = offered(every_s=1 / 300, for_s=20, service_s=0.02, at_a_time=2, wait_s=0.5)
@@ -199,6 +249,7 @@ def test_a_burst_from_idle_waits_also_after_an_overload_by_far_slower_turns():
         with pytest.raises(BusyError):  # now it is known how slow it is
             await turns.wait(limits(wait_s=20), 1)
         turns.leave()
+        now[0] += 1  # nobody asks: the overload is over
         assert turns.take(1)
         burst = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
         await asyncio.sleep(0)
