@@ -60,8 +60,7 @@ class Gate:
         self._clock = clock
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         """Since when, and what begins it."""
-        self._overload = Overload(clock)
-        self._crowded = False  # whether an overload lasts
+        self._overload = Overload()
         self._left = MAX_TURN
         self._turning = False
         self._began = 0  # since the last turn
@@ -84,10 +83,11 @@ class Gate:
             self._turning = True
             self._began, self._turned = 0, self._clock()
             self._marked = self._turned
-            self._crowded = self._overload.lasts
+            self._overload.look(self._turned, self._each_s())
             self._forget()
             self._left = self._room(0.0)
             asyncio.get_running_loop().call_soon(self._turn)
+        self._overload.came += 1
         if self._left > 0 and not self._waiting:
             self._left -= 1
             self._began += 1
@@ -95,6 +95,10 @@ class Gate:
         else:
             self._waiting.append((self._clock(), begin))
             self._judge()
+
+    def refuse(self) -> None:
+        """Count one that is not let in."""
+        self._overload.came += 1
 
     def retry_after_s(self) -> int:
         """When there may be room, whole seconds."""
@@ -118,12 +122,13 @@ class Gate:
 
     def _room(self, passed: float) -> int:
         """How many to begin in the turn that follows one of so many seconds."""
-        if self._crowded and passed > _BEHIND_S:
+        if self._overload.lasts and passed > _BEHIND_S:
             return 1
-        if not self._worked:
+        each_s = self._each_s()
+        if not each_s:
             return MAX_TURN
-        turn_s = _FULL_TURN_S if self._crowded else _TURN_S
-        return min(MAX_TURN, max(1, int(turn_s * self._done / self._worked)))
+        turn_s = _FULL_TURN_S if self._overload.lasts else _TURN_S
+        return min(MAX_TURN, max(1, int(turn_s / each_s)))
 
     def _let_in(self, late: float) -> None:
         """Begin as many as there is room for, and those that came too early to be answered."""
@@ -141,7 +146,7 @@ class Gate:
         self._marked = self._clock()
 
     def _measure(self, now: float) -> None:
-        self._crowded = self._overload.lasts
+        self._overload.look(now, self._each_s())
         if not self._waiting:
             self._forget()
         elif self._began:
@@ -154,9 +159,13 @@ class Gate:
 
     def _forget(self) -> None:
         """Nobody waits: what was measured says nothing of later, unless an overload lasts."""
-        if not self._crowded:
+        if not self._overload.lasts:
             self._turns = 0
             self._passed = self._worked = self._done = 0.0
+
+    def _each_s(self) -> float:
+        """What one takes by itself, while others wait; 0 where that is not known."""
+        return self._worked / self._done if self._done else 0.0
 
     def _expected_s(self) -> float:
         if self._turns < _TURNS:
@@ -165,9 +174,8 @@ class Gate:
 
     def _judge(self) -> None:
         most_s = _SURE * self.wait_s
-        if self._crowded:
+        if self._overload.lasts:
             most_s = min(most_s, STANDING_S)
         self.is_full = self._expected_s() > most_s
         if self.is_full:
-            self._crowded = True
-            self._overload.refused()
+            self._overload.begin(self._clock())

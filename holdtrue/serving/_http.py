@@ -166,6 +166,7 @@ class Connection(HttpToolsProtocol):
         if self.flow.write_paused:  # it reads none of them: they would fill the memory
             self.give_up()
             return True
+        self._gate.refuse()
         target, size = found
         self._unread = size - len(data)
         answer, is_last = busy(target)

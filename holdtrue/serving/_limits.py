@@ -54,7 +54,9 @@ class Turns:
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.ongoing = 0
         self._clock = clock
-        self._overload = Overload(clock)
+        self._overload = Overload()
+        self._each_s = 0.0
+        """From one end of a turn to the next, when it was last known."""
         self._queue: deque[asyncio.Future[None]] = deque()
         self._ends: deque[float] = deque()
         """When the last turns ended that others waited for."""
@@ -69,6 +71,7 @@ class Turns:
         if self.ongoing >= at_a_time:
             return False
         self.ongoing += 1
+        self._overload.came += 1
         return True
 
     async def wait(self, limits: Limits, at_a_time: int, waited_s: float = 0.0) -> None:
@@ -87,8 +90,11 @@ class Turns:
         left_s = limits.wait_s - waited_s
         between_s = self._between_s(at_a_time)
         expected_s = (len(self._queue) + 1) * between_s
-        if left_s <= 0 or self._is_full(limits, between_s, expected_s > _SURE * left_s):
-            self._overload.refused()
+        self._each_s = between_s or self._each_s
+        self._overload.came += 1
+        self._overload.look(self._clock(), self._each_s)
+        if left_s <= 0 or self._is_full(limits, expected_s > _SURE * left_s):
+            self._overload.begin(self._clock())
             raise BusyError(max(1, math.ceil(min(expected_s, 60))))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
@@ -101,7 +107,7 @@ class Turns:
             elif turn in self._queue:
                 self._queue.remove(turn)
             if isinstance(err, TimeoutError):
-                self._overload.refused()
+                self._overload.begin(self._clock())
                 raise BusyError(max(1, math.ceil(limits.wait_s))) from None
             raise
 
@@ -119,11 +125,11 @@ class Turns:
         self._ends.clear()
         self.ongoing -= 1
 
-    def _is_full(self, limits: Limits, between_s: float, is_late: bool) -> bool:
+    def _is_full(self, limits: Limits, is_late: bool) -> bool:
         """Whether one more is too many."""
         if self._overload.lasts:
             # One may wait, however slow turns are, so that the next one is taken when it ends.
-            return len(self._queue) >= max(1.0, STANDING_S / between_s if between_s else 0.0)
+            return len(self._queue) >= max(1.0, STANDING_S / self._each_s if self._each_s else 0.0)
         return is_late or len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
 
     def _between_s(self, at_a_time: int) -> float:

@@ -1,38 +1,44 @@
-"""How long those may have to wait that are let in, while others are refused and while nobody is."""
+"""Whether more is asked than can be answered."""
 
 from __future__ import annotations
-
-import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 STANDING_S = 0.002
 """What those may expect to wait that are let in while an overload lasts. A burst is over soon, and
 may wait as long as is declared; what waits all the time makes nobody's answer come sooner, and need
 only be as much as keeps the replica busy (Nichols and Jacobson, Controlling queue delay, 2012).
 """
-_LASTS_S = 1.0
-"""How long nobody must have been refused for an overload to be over."""
+_LOOKED_AT_S = 1.0
+"""For how long less must be asked than can be answered for an overload to be over. That nobody is
+refused would never be so: where few may wait, some are refused also of a load that can be borne.
+"""
 
 
 class Overload:
-    """Whether an overload lasts: from the first refusal on, until there was none for a second.
+    """Lasts from the first refusal on, until for a second less came than could be answered."""
 
-    Args:
-        clock: Seconds.
-    """
+    def __init__(self) -> None:
+        self.lasts = False
+        self.came = 0
+        """Requests, refused or not; counted by who knows of them."""
+        self._since = 0.0
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._refused = -math.inf
+    def begin(self, now: float) -> None:
+        """Note that somebody is refused.
 
-    def refused(self) -> None:
-        """Note that somebody is refused now, or would be."""
-        self._refused = self._clock()
+        Args:
+            now: Seconds, of the clock of `look`.
+        """
+        if not self.lasts:
+            self.lasts, self.came, self._since = True, 0, now
 
-    @property
-    def lasts(self) -> bool:
-        """Whether it does."""
-        return self._clock() < self._refused + _LASTS_S
+    def look(self, now: float, each_s: float) -> None:
+        """See whether it is over.
+
+        Args:
+            now: Seconds.
+            each_s: What a request takes where others wait: the time from one to the next.
+        """
+        passed = now - self._since
+        if passed >= _LOOKED_AT_S:
+            self.lasts = self.lasts and self.came * each_s > passed
+            self.came, self._since = 0, now

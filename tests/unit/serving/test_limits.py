@@ -27,7 +27,7 @@ class Skipping(asyncio.SelectorEventLoop):
         return self.now
 
 
-def offered(*, every_s, for_s, service_s, at_a_time, wait_s):
+def offered(*, every_s, for_s, service_s, at_a_time, wait_s, by_chance=False):
     """Requests that come at a rate: for each when it came, how long it waited, if it got a turn."""
 
     async def run(loop):
@@ -48,7 +48,9 @@ def offered(*, every_s, for_s, service_s, at_a_time, wait_s):
         asked = []
         while loop.time() < for_s or not asked:
             asked.append(asyncio.create_task(one()))
-            await asyncio.sleep(every_s)
+            every = every_s(loop.time()) if callable(every_s) else every_s
+            # By chance, as of many callers that know nothing of each other.
+            await asyncio.sleep(chosen.exponential(every) if by_chance else every)
         await asyncio.gather(*asked)
         assert (turns.ongoing, turns.waiting) == (0, 0)
         return seen
@@ -183,36 +185,19 @@ def test_under_three_times_the_load_those_let_in_wait_for_little_more_than_the_n
     assert sum(answered for *_, answered in seen) > 0.95 * able * 20
 
 
-def test_a_second_after_the_last_refusal_an_overload_is_over():
-    now = [0.0]
-
-    async def run():
-        turns = Turns(lambda: now[0])
-        assert turns.take(1)
-        full = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError):
-            await turns.wait(limits(wait_s=20), 1)
-        for _ in range(4):
-            turns.leave()
-            await asyncio.sleep(0)
-        await asyncio.gather(*full)
-        now[0] += 0.9
-        later = [asyncio.create_task(turns.wait(limits(wait_s=20), 1))]
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError):  # one that waits is enough
-            await turns.wait(limits(wait_s=20), 1)
-        now[0] += 1.0
-        later += [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert turns.waiting == 4
-        for _ in range(5):
-            turns.leave()
-            await asyncio.sleep(0)
-        await asyncio.gather(*later)
-        assert (turns.ongoing, turns.waiting) == (0, 0)
-
-    asyncio.run(run())
+@pytest.mark.parametrize("at_a_time", [1, 2, 16])
+def test_once_the_load_can_be_borne_again_nobody_is_refused_any_more(at_a_time):
+    able = at_a_time / 0.02
+    seen = offered(
+        every_s=lambda now: 1 / (3 * able) if now < 5 else 1 / (0.85 * able),
+        for_s=15,
+        service_s=0.02,
+        at_a_time=at_a_time,
+        wait_s=0.5,
+        by_chance=True,
+    )
+    refused = [came for came, _, answered in seen if not answered]
+    assert 4.5 < max(refused) < 8
 
 
 def test_under_three_times_the_load_nearly_all_refusals_come_at_once():
@@ -249,7 +234,7 @@ def test_a_burst_from_idle_waits_also_after_an_overload_by_far_slower_turns():
         with pytest.raises(BusyError):  # now it is known how slow it is
             await turns.wait(limits(wait_s=20), 1)
         turns.leave()
-        now[0] += 1  # nobody asks: the overload is over
+        now[0] += 120  # nobody asks: the overload is over
         assert turns.take(1)
         burst = [asyncio.create_task(turns.wait(limits(wait_s=20), 1)) for _ in range(4)]
         await asyncio.sleep(0)
