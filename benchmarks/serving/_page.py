@@ -9,7 +9,7 @@ from benchmarks._markdown import MB, NOISY, of_parts, share, table, targets_of
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._page_load import batching, burst, large, refused, shadow, steps
 from benchmarks.serving._parts import PARTS
-from benchmarks.serving._targets import back_s, during, failed, medians, targets
+from benchmarks.serving._targets import at_full_load, back_s, during, failed, medians, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,6 +228,7 @@ def _overload(part: dict[str, Any]) -> str:
         f"percentile was back {words}. Meanwhile it was {meanwhile}, the median of the seconds "
         "after the first, whose burst is let in and waits as long as `limits.wait` allows; where "
         f"just as much is asked as can be answered, over {full['connections']} connections, it was "
-        f"{full['p99_ms']:.1f} ms. The host of the machine gave {share(part['stolen'])} of it to "
-        "others meanwhile.\n\n" + table(("second", "answered", "refused", "p99, ms"), lines)
+        f"{at_full_load(part) or 0:.1f} ms. The host of the machine gave {share(part['stolen'])} "
+        "of it to others meanwhile.\n\n"
+        + table(("second", "answered", "refused", "p99, ms"), lines)
     )

@@ -239,16 +239,17 @@ def overload(place: Place) -> dict[str, Any]:
     """Three times what it can do, then half of it."""
     size = place.size
     with place.ours() as server:
-        full = place.measure(server.running(), server.fitted[1], 1, size.connections[-1])
-        capacity = full["per_s"]
+        capacity = place.capacity(server)
+        most = size.connections[-1]
+        asked = load(server.running(), server.fitted[1], Phase(size.offered_s), connections=most)
+        full = {"connections": most, "by_second": Asking(asked).found()["by_second"]}
         calm = Phase(size.calm_s, capacity / 2)
         storm = Phase(size.overload_s, 3 * capacity)
         wanted = load(server.running(), server.fitted[1], calm, storm, calm, connections=size.many)
         found = Asking(replace(wanted, newest_first=True)).found()
     place.say(f"  {found['statuses']}, {found['errors']} failed")
     declared = {"calm_s": size.calm_s, "overload_s": size.overload_s}
-    kept = {key: full[key] for key in ("connections", "p99_ms")}
-    return found | declared | {"capacity": capacity, "full": kept}
+    return found | declared | {"capacity": capacity, "full": full}
 
 
 def _side_by_side(

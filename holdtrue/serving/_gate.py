@@ -83,7 +83,7 @@ class Gate:
             self._turning = True
             self._began, self._turned = 0, self._clock()
             self._marked = self._turned
-            self._overload.look(self._turned, self._each_s())
+            self._overload.look(self._turned, self._between_s())
             self._forget()
             self._left = self._room(0.0)
             asyncio.get_running_loop().call_soon(self._turn)
@@ -146,7 +146,7 @@ class Gate:
         self._marked = self._clock()
 
     def _measure(self, now: float) -> None:
-        self._overload.look(now, self._each_s())
+        self._overload.look(now, self._between_s())
         if not self._waiting:
             self._forget()
         elif self._began:
@@ -167,10 +167,14 @@ class Gate:
         """What one takes by itself, while others wait; 0 where that is not known."""
         return self._worked / self._done if self._done else 0.0
 
+    def _between_s(self) -> float:
+        """From one to the next, with all else that the loop does meanwhile; 0 as above."""
+        return self._passed / self._done if self._done else 0.0
+
     def _expected_s(self) -> float:
         if self._turns < _TURNS:
             return 0.0
-        return len(self._waiting) * self._passed / self._done
+        return len(self._waiting) * self._between_s()
 
     def _judge(self) -> None:
         most_s = _SURE * self.wait_s

@@ -32,7 +32,7 @@ class Overload:
             self.lasts, self.came, self._since = True, 0, now
 
     def look(self, now: float, each_s: float) -> None:
-        """See whether it is over.
+        """See whether it is over; to be called as long as somebody waits, or has to.
 
         Args:
             now: Seconds.
@@ -40,5 +40,7 @@ class Overload:
         """
         passed = now - self._since
         if passed >= _LOOKED_AT_S:
-            self.lasts = self.lasts and self.came * each_s > passed
+            # Where nobody has looked for that much longer, nobody had to wait.
+            is_over = passed >= 2 * _LOOKED_AT_S or self.came * each_s <= passed
+            self.lasts = self.lasts and not is_over
             self.came, self._since = 0, now

@@ -101,8 +101,8 @@ def test_a_burst_is_let_in_and_what_comes_on_top_of_a_queue_is_not():
         assert busy.gate.retry_after_s() in {1, 2}
         await busy.rest()
         assert not busy.gate.is_full
-        # What was measured is forgotten some seconds later: the next burst is let in, too.
-        busy.now += 5
+        # What was measured is forgotten two seconds later: the next burst is let in, too.
+        busy.now += 2
         for _ in range(2_000):
             busy.ask()
         assert not busy.gate.is_full
@@ -200,7 +200,7 @@ def test_from_the_first_refusal_on_no_turn_is_long_until_nobody_waits():
         # The next turn was begun before it.
         assert max(busy.turns[turns_before + 2 :]) <= 0.0005 / cost_s + 1
         await busy.rest()
-        busy.now += 5  # nobody comes: the overload is over
+        busy.now += 2  # nobody comes: the overload is over
         for _ in range(MAX_TURN):
             busy.ask()
         await busy.turn()
