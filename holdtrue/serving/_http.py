@@ -48,6 +48,8 @@ _FRAMING = re.compile(
     rb"\n(?:content-length:[ \t]*([0-9]{1,18})[ \t]*\r"
     rb"|content-length|transfer-encoding|expect|upgrade|connection:[^\r]*close)"
 )
+_ACCEPTED_AT_ONCE = 16
+"""Connections that are taken in one turn of the event loop."""
 _START_TIMEOUT_S = 20.0
 _TICK_S = 1.0
 _POLL_S = 0.02
@@ -316,7 +318,9 @@ class HttpServer:
         # A line for each malformed request would let anybody fill the disk.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server = uvicorn.Server(config)
-        self._listener = listener.dup()
+        # The loop takes one connection in a turn from each socket that it listens on, also where a
+        # thousand wait, and what is asked over them with them.
+        self._listeners = [listener.dup() for _ in range(_ACCEPTED_AT_ONCE)]
         self._on_tick = on_tick
         self._loop = uvloop.new_event_loop()
         self._error: BaseException | None = None
@@ -407,7 +411,7 @@ class HttpServer:
     async def _serve(self) -> None:
         ticking = asyncio.create_task(self._tick())
         try:
-            await self._server.serve(sockets=[self._listener])
+            await self._server.serve(sockets=self._listeners)
         finally:
             ticking.cancel()
             with suppress(asyncio.CancelledError):

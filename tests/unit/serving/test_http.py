@@ -397,3 +397,26 @@ def test_requests_leave_nothing_that_only_the_collector_finds(address):
         finally:
             gc.enable()
     assert found < 100, gc.garbage
+
+
+def test_a_crowd_that_connects_at_once_is_taken_in_a_few_turns(app):
+    async def turns_until(server, many):
+        count = 0
+        while server.connections < many:
+            await asyncio.sleep(0)
+            count += 1
+        return count
+
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        listener.setblocking(False)
+        server = HttpServer(app, listener)
+        server.start()
+        may_go = threading.Event()
+        server.call(may_go.wait)  # the loop is busy while they connect
+        crowd = [socket.create_connection(listener.getsockname()) for _ in range(200)]
+        turns = server.submit(turns_until(server, len(crowd)))
+        may_go.set()
+        assert turns.result(SOON_S) <= 2 * 200 / 16
+        for connection in crowd:
+            connection.close()
+        server.stop(0, 10)
