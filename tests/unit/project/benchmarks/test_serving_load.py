@@ -103,8 +103,9 @@ def test_shadows_are_compared_by_the_medians_of_their_turns():
 
 def test_what_was_never_refused_or_answered_is_a_miss():
     run = {"name": "503", "refused_p99_ms": None, "statuses": {"200": 1}, "errors": {}}
-    refused = targets({"refused": {"runs": [run]}})[0]
+    refused, answered, _ = targets({"refused": {"runs": [run], "full_p99_ms": 55.0}})
     assert (refused.measured, refused.met) == ("nothing was refused", False)
+    assert (answered.measured, answered.met) == ("no answer", False)
     way = {"statuses": {"413": 1, "ConnectionResetError": 2}, "milliseconds": [1.0, 1.0, 200.0]}
     late, other = targets({"large": {"ways": {"fast": way}}})
     assert (late.measured, late.met) == ("200.0 ms", False)
