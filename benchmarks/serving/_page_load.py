@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import share, table
 from benchmarks.serving._replicas import CROWD, STEP_CONNECTIONS
-from benchmarks.serving._targets import beside, fall_s, high_phases, p99, reversals, rise_s, settled
+from benchmarks.serving._targets import (
+    beside,
+    fall_s,
+    high_phases,
+    median_of,
+    p99,
+    reversals,
+    rise_s,
+    settled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +31,7 @@ def refused(part: dict[str, Any]) -> str:
             _counts(run["statuses"]),
             _ms(run["refused_p50_ms"]),
             _ms(run["refused_p99_ms"]),
-            _ms(_middle(run)),
+            _ms(median_of(settled(run["seconds_p99_ms"]))),
             f"{run['client_share']:.0%}",
             f"{run['lag_ms']:.0f}",
             share(run["stolen"]),
@@ -49,11 +57,6 @@ def refused(part: dict[str, Any]) -> str:
         "load as much as the replica's; with ten rows a request there is room. `limits.wait` is "
         f"{part['wait_s']:g} s.\n\n{table(head, lines)}"
     )
-
-
-def _middle(run: dict[str, Any]) -> float | None:
-    later = settled(run["seconds_p99_ms"])
-    return median(later) if later else None
 
 
 def large(part: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def during(part: dict[str, Any]) -> list[float]:
 
 def at_full_load(part: dict[str, Any]) -> float | None:
     """The median over the seconds of the same where just as much is asked as can be answered."""
-    return _median(settled([second["p99_ms"] for second in part["full"]["by_second"]]))
+    return median_of(settled([second["p99_ms"] for second in part["full"]["by_second"]]))
 
 
 def settled(seconds: Sequence[float | None]) -> list[float]:
@@ -278,7 +278,7 @@ def _overload(part: dict[str, Any]) -> Iterator[Target]:
     yield Target("three times the load: p99 back after", f"≤ {BACK_S:g} s", said, met)
     what = "three times the load: p99 of those answered, as where just all are"
     limit = round(at_full_load(part) or 0, 1)
-    yield _within(what, _median(during(part)), limit, "ms", "no answer")
+    yield _within(what, median_of(during(part)), limit, "ms", "no answer")
 
 
 def _refused(part: dict[str, Any]) -> Iterator[Target]:
@@ -290,7 +290,7 @@ def _refused(part: dict[str, Any]) -> Iterator[Target]:
     seconds = [settled(run["seconds_p99_ms"]) for run in part["runs"] if run["name"] == NO_TURN]
     what = "answered beside 503, not compiled: p99, as of two calls where just all are answered"
     limit = round(CALLS * part["full_p99_ms"], 1)
-    yield _within(what, _median([*chain(*seconds)]), limit, "ms", "no answer")
+    yield _within(what, median_of([*chain(*seconds)]), limit, "ms", "no answer")
     yield _none("refused: neither answered nor 429 or 503", sum(map(wrong, part["runs"])))
 
 
@@ -356,7 +356,8 @@ def p99(values: Sequence[float]) -> float | None:
     return values[min(len(values) - 1, int(0.99 * len(values)))] if values else None
 
 
-def _median(values: Sequence[float]) -> float | None:
+def median_of(values: Sequence[float]) -> float | None:
+    """The median; None where there are none."""
     return statistics.median(values) if values else None
 
 

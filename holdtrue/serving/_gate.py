@@ -83,8 +83,7 @@ class Gate:
             self._turning = True
             self._began, self._turned = 0, self._clock()
             self._marked = self._turned
-            self._overload.look(self._turned, self._between_s())
-            self._forget()
+            self._measure(self._turned)
             self._left = self._room(0.0)
             asyncio.get_running_loop().call_soon(self._turn)
         self._overload.came += 1
@@ -147,21 +146,17 @@ class Gate:
 
     def _measure(self, now: float) -> None:
         self._overload.look(now, self._between_s())
-        if not self._waiting:
-            self._forget()
-        elif self._began:
+        if not self._waiting and not self._overload.lasts:
+            # What was measured says nothing of later.
+            self._turns = 0
+            self._passed = self._worked = self._done = 0.0
+        elif self._waiting and self._began:
             self._turns += 1
             passed = min(now - self._turned, _LONGEST_S)
             kept = max(0.0, 1 - passed / _MEASURED_S)
             self._passed = kept * self._passed + passed
             self._worked = kept * self._worked + min(now - self._marked, _LONGEST_S)
             self._done = kept * self._done + self._began
-
-    def _forget(self) -> None:
-        """Nobody waits: what was measured says nothing of later, unless an overload lasts."""
-        if not self._overload.lasts:
-            self._turns = 0
-            self._passed = self._worked = self._done = 0.0
 
     def _each_s(self) -> float:
         """What one takes by itself, while others wait; 0 where that is not known."""
@@ -182,4 +177,4 @@ class Gate:
             most_s = min(most_s, STANDING_S)
         self.is_full = self._expected_s() > most_s
         if self.is_full:
-            self._overload.begin(self._clock())
+            self._overload.begin(self._turned)

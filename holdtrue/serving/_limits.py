@@ -55,8 +55,8 @@ class Turns:
         self.ongoing = 0
         self._clock = clock
         self._overload = Overload()
-        self._each_s = 0.0
-        """From one end of a turn to the next, when it was last known."""
+        self._last_between_s = 0.0
+        """What `_between_s` was when it was last known."""
         self._queue: deque[asyncio.Future[None]] = deque()
         self._ends: deque[float] = deque()
         """When the last turns ended that others waited for."""
@@ -90,9 +90,9 @@ class Turns:
         left_s = limits.wait_s - waited_s
         between_s = self._between_s(at_a_time)
         expected_s = (len(self._queue) + 1) * between_s
-        self._each_s = between_s or self._each_s
+        self._last_between_s = between_s or self._last_between_s
         self._overload.came += 1
-        self._overload.look(self._clock(), self._each_s)
+        self._overload.look(self._clock(), self._last_between_s)
         if left_s <= 0 or self._is_full(limits, expected_s > _SURE * left_s):
             self._overload.begin(self._clock())
             raise BusyError(max(1, math.ceil(min(expected_s, 60))))
@@ -127,10 +127,14 @@ class Turns:
 
     def _is_full(self, limits: Limits, is_late: bool) -> bool:
         """Whether one more is too many."""
-        if self._overload.lasts:
-            # One may wait, however slow turns are, so that the next one is taken when it ends.
-            return len(self._queue) >= max(1.0, STANDING_S / self._each_s if self._each_s else 0.0)
-        return is_late or len(self._queue) >= _WAITING_PER_ONGOING * limits.ongoing
+        waiting = len(self._queue)
+        if waiting >= _WAITING_PER_ONGOING * limits.ongoing:
+            return True
+        if not self._overload.lasts:
+            return is_late
+        # One may wait, however slow turns are, so that the next one is taken when it ends.
+        between_s = self._last_between_s or math.inf
+        return waiting > 0 and (waiting + 1) * between_s > STANDING_S
 
     def _between_s(self, at_a_time: int) -> float:
         """Mean time from one end of a turn to the next; 0 where too few have ended to say.

@@ -31,16 +31,16 @@ class Overload:
         if not self.lasts:
             self.lasts, self.came, self._since = True, 0, now
 
-    def look(self, now: float, each_s: float) -> None:
+    def look(self, now: float, between_s: float) -> None:
         """See whether it is over; to be called as long as somebody waits, or has to.
 
         Args:
             now: Seconds.
-            each_s: What a request takes where others wait: the time from one to the next.
+            between_s: From one request to the next, where others wait; 0: not known.
         """
         passed = now - self._since
         if passed >= _LOOKED_AT_S:
             # Where nobody has looked for that much longer, nobody had to wait.
-            is_over = passed >= 2 * _LOOKED_AT_S or self.came * each_s <= passed
+            is_over = passed >= 2 * _LOOKED_AT_S or self.came * between_s <= passed
             self.lasts = self.lasts and not is_over
             self.came, self._since = 0, now

@@ -145,6 +145,33 @@ def test_at_most_so_many_wait():
     asyncio.run(run())
 
 
+def test_at_most_so_many_wait_also_where_turns_are_short_and_an_overload_lasts():
+    now = [0.0]
+
+    async def run():
+        turns = Turns(lambda: now[0])
+        assert turns.take(1)
+        waiting = []
+        for _ in range(2):  # then it is known that turns are short, and an overload lasts
+            while True:
+                task = asyncio.create_task(turns.wait(limits(wait_s=20), 1))
+                await asyncio.sleep(0)
+                if task.done():
+                    assert isinstance(task.exception(), BusyError)
+                    break
+                waiting.append(task)
+            assert turns.waiting == 4
+            for _ in range(2):
+                turns.leave()
+                now[0] += 1e-6
+                await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(run())
+
+
 def test_who_would_wait_too_long_is_refused_at_once():
     now = [0.0]
 
