@@ -35,6 +35,7 @@ MAX_ROWS = 10_000
 MAX_EXPLAINED_ROWS = 100
 """Of a request; each takes milliseconds, and a request should not take much longer than others
 may wait for it."""
+MAX_VERSION = 999_999_999
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 CLOSE = (b"connection", b"close")

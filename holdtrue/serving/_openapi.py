@@ -10,7 +10,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.serving import _tabular, _v2
-from holdtrue.serving._asked import JSON, MAX_EXPLAINED_ROWS, MAX_ROWS, PROBLEM, Reply
+from holdtrue.serving._asked import (
+    JSON,
+    MAX_EXPLAINED_ROWS,
+    MAX_ROWS,
+    MAX_VERSION,
+    PROBLEM,
+    Reply,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,13 +89,17 @@ def document(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
         "/predict": {"post": _predict(model, version, slate)},
         "/invocations": {"post": _invocations(model, slate)},
         f"/v2/models/{slate.system}/infer": {"post": _infer(model, version, slate)},
-        f"/v2/models/{slate.system}": {"get": _get("The model's tensors (V2)", "v2_model")},
-        "/v2": {"get": _get("The server (V2)", "v2_server")},
+        f"/v2/models/{slate.system}": {
+            "get": _get("The model's tensors (V2)", "v2_model", family=_V2)
+        },
+        "/v2": {"get": _get("The server (V2)", "v2_server", family=_V2)},
         "/v2/health/live": {
-            "get": _get("Whether the process answers (V2)", "v2_live", is_open=True)
+            "get": _get("Whether the process answers (V2)", "v2_live", family=_V2, is_open=True)
         },
         "/v2/health/ready": {
-            "get": _get("Whether predictions can be made (V2)", "v2_ready", is_open=True)
+            "get": _get(
+                "Whether predictions can be made (V2)", "v2_ready", family=_V2, is_open=True
+            )
         },
         "/": {"get": _get("What is served, in short", "about")},
         "/live": {"get": _get("Whether the process answers", "live", is_open=True)},
@@ -156,7 +167,7 @@ def _predict(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
     several = {"rows": {"summary": "Rows of the training", "value": rows}} if rows else {}
     one = {"record": {"summary": "A row of the training", "value": rows[0]}} if rows else {}
     forms = [_ref("Record"), _ref("Records"), _object({"rows": _ref("Records")})]
-    csv: dict[str, Any] = {"schema": {"type": "string"}}
+    csv: dict[str, Any] = {"schema": _CSV}
     if rows:
         csv["example"] = _csv(rows)
     return {
@@ -211,7 +222,7 @@ def _invocations(model: ServedModel, slate: Slate) -> dict[str, Any]:
             "required": True,
             "content": {
                 JSON: {"schema": {"oneOf": forms}} | ({"examples": examples} if rows else {}),
-                _tabular.CSV: {"schema": {"type": "string"}},
+                _tabular.CSV: {"schema": _CSV},
                 _tabular.ARROW: {"schema": _BYTES},
             },
         },
@@ -243,12 +254,12 @@ def _infer(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
                 _v2.BINARY: {"schema": _BYTES},
             },
         },
-        "responses": _answers("The output tensors", {JSON: {"schema": _ref("V2Answer")}}),
+        "responses": _answers("The output tensors", {JSON: {"schema": _ref("V2Answer")}}, _V2),
     }
 
 
 def _get(
-    summary: str, name: str, media_type: str = JSON, *, is_open: bool = False
+    summary: str, name: str, media_type: str = JSON, *, family: str = "", is_open: bool = False
 ) -> dict[str, Any]:
     schema = {"type": "object"} if media_type == JSON else {"type": "string"}
     operation: dict[str, Any] = {
@@ -256,7 +267,7 @@ def _get(
         "operationId": name,
         "responses": {
             "200": {"description": "As asked", "content": {media_type: {"schema": schema}}},
-            "default": _ref("Problem", "responses"),
+            "default": _ref(f"{family}Problem", "responses"),
         },
     }
     return operation | ({"security": []} if is_open else {})
@@ -267,7 +278,7 @@ def _parameters(slate: Slate) -> list[dict[str, Any]]:
         "name": "version",
         "in": "query",
         "description": "The version that must answer, if it is served.",
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_VERSION},
     }
     explain: dict[str, Any] = {
         "name": "explain",
@@ -281,50 +292,65 @@ def _parameters(slate: Slate) -> list[dict[str, Any]]:
     return [version, explain] if slate.explain else [version]
 
 
-def _answers(description: str, content: dict[str, Any]) -> dict[str, Any]:
+def _answers(description: str, content: dict[str, Any], family: str = "") -> dict[str, Any]:
+    problem, bad_row, busy = (
+        _ref(f"{family}{name}", "responses") for name in ("Problem", "BadRow", "Busy")
+    )
     return {
         "200": {"description": description, "content": content},
-        **{status: _ref("Problem", "responses") for status in ("400", "404", "413", "415")},
-        "422": _ref("BadRow", "responses"),
-        **{status: _ref("Busy", "responses") for status in ("429", "503")},
-        "default": _ref("Problem", "responses"),
+        **dict.fromkeys(("400", "404", "413", "415"), problem),
+        "422": bad_row,
+        **dict.fromkeys(("429", "503"), busy),
+        "default": problem,
     }
 
 
 def _responses() -> dict[str, Any]:
-    content = {PROBLEM: {"schema": _ref("Problem")}}
+    """What refuses, by name; V2 clients take JSON alone."""
     seconds = {"description": "Seconds to wait", "schema": {"type": "integer"}}
-    bad_row = {
-        "type": "about:blank",
-        "title": "Unprocessable Entity",
-        "status": 422,
-        "detail": "row 0, column distance: expected a whole number or null, got str",
-        "errors": [
-            {
-                "row": 0,
-                "column": "distance",
-                "found": "str",
-                "expected": "a whole number or null",
-            }
-        ],
-    }
-    return {
-        "Problem": {"description": "Why it cannot be answered", "content": content},
-        "BadRow": {
-            "description": "A row that is not what the model takes",
-            "content": {PROBLEM: content[PROBLEM] | _example(bad_row)},
-        },
-        "Busy": {
-            "description": "Too many requests",
-            "headers": {"Retry-After": seconds},
-            "content": content,
-        },
-    }
+    found: dict[str, Any] = {}
+    for family, media_type in (("", PROBLEM), (_V2, JSON)):
+        content = {media_type: {"schema": _ref("Problem")}}
+        found |= {
+            f"{family}Problem": {
+                "description": "Why it cannot be answered",
+                "content": content,
+            },
+            f"{family}BadRow": {
+                "description": "A row that is not what the model takes",
+                "content": {media_type: content[media_type] | _example(_BAD_ROW)},
+            },
+            f"{family}Busy": {
+                "description": "Too many requests",
+                "headers": {"Retry-After": seconds},
+                "content": content,
+            },
+        }
+    return found
+
+
+_V2 = "V2"
+"""Before the names of what refuses requests of that protocol."""
+_BAD_ROW = {
+    "type": "about:blank",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": "row 0, column distance: expected a whole number or null, got str",
+    "errors": [
+        {
+            "row": 0,
+            "column": "distance",
+            "found": "str",
+            "expected": "a whole number or null",
+        }
+    ],
+}
 
 
 # Schemas
 
 _BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
+_CSV: Schema = {"type": "string", "minLength": 1}
 _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "number"}
 _INTEGER: Schema = {"type": "integer"}
@@ -406,7 +432,7 @@ _V2_TENSOR: Schema = {
     "properties": {
         "name": _TEXT,
         "shape": _V2_SHAPE,
-        "datatype": _TEXT,
+        "datatype": {"type": "string", "enum": [*_v2.KNOWN_DATATYPES]},
         "parameters": {"type": "object"},
         "data": {"type": "array"},
     },
@@ -419,7 +445,10 @@ _V2_SCHEMAS: dict[str, Schema] = {
             "id": _TEXT,
             "parameters": {"type": "object"},
             "inputs": {"type": "array", "items": _V2_TENSOR, "minItems": 1},
-            "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+            "outputs": {
+                "type": ["array", "null"],
+                "items": {"type": "object", "required": ["name"]},
+            },
         },
     },
     "V2Answer": {

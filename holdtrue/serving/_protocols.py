@@ -13,6 +13,7 @@ from holdtrue.serving import _mlflow, _plain, _v2
 from holdtrue.serving._asked import (
     JSON,
     MAX_EXPLAINED_ROWS,
+    MAX_VERSION,
     PROBLEM,
     Problem,
     Reply,
@@ -40,7 +41,6 @@ Action = Literal[
     "model",
 ]
 
-_VERSION_DIGITS = 9
 _PARAMETERS = ("explain", "version")
 _ACCEPT_ENCODING = ((b"accept-encoding", b"gzip, deflate, identity"),)
 
@@ -125,7 +125,7 @@ def _model_route(path: str) -> tuple[tuple[str, ...], Route] | None:
 
 
 def _is_version(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _VERSION_DIGITS
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION))
 
 
 def read(
@@ -211,7 +211,7 @@ def refuse(path: str, problem: Problem) -> Reply:
     All have the members of RFC 9457; a V2 client finds ``error`` beside them, and MLflow's
     ``error_code`` and ``message``.
     """
-    if path.startswith("v2/"):
+    if path == "v2" or path.startswith("v2/"):
         return _with(problem, {"error": problem.detail}, JSON)
     if path == "invocations":
         code = _MLFLOW_CODES.get(problem.status, "BAD_REQUEST")

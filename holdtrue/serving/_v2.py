@@ -59,6 +59,8 @@ _DTYPES = {
 _JSON_TYPES: dict[str, set[Any]] = {
     name: {int, type(None)} | ({float} if name.startswith("FP") else set()) for name in _DTYPES
 } | {"BOOL": {bool, type(None)}, "BYTES": {str, type(None)}}
+KNOWN_DATATYPES = tuple(_JSON_TYPES)
+"""Names of those that are read."""
 DATATYPES: dict[Kind, str] = {
     "integer": "INT64",
     "number": "FP64",
@@ -280,7 +282,7 @@ def _inputs(described: Any, binary: memoryview) -> tuple[Tensor, ...]:
         if not isinstance(name, str) or name in tensors:
             raise Problem(400, f"{place}.name: expected text that no other input has as its name")
         if not isinstance(datatype, str) or datatype not in _JSON_TYPES:
-            known = ", ".join(_JSON_TYPES)
+            known = ", ".join(KNOWN_DATATYPES)
             raise Problem(400, f"{place}.datatype: expected one of {known}")
         shape = _shape(item.get("shape"), place)
         size = _parameters(item, place).get("binary_data_size")

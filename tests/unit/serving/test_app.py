@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from jsonschema import Draft202012Validator
 
 from holdtrue.access import create_key
 from holdtrue.declaration import Model
@@ -172,6 +173,36 @@ def test_asks_for_a_key_unless_access_is_open(written, slate_with, tmp_path):
     assert statuses == [401, 401, 200, 403, 403, 200, 401, 401, 401, 200, 200, 200]
     assert answers[0].headers["www-authenticate"] == "Bearer"
     assert theirs not in answers[1].text
+
+
+def test_what_is_refused_is_as_the_openapi_document_says(written, slate_with, tmp_path):
+    store = Store(tmp_path)
+    _, key = create_key(store, "billing", ["predict", "admin"])
+    app = build(slate_with(keys=str(tmp_path / "serving" / "keys.json")))
+    good = {"authorization": f"Bearer {key}"}
+    (found,) = ask(app, get("/flights/openapi.json", **good))
+    document = found.json()
+    problem = Draft202012Validator(
+        {"$ref": "#/components/schemas/Problem", "components": document["components"]}
+    )
+    asked = []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if "security" not in operation:
+                asked.append((401, operation, method, path, {}))
+            if method == "post":
+                asked.append((400, operation, method, path, {"content": "{", "headers": good}))
+    far = json.dumps([written.rows[0] | {"distance": "far"}])
+    operation = document["paths"]["/predict"]["post"]
+    asked.append((422, operation, "post", "/predict", {"content": far, "headers": good}))
+    answers = ask(app, *((how.upper(), f"/flights{to}", given) for _, _, how, to, given in asked))
+    assert len(answers) > 10
+    for (status, operation, _, path, _), answer in zip(asked, answers, strict=True):
+        assert (path, answer.status_code) == (path, status)
+        said = operation["responses"].get(str(status), operation["responses"]["default"])
+        named = document["components"]["responses"][said["$ref"].rsplit("/", 1)[1]]
+        assert answer.headers["content-type"] in named["content"]
+        problem.validate(answer.json())
 
 
 def test_a_key_that_was_just_made_is_known_and_a_revoked_one_is_not(written, slate_with, tmp_path):
