@@ -1,6 +1,7 @@
 """How far a long trial has come, in a file: where its worker dies, the next one goes on from there.
 
-The file holds text alone, trees as XGBoost's own JSON: reading it runs nothing.
+The file holds text alone, trees as XGBoost's own JSON: reading it runs nothing. XGBoost trusts
+them, and may end the process where they are not as it wrote them: the file begins with its digest.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Checkpoint:
         if self._path is None:
             return nothing
         try:
-            found = _progress(json.loads(self._path.read_bytes()))
+            found = _progress(json.loads(_content(self._path.read_bytes())))
         except (FileNotFoundError, NotADirectoryError):
             return nothing
         except (OSError, ValueError, KeyError, TypeError) as err:
@@ -93,7 +94,8 @@ class Checkpoint:
             return
         started = time.monotonic()
         try:
-            write_atomically(self._path, json.dumps(asdict(progress())).encode())
+            content = json.dumps(asdict(progress())).encode()
+            write_atomically(self._path, _digest(content) + b"\n" + content)
         except OSError as err:
             _logger.warning("%s cannot be written, its trial goes on: %s", self._path, err)
             self._path = None
@@ -116,6 +118,23 @@ def checkpoints(log: Path) -> Path:
 def remove_checkpoints(log: Path) -> None:
     """The search is over: remove those of trials that were cut off."""
     shutil.rmtree(checkpoints(log), ignore_errors=True)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def _content(written: bytes) -> bytes:
+    """What a file holds.
+
+    Raises:
+        ValueError: It is not as it was written.
+    """
+    digest, _, content = written.partition(b"\n")
+    if digest != _digest(content):
+        message = "it is not as it was written"
+        raise ValueError(message)
+    return content
 
 
 def _progress(content: dict[str, Any]) -> Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,11 +136,41 @@ def test_what_was_done_in_another_way_or_cannot_be_read_is_done_anew(
     checkpoint = Checkpoint(objective.checkpoints, SETTING)
     checkpoint.write(lambda: Progress("side by side", (0.1,), boosters=("{}",) * 3))
     (path,) = files(objective)
-    for content in (path.read_bytes(), b"", b"[]", b'{"way": "folds in rounds"}', b"\xff"):
+    written = path.read_bytes()
+    contents = (b"", b"[]", b'{"way": "folds in rounds"}', b"\xff")
+    digests = (hashlib.sha256(content).hexdigest().encode() for content in contents)
+    for content in (written, b"", b"\n", *map(b"\n".join, zip(digests, contents, strict=True))):
         path.write_bytes(content)
         found = run(objective, False)
         assert found.fold_values == whole.fold_values
         assert files(objective) == []
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["side by side", "fold by fold"])
+def test_a_file_that_is_not_as_it_was_written_is_not_read(
+    objective: FoldsObjective, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    whole = run(replace(objective, checkpoints=None), wanted)
+    real = Boosting.advance
+
+    def advance(self: Boosting, n_rounds: int) -> None:
+        if n_rounds > ROUNDS // 2:
+            raise KeyboardInterrupt
+        real(self, n_rounds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Boosting, "advance", advance)
+        with pytest.raises(KeyboardInterrupt):
+            run(objective, wanted)
+    (path,) = files(objective)
+    written = path.read_bytes()
+    assert Checkpoint(objective.checkpoints, SETTING).read(json.loads(written[65:])["way"]).boosters
+    for at in (0, 64, 65, len(written) // 2, len(written) - 1):
+        path.write_bytes(written[:at] + b"~" + written[at + 1 :])
+        found = run(objective, wanted)
+        assert (found.state, found.share) == ("complete", 1.0)
+        assert found.fold_values == whole.fold_values
+        assert found.reports == whole.reports
 
 
 def test_another_setting_has_another_file(objective: FoldsObjective) -> None:
