@@ -208,7 +208,9 @@ class Pruner(Section):
             "patience": {"patient"},
         }
         for key in sorted(self.model_fields_set & fitting.keys()):
-            if self.rule not in fitting[key]:
+            # What was dumped names every field.
+            is_default = getattr(self, key) == type(self).model_fields[key].default
+            if self.rule not in fitting[key] and not is_default:
                 message = f"{key} is for {' and '.join(sorted(fitting[key]))}, not for {self.rule}"
                 raise ValueError(message)
         if self.rule == "threshold" and self.worse_than is None:

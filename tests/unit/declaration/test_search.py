@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from holdtrue.declaration import Declaration, Range, combinations, parse, unfit_conditions
-from holdtrue.declaration._search import never_ends
+from holdtrue.declaration import (
+    Declaration,
+    Pruner,
+    Range,
+    combinations,
+    parse,
+    unfit_conditions,
+)
+from holdtrue.declaration._search import PrunerRule, never_ends
 from holdtrue.declaration._spaces import CANDIDATES, SPACES
 from holdtrue.declaration._spans import count_combinations
 from holdtrue.errors import ConfigError
@@ -156,6 +163,14 @@ class TestPruner:
         ).tune.pruner
         assert pruner is not None
         assert (pruner.keep, pruner.startup) == (0.4, 0)
+
+    @pytest.mark.parametrize("rule", get_args(PrunerRule))
+    def test_one_that_was_dumped_is_read_again(self, rule: str) -> None:
+        pruner = Pruner.model_validate(
+            {"rule": rule, "worse_than": 1.0 if rule == "threshold" else None}
+        )
+        for mode in ("python", "json"):
+            assert Pruner.model_validate(pruner.model_dump(mode=mode)) == pruner
 
     def test_any_candidate_may_be_pruned(self) -> None:
         text = "model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression}]}\n"
