@@ -32,10 +32,18 @@ Which = Annotated[str, typer.Argument(metavar="KEY", help="Its name or id.", sho
 
 
 def _store(project: Path) -> Store:
+    """The store of a project.
+
+    Raises:
+        ConfigError: It has none yet: nothing there would know a key.
+    """
     from holdtrue.store import Store
 
     store = Store.of(project / "any.yaml")
-    store.prepare()
+    if not store.root.is_dir():
+        message = f"there is no {store.root}: no endpoint of that project has keys yet"
+        hint = "name the folder with the declaration by --project, or run `holdtrue apply` first"
+        raise ConfigError(message, hint=hint)
     return store
 
 
@@ -45,10 +53,12 @@ def _changed(project: Path, *, dry_run: bool) -> Iterator[Store]:
     from holdtrue.access import keys_path
     from holdtrue.store import Store
 
+    store = Store.of(project / "any.yaml")
     if not dry_run:
-        yield _store(project)
+        store.prepare()
+        yield store
         return
-    keys = keys_path(Store.of(project / "any.yaml"))
+    keys = keys_path(store)
     with TemporaryDirectory() as folder:
         copy = Store(Path(folder))
         if keys.exists():

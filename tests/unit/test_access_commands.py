@@ -49,10 +49,18 @@ def test_a_key_may_predict_where_nothing_else_is_said(run, ring):
     assert ring().find(f"Bearer {made.stdout.strip()}".encode()).scopes == ("predict",)
 
 
-def test_shows_this_machine_s_key(run, ring):
+def test_shows_this_machine_s_key(run, ring, tmp_path):
+    Store(tmp_path / "store").prepare()
     shown = run("show").stdout.strip()
     assert run("show").stdout.strip() == shown
     assert ring().find(f"Bearer {shown}".encode()).name == "this machine"
+
+
+@pytest.mark.parametrize("command", [("show",), ("list",)])
+def test_where_no_project_is_no_key_is_shown_or_made(run, tmp_path, command):
+    with pytest.raises(ConfigError, match=f"there is no {tmp_path / 'store'}: no endpoint"):
+        run(*command)
+    assert not (tmp_path / "store").exists()
 
 
 def test_refuses_an_unknown_scope(run):
