@@ -188,14 +188,22 @@ class Pruner(Section):
     """With median, percentile and wilcoxon: finished trials before any is ended early."""
     keep: Share = Field(default=0.25, gt=0, lt=1)
     """With percentile."""
-    factor: int = Field(default=2, ge=2, le=10)
-    """With halving and hyperband: one in so many goes on at a rung."""
+    factor: int | None = Field(default=None, ge=2, le=10)
+    """With halving and hyperband: one in so many goes on at a rung; where left out, 2 with halving
+    and 3 with hyperband."""
     p_value: float = Field(default=0.1, gt=0, lt=1)
     """With wilcoxon: how unlikely it must be that the trial is not worse."""
     worse_than: float | None = None
     """With threshold: in the unit of the metric."""
     patience: PositiveInt = 3
     """With patient."""
+
+    @property
+    def one_in(self) -> int:
+        """Of so many trials at a rung one goes on."""
+        # Hyperband's later brackets make up for a first rung that is severe; Li et al. (2018),
+        # Hyperband, advise 3 or 4.
+        return self.factor or (3 if self.rule == "hyperband" else 2)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

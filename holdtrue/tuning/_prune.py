@@ -23,9 +23,10 @@ Direction = Literal["higher", "lower"]
 # say more about the learning rate than about the setting.
 _FIRST_RUNG: dict[Ladder, int] = {"rounds": 5, "folds": 2, "steps": 1}
 _FIRST_FOLDS = 2
-# With the other rules boosting reports at 10, 13, 16, 20, 25, 32, 40, 50, 63, 79, 100, ... rounds:
-# the preferred numbers of ISO 3, ten to a decade, so that trials of any length meet at equal steps.
+# Without rungs boosting reports at 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 79, 100, ... rounds: the
+# preferred numbers of ISO 3, ten to a decade, so that trials of any length meet at equal steps.
 _PER_DECADE = 10
+_FIRST_POWER = 9
 _BRACKETS = 3
 # Its multiples spread evenly over 0..1 (Weyl): brackets are mixed from the first trials on.
 _GOLDEN = (5**0.5 - 1) / 2
@@ -176,9 +177,9 @@ def report_rounds(rule: Pruner, n_rounds: int) -> list[int]:
         n_rounds: Rounds of the trial.
     """
     if rule.rule in ("halving", "hyperband"):
-        return _rungs(_FIRST_RUNG["rounds"], rule.factor, n_rounds)
+        return _rungs(_FIRST_RUNG["rounds"], rule.one_in, n_rounds)
     steps = []
-    power = _PER_DECADE
+    power = _FIRST_POWER
     while (step := round(10 ** (power / _PER_DECADE))) <= n_rounds:
         steps.append(step)
         power += 1
@@ -233,9 +234,9 @@ def _halving(case: _Case) -> bool:
 
 
 def _hyperband(case: _Case) -> bool:
-    bracket = bracket_of(case.number, case.rule.factor)
-    first = _FIRST_RUNG[case.now.ladder] * case.rule.factor**bracket
-    return _at_rung(case, first, lambda other: bracket_of(other, case.rule.factor) == bracket)
+    bracket = bracket_of(case.number, case.rule.one_in)
+    first = _FIRST_RUNG[case.now.ladder] * case.rule.one_in**bracket
+    return _at_rung(case, first, lambda other: bracket_of(other, case.rule.one_in) == bracket)
 
 
 def _at_rung(case: _Case, first: int, competes: Fitting) -> bool:
@@ -245,7 +246,7 @@ def _at_rung(case: _Case, first: int, competes: Fitting) -> bool:
         Li et al. (2020), A system for massively parallel hyperparameter tuning, algorithm 2; a
         trial that may not go on at once ends, rather than wait to be promoted later.
     """
-    now, factor = case.now, case.rule.factor
+    now, factor = case.now, case.rule.one_in
     rungs = _rungs(first, factor, now.step)
     if not rungs or any(report.step >= rungs[-1] for report in case.own[:-1]):
         return False

@@ -298,10 +298,11 @@ def test_trials_of_any_length_report_at_the_same_rounds(
     assert len(steps) < 40
 
 
-def test_the_rungs_of_halving() -> None:
+def test_the_rounds_at_which_trials_are_judged() -> None:
     assert report_rounds(rule("halving", factor=3), 405) == [5, 15, 45, 135, 405]
-    assert report_rounds(rule("hyperband"), 44) == [5, 10, 20, 40]
-    assert report_rounds(rule("median"), 32) == [10, 13, 16, 20, 25, 32]
+    assert report_rounds(rule("halving"), 44) == [5, 10, 20, 40]
+    assert report_rounds(rule("hyperband"), 50) == [5, 15, 45]
+    assert report_rounds(rule("median"), 32) == [8, 10, 13, 16, 20, 25, 32]
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])

@@ -24,6 +24,7 @@ CLASSES = ("no", "yes")
 XGB, LINEAR = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression"
 FOREST = "sklearn.ensemble.RandomForestClassifier"
 MEDIAN = Pruner(rule="median")
+STEPS = (8, 10, 13, 16, 20, 25)
 
 
 def make_folds(n_folds: int = 3) -> list[Fold]:
@@ -179,13 +180,13 @@ def test_boosting_reports_the_mean_over_all_folds_at_rounds_that_trials_share() 
     short, long = Listener(), Listener()
     judge(XGB, {"n_estimators": 17}, short)
     outcome = judge(XGB, {"n_estimators": 30}, long)
-    assert [(r.ladder, r.step) for r in long.heard] == [("rounds", n) for n in (10, 13, 16, 20, 25)]
-    assert short.heard == long.heard[:3]
+    assert [(r.ladder, r.step) for r in long.heard] == [("rounds", n) for n in STEPS]
+    assert short.heard == long.heard[:4]
     assert all(len(r.folds) == 3 for r in long.heard)
     assert long.heard[0].value == pytest.approx(np.mean(long.heard[0].folds))
     assert outcome.reports == tuple(long.heard)
     shorter = judge(XGB, {"n_estimators": 16})
-    assert short.heard[2].folds == shorter.fold_values
+    assert short.heard[3].folds == shorter.fold_values
 
 
 def test_others_report_the_mean_of_the_folds_so_far() -> None:
@@ -203,7 +204,7 @@ def test_boosting_ends_in_the_round_in_which_it_is_told_to() -> None:
     outcome = judge(XGB, {"n_estimators": 200}, watch)
     assert (outcome.state, outcome.reason) == ("pruned", None)
     assert outcome.value == watch.heard[-1].value
-    assert outcome.share == 13 / 200
+    assert outcome.share == 10 / 200
     assert outcome.fold_values == ()
 
 
@@ -213,7 +214,7 @@ def test_others_end_before_the_next_fold() -> None:
     assert outcome.value == np.mean(outcome.fold_values)
 
 
-@pytest.mark.parametrize(("estimator", "reports"), [(XGB, 3), (LINEAR, 3)])
+@pytest.mark.parametrize(("estimator", "reports"), [(XGB, 4), (LINEAR, 3)])
 def test_an_answer_to_the_last_report_is_too_late(estimator: str, reports: int) -> None:
     params = {"n_estimators": 16} if estimator == XGB else {}
     outcome = judge(estimator, params, Listener(end_at=reports))
@@ -370,7 +371,7 @@ def history(values: list[float]) -> list[tuple[int, Outcome]]:
                 1.0,
                 1.0,
                 (value,) * 3,
-                tuple(Report("rounds", step, value, (value,) * 3) for step in (10, 13, 16, 20)),
+                tuple(Report("rounds", step, value, (value,) * 3) for step in STEPS[:5]),
             ),
         )
         for number, value in enumerate(values)
@@ -391,7 +392,7 @@ def test_a_frozen_table_decides_at_once_and_is_not_changed(estimator: str) -> No
             for table in (good, bad)
         ]
         assert [outcome.state for outcome in outcomes] == ["pruned", "complete"]
-        assert outcomes[0].share == (0.1 if estimator == XGB else 2 / 3)
+        assert outcomes[0].share == (0.08 if estimator == XGB else 2 / 3)
     assert set(good.at("rounds", 10)) == set(range(5))
 
 
