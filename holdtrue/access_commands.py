@@ -55,7 +55,6 @@ def _changed(project: Path, *, dry_run: bool) -> Iterator[Store]:
 
     store = Store.of(project / "any.yaml")
     if not dry_run:
-        store.prepare()
         yield store
         return
     keys = keys_path(store)
@@ -85,6 +84,7 @@ def create(
         message = f"--scope {sorted(unknown)[0]}: expected one of {', '.join(SCOPES)}"
         raise ConfigError(message)
     with _changed(project, dry_run=dry_run) as store:
+        store.prepare()
         key, secret = create_key(store, name, [s for s in SCOPES if s in scope])
     said = f"{key.name} ({', '.join(key.scopes)})"
     if dry_run:
@@ -119,6 +119,7 @@ def revoke(
     """Take a key back; it is refused within a second or two."""
     from holdtrue.access import revoke_key
 
+    _store(project)
     with _changed(project, dry_run=dry_run) as store:
         key = revoke_key(store, which)
     said = f"key {key.id} ({key.name})"

@@ -56,7 +56,9 @@ def test_shows_this_machine_s_key(run, ring, tmp_path):
     assert ring().find(f"Bearer {shown}".encode()).name == "this machine"
 
 
-@pytest.mark.parametrize("command", [("show",), ("list",)])
+@pytest.mark.parametrize(
+    "command", [("show",), ("list",), ("revoke", "billing"), ("revoke", "billing", "--dry-run")]
+)
 def test_where_no_project_is_no_key_is_shown_or_made(run, tmp_path, command):
     with pytest.raises(ConfigError, match=f"there is no {tmp_path / 'store'}: no endpoint"):
         run(*command)
