@@ -13,6 +13,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -172,6 +174,17 @@ class Stop(Section):
     """So many trials failed."""
 
 
+_ARGUMENTS: dict[str, set[PrunerRule]] = {
+    "startup": {"median", "percentile", "wilcoxon"},
+    "keep": {"percentile"},
+    "factor": {"halving", "hyperband"},
+    "p_value": {"wilcoxon"},
+    "worse_than": {"threshold"},
+    "patience": {"patient"},
+}
+"""Of a pruner, with the rules that take them."""
+
+
 class Pruner(Section):
     """Which trials are ended early."""
 
@@ -207,24 +220,24 @@ class Pruner(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        fitting = {
-            "startup": {"median", "percentile", "wilcoxon"},
-            "keep": {"percentile"},
-            "factor": {"halving", "hyperband"},
-            "p_value": {"wilcoxon"},
-            "worse_than": {"threshold"},
-            "patience": {"patient"},
-        }
-        for key in sorted(self.model_fields_set & fitting.keys()):
-            # What was dumped names every field.
-            is_default = getattr(self, key) == type(self).model_fields[key].default
-            if self.rule not in fitting[key] and not is_default:
-                message = f"{key} is for {' and '.join(sorted(fitting[key]))}, not for {self.rule}"
+        for key in sorted(self.model_fields_set & _ARGUMENTS.keys()):
+            if self.rule not in _ARGUMENTS[key]:
+                rules = " and ".join(sorted(_ARGUMENTS[key]))
+                message = f"{key} is for {rules}, not for {self.rule}"
                 raise ValueError(message)
         if self.rule == "threshold" and self.worse_than is None:
             message = "threshold needs worse_than"
             raise ValueError(message)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_others(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the arguments of other rules, which would be refused when it is read again."""
+        return {
+            key: value
+            for key, value in written(self).items()
+            if self.rule in _ARGUMENTS.get(key, (self.rule,))
+        }
 
 
 class CostLimits(Section):

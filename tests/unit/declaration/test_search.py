@@ -166,9 +166,8 @@ class TestPruner:
 
     @pytest.mark.parametrize("rule", get_args(PrunerRule))
     def test_one_that_was_dumped_is_read_again(self, rule: str) -> None:
-        pruner = Pruner.model_validate(
-            {"rule": rule, "worse_than": 1.0 if rule == "threshold" else None}
-        )
+        limit = {"worse_than": 1.0} if rule == "threshold" else {}
+        pruner = Pruner.model_validate({"rule": rule, **limit})
         for mode in ("python", "json"):
             assert Pruner.model_validate(pruner.model_dump(mode=mode)) == pruner
 
@@ -184,6 +183,7 @@ class TestPruner:
             ("3", "tune.pruner: expected a mapping"),
             ("{rule: median, keep: 10%}", "tune.pruner: keep is for percentile, not for median"),
             ("{rule: patient, factor: 3}", "factor is for halving and hyperband, not for patient"),
+            ("{rule: median, patience: 3}", "patience is for patient, not for median"),
             ("{rule: halving, factor: 1}", "tune.pruner.factor: expected a number of at least 2"),
             ("{rule: percentile, keep: 0}", "tune.pruner.keep: expected a number greater than 0"),
             ("{rule: threshold}", "tune.pruner: threshold needs worse_than"),
