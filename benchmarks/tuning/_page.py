@@ -103,7 +103,11 @@ def _own(part: dict[str, Any]) -> str:
 
 def _limit(fixed: dict[str, Any]) -> str:
     """What the best of the peers could be, whatever runs the trials."""
-    said = "The process pool chooses nothing and hands the settings out in their order: the limit."
+    said = (
+        "The process pool chooses nothing and hands the settings out in their order: the limit of "
+        "whoever keeps to that. So do all but ours, which begins the last ones with those that it "
+        "expects to take longest, by what the others took."
+    )
     for name in (OURS, *RAY_TUNE):
         if {name, "process pool"} <= fixed.keys():
             said += f" {name} is {times(fixed, name, 'process pool'):.2f} times as fast."

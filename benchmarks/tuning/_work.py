@@ -38,7 +38,7 @@ class Job:
     kind: Kind
     trials: int
     sampler: Literal["fixed", "random", "tpe"]
-    """``fixed``: the settings of `settings(kind, trials, seed)`, in that order."""
+    """``fixed``: the settings of `settings(kind, trials, seed)`, known from the beginning."""
     data: str
     """Path of the rows."""
     seed: int = 0

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.errors import TrainingError
 from holdtrue.tuning._types import Outcome
 
 if TYPE_CHECKING:
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from holdtrue.tuning._hub import Address
     from holdtrue.tuning._types import Objective, Watch
 
+# A trial whose worker dies is run again this often: by Ray, where it was sent alone.
+RETRIES = 2
+# Samplers that learn nothing from trials.
+HEEDLESS = frozenset({"random", "qmc", "grid"})
 # Work of one task, seconds: long beside Ray's 10 ms a task, short enough that workers end together.
 _TASK_S = 1.0
 # The same where settings are chosen by what came of others: what is on its way is not yet known.
 _LEARNING_TASK_S = 0.08
-# Samplers that learn nothing from trials.
-_HEEDLESS = frozenset({"random", "qmc", "grid"})
 _REASON_LENGTH = 500
 # The last search's work, so that a small trial does not fetch it again. Of one search only: others
 # have ended.
@@ -156,7 +159,50 @@ def batch_size(trial_s: float | None, left: int, workers: int, sampler: str) -> 
     """
     if not trial_s:
         return 1
-    task_s = _TASK_S if sampler in _HEEDLESS else _LEARNING_TASK_S
+    task_s = _TASK_S if sampler in HEEDLESS else _LEARNING_TASK_S
     # Ever smaller towards the end, so that no worker idles while another has many to do.
     fair = math.ceil(left / (2 * (workers + 1)))
     return max(1, int(min(task_s / trial_s, fair)))
+
+
+def put(work: Work) -> Any:
+    """Put what all trials share into Ray's object store.
+
+    Returns:
+        Its reference.
+
+    Raises:
+        TrainingError: The objective cannot be pickled.
+    """
+    import ray
+
+    try:
+        return ray.put(work)
+    except Exception as err:  # what cannot be pickled raises anything
+        reason = str(err).strip().splitlines() or [type(err).__name__]
+        message = f"the objective cannot be sent to the workers: {reason[0]}"
+        raise TrainingError(message, hint="it must be possible to pickle it") from err
+
+
+def answer_of(future: Any) -> list[tuple[int, Outcome]] | Exception:
+    """What a task that has ended says came of its trials, or why it came to nothing."""
+    import ray
+
+    try:
+        answer: list[tuple[int, Outcome]] = ray.get(future)
+    except ray.exceptions.RayError as err:
+        return err
+    return answer
+
+
+def why(err: Exception) -> str:
+    """Why a task came to nothing, in a line."""
+    from ray.exceptions import OutOfMemoryError, RayTaskError
+
+    if isinstance(err, RayTaskError):
+        cause = err.cause if isinstance(err.cause, Exception) else err
+        return f"{type(cause).__name__}: {cause}"[:_REASON_LENGTH]
+    if isinstance(err, OutOfMemoryError):
+        return f"its worker was ended {RETRIES + 1} times because its node ran out of memory"
+    lines = str(err).strip().splitlines() or [type(err).__name__]
+    return f"its worker died {RETRIES + 1} times: {lines[0]}"[:_REASON_LENGTH]

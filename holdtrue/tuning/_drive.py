@@ -12,13 +12,24 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, StackError, TrainingError
+from holdtrue.errors import ConfigError, StackError
 from holdtrue.priority import later
 from holdtrue.tuning._asker import LAG, Asker
-from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch
+from holdtrue.tuning._batch import (
+    HEEDLESS,
+    RETRIES,
+    Sent,
+    Work,
+    answer_of,
+    batch_size,
+    put,
+    run_batch,
+    why,
+)
 from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog, trial_of
+from holdtrue.tuning._pace import Pace
 from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
@@ -31,8 +42,6 @@ if TYPE_CHECKING:
     from holdtrue.tuning._space import Space
     from holdtrue.tuning._types import First, Objective, Search
 
-# A trial whose worker dies is run again this often: by Ray, where it was sent alone.
-_RETRIES = 2
 # What a worker said before it died is read by then: several times as long as the hub gathers.
 _SETTLE_S = 0.2
 # How often the limits are looked at while nothing finishes.
@@ -44,7 +53,9 @@ _SHOW_EVERY_S = 0.3
 _COUNT_EVERY_S = 5.0
 # Trials that the mean time is taken from.
 _RECENT = 50
-_REASON_LENGTH = 500
+# So many trials for each worker, the last ones, run longest first. Behind so many others hides one
+# that takes as many times as long as they do.
+_ENDING = 8
 _ROUNDING = 1e-6
 # A trial that is cancelled stops at its next line of Python.
 _LISTEN_S = 2.0
@@ -176,6 +187,8 @@ class _Driver:
         self.known: dict[int, Planned] = {}
         self.tasks: dict[Any, Sent] = {}
         self.again: deque[list[Ready]] = deque()  # of batches that died
+        self.last: list[Ready] = []  # the longest one first
+        self.pace = Pace(space)
         self.struck: set[int] = set()  # trials whose worker died, perhaps because of them
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.notes: list[str] = []
@@ -243,13 +256,13 @@ class _Driver:
                 raise StackError(message, hint="leave out tune.pruner, or free a port") from err
         address = None if self.hub is None else self.hub.address
         work = Work(objective, search.metric, search.direction, search.pruner, address)
-        self.key, self.boxed = uuid.uuid4().hex, [_put(work)]
+        self.key, self.boxed = uuid.uuid4().hex, [put(work)]
         remote = ray.remote(later(run_batch))
         self.remotes = [
             remote.options(
                 num_cpus=search.cpus, num_gpus=search.gpus or None, max_retries=max_retries
             )
-            for max_retries in range(_RETRIES + 1)
+            for max_retries in range(RETRIES + 1)
         ]
         self.asker.start()
 
@@ -295,7 +308,7 @@ class _Driver:
                 break
             self.known |= {ready.number: (ready.setting, ready.origin) for ready in batch}
             # Ray would run a whole batch again.
-            retries = 0 if len(batch) > 1 else _RETRIES - (batch[0].number in self.struck)
+            retries = 0 if len(batch) > 1 else RETRIES - (batch[0].number in self.struck)
             future = self.remotes[retries].remote(self.key, self.boxed, batch)
             self.tasks[future] = Sent.of(batch)
         now = time.monotonic()
@@ -304,12 +317,33 @@ class _Driver:
 
     def _take(self) -> list[Ready]:
         left = self._left()
+        search = self.search
         mean = sum(self.recent) / len(self.recent) if self.recent else None
-        size = batch_size(mean, left, self.slots, self.search.sampler)
-        if self.search.deterministic:  # so few are chosen ahead that each worker gets its share
+        heedless = search.sampler in HEEDLESS and not search.deterministic
+        if self.last or (heedless and left <= _ENDING * self.slots):
+            return self._take_longest(left, mean)
+        size = batch_size(mean, left, self.slots, search.sampler)
+        if search.deterministic:  # so few are chosen ahead that each worker gets its share
             size = min(size, max(1, LAG // self.in_flight))
         self.asker.expect(size, size * (1 + self.slots // 4))
         return self.asker.take(min(size, left))
+
+    def _take_longest(self, left: int, mean: float | None) -> list[Ready]:
+        """Of all trials that are left, those that are expected to take longest.
+
+        So that none of them begins when the other workers have nothing more to do: where one trial
+        takes several times as long as another, they would wait for it at the end.
+        """
+        self.asker.expect(left, left)
+        self.last += self.asker.take(left - len(self.last))
+        expected = self.pace.expect([ready.setting for ready in self.last])
+        if self.last and expected is not None:
+            paired = zip(expected, self.last, strict=True)
+            self.last = [ready for _, ready in sorted(paired, key=lambda pair: -pair[0])]
+            mean = max(expected)
+        size = batch_size(mean, left, self.slots, self.search.sampler)
+        taken, self.last = self.last[:size], self.last[size:]
+        return taken
 
     def _left(self) -> int:
         """Trials that must still be sent."""
@@ -332,7 +366,7 @@ class _Driver:
             done, _ = ray.wait(futures, num_returns=len(futures), timeout=0)
         elif hungry:  # told in larger groups
             return
-        answers = {future: _answer(future) for future in done}
+        answers = {future: answer_of(future) for future in done}
         if any(isinstance(answers[one], Exception) and self.tasks[one].n_sent > 1 for one in done):
             time.sleep(_SETTLE_S)
         told = [] if self.hub is None else self._news(self.hub.take())
@@ -363,7 +397,7 @@ class _Driver:
         """What a task that came to nothing means for its trials; those of a batch run again."""
         if task.n_sent == 1:
             seconds = time.monotonic() - (task.began or time.monotonic())
-            failed = Outcome("failed", None, seconds, 0.0, reason=_why(err))
+            failed = Outcome("failed", None, seconds, 0.0, reason=why(err))
             return [(number, failed) for number in task.left]
         suspects = task.suspects()
         self.struck |= {ready.number for ready in suspects}
@@ -386,6 +420,7 @@ class _Driver:
     def _count(self, number: int, outcome: Outcome) -> None:
         self.finished[number] = outcome
         self.tally.add(outcome)
+        self.pace.add(self.known[number][0], outcome)
         if not self.search.deterministic:
             return
         while self.cut is None and self.judged.done in self.finished:
@@ -466,38 +501,3 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if put_off:
             handler(*put_off[0])
-
-
-def _put(work: Work) -> Any:
-    import ray
-
-    try:
-        return ray.put(work)
-    except Exception as err:  # what cannot be pickled raises anything
-        reason = str(err).strip().splitlines() or [type(err).__name__]
-        message = f"the objective cannot be sent to the workers: {reason[0]}"
-        raise TrainingError(message, hint="it must be possible to pickle it") from err
-
-
-def _answer(future: Any) -> list[tuple[int, Outcome]] | Exception:
-    """What a task that has ended says came of its trials, or why it came to nothing."""
-    import ray
-
-    try:
-        answer: list[tuple[int, Outcome]] = ray.get(future)
-    except ray.exceptions.RayError as err:
-        return err
-    return answer
-
-
-def _why(err: Exception) -> str:
-    """Why a task came to nothing, in a line."""
-    from ray.exceptions import OutOfMemoryError, RayTaskError
-
-    if isinstance(err, RayTaskError):
-        cause = err.cause if isinstance(err.cause, Exception) else err
-        return f"{type(cause).__name__}: {cause}"[:_REASON_LENGTH]
-    if isinstance(err, OutOfMemoryError):
-        return f"its worker was ended {_RETRIES + 1} times because its node ran out of memory"
-    lines = str(err).strip().splitlines() or [type(err).__name__]
-    return f"its worker died {_RETRIES + 1} times: {lines[0]}"[:_REASON_LENGTH]

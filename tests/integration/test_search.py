@@ -55,6 +55,8 @@ class Trials:
         if self.way == "burns":
             while time.process_time() - cpu < self.seconds:
                 pass
+        elif self.way == "as x":
+            time.sleep(x * self.seconds)
         else:
             time.sleep(random.random() * self.seconds if "random" in self.way else self.seconds)  # noqa: S311
         if self.way == "breaks":
@@ -544,6 +546,17 @@ def test_grid_tries_every_combination_in_order(tmp_path):
         *(params for params in combinations if params != first[0].setting.params),
     ]
     assert [trial.origin for trial in driven.trials] == ["default"] + ["sampler"] * 5
+
+
+def test_of_the_last_settings_those_that_take_long_are_tried_first(tmp_path):
+    trials = Trials(tmp_path, "as x", seconds=0.3)
+    driven = run(trials, tmp_path, sampler="random", trials=48)
+    # Eight for each of two workers; that many are chosen by then whatever comes of the others.
+    last = [trial.params["x"] for trial in driven.trials[-16:]]
+    begun = [x for _, x in trials.started() if x in last]
+    assert begun != last
+    assert np.corrcoef(begun, range(16))[0, 1] < -0.8
+    assert max(begun[-4:]) < min(begun[:4])
 
 
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
