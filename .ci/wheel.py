@@ -41,6 +41,12 @@ def main() -> None:
     missing = [name for name in names if not (installed.parent / name).is_file()]
     assert names, f"no files of holdtrue are tracked in {sys.argv[1]}"
     assert not missing, f"the wheel lacks {', '.join(missing)}"
+    other = [
+        name
+        for name in names
+        if (installed.parent / name).read_bytes() != Path(sys.argv[1], name).read_bytes()
+    ]
+    assert not other, f"not the same in the wheel: {', '.join(other)}"
     for module in pkgutil.walk_packages(holdtrue.__path__, "holdtrue."):
         importlib.import_module(module.name)
     _live()
