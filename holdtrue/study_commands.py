@@ -1,4 +1,4 @@
-"""The commands about studies: study show, export, import."""
+"""The commands about studies: study show, parallel, export, import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(
     no_args_is_help=True,
-    help="Show a study, take it to another Optuna storage, or bring one from there.",
+    help="Show or speed up a study, take it to another Optuna storage, or bring one from there.",
 )
 
 Version = Annotated[
@@ -62,6 +62,24 @@ def show(
         system.plot_study(version).save(html)
         words += f"\nCharts: {html}"
     tell(words, study.model_dump(mode="json"), as_json=as_json)
+
+
+@study_app.command()
+def parallel(
+    file: DeclarationFile,
+    count: Annotated[
+        int, typer.Argument(min=1, help="Settings that are tried at a time.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Have the search that is running try more settings at a time, or fewer, from now on."""
+    from holdtrue.tuning import change_parallel
+
+    system = system_of(file)
+    name = system.declaration.name
+    log = change_parallel(system.store.path("studies", name), count)
+    words = f"{name}: {count:,} at a time from now on, as far as the cluster has room for them"
+    tell(words, {"log": str(log), "parallel": count}, as_json=as_json)
 
 
 @study_app.command("export")

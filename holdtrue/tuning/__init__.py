@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from holdtrue.tuning._earlier import read_trials
     from holdtrue.tuning._exchange import Imported, export_study, import_study
     from holdtrue.tuning._function import search
+    from holdtrue.tuning._parallel import change_parallel
     from holdtrue.tuning._samplers import check_sampler
     from holdtrue.tuning._space import labels
     from holdtrue.tuning._tune import read_study, tune
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Driven",
     "Imported",
+    "change_parallel",
     "check_sampler",
     "export_study",
     "import_study",
@@ -30,6 +32,7 @@ __all__ = [
 _HOMES = {
     "Driven": "_drive",
     "Imported": "_exchange",
+    "change_parallel": "_parallel",
     "check_sampler": "_samplers",
     "export_study": "_exchange",
     "import_study": "_exchange",

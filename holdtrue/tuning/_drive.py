@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, StackError
@@ -30,6 +30,7 @@ from holdtrue.tuning._hub import Hub
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog, trial_of
 from holdtrue.tuning._pace import Pace
+from holdtrue.tuning._parallel import forget_parallel, wanted_parallel
 from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ _TICK_S = 0.2
 # The same while a worker could be given something that is not chosen yet.
 _HUNGRY_S = 0.005
 _SHOW_EVERY_S = 0.3
-# Nodes come and go.
-_COUNT_EVERY_S = 5.0
+# Nodes come and go, and somebody may want more or fewer trials at a time.
+_COUNT_EVERY_S = 2.0
 # Trials that the mean time is taken from.
 _RECENT = 50
 # So many trials for each worker, the last ones, run longest first. Behind so many others hides one
@@ -131,9 +132,13 @@ def drive(
         facts["limits"] = dict(search.limits)
     planned, wanted = _planned(space, search, first)
     with StudyLog(log, study_name, search.direction, facts) as kept:
+        forget_parallel(log)
         driver = _Driver(space, search, kept, planned, wanted)
         kept.note(workers=driver.most, stopped=None, **(about or {}))
-        return driver.run(objective, progress)
+        try:
+            return driver.run(objective, progress)
+        finally:
+            forget_parallel(log)
 
 
 def room(search: Search) -> tuple[int, int]:
@@ -429,11 +434,15 @@ class _Driver:
                 self.cut = self.judged.done
 
     def _recount(self) -> None:
-        """See how many nodes there are now."""
+        """See how many nodes there are now, and how many trials at a time somebody wants."""
         now = time.monotonic()
         if now - self.counted < _COUNT_EVERY_S:
             return
         self.counted = now
+        parallel = wanted_parallel(self.log.path)
+        if parallel is not None and parallel != self.search.parallel:
+            self.search = replace(self.search, parallel=parallel)
+            self.notes.append(f"{parallel} at a time, as asked after {len(self.finished)} trials")
         # Where all are gone, their return is waited for.
         with contextlib.suppress(ConfigError):
             self.slots, self.in_flight = room(self.search)

@@ -8,6 +8,8 @@ import pytest
 
 from holdtrue.cli import main
 from holdtrue.store import HOME_VARIABLE
+from holdtrue.tuning._log import StudyLog
+from holdtrue.tuning._parallel import wanted_parallel
 
 DECLARATION = """
 name: visits
@@ -83,6 +85,23 @@ def test_there_is_nothing_to_show_or_to_export(run, tmp_path, arguments):
     assert code == 2
     assert printed.startswith("error: visits has no search with a complete trial yet\n")
     assert not (tmp_path / "there").exists()
+
+
+def test_a_search_that_runs_is_told_how_many_at_a_time(run, tmp_path):
+    folder = tmp_path / ".holdtrue" / "studies" / "visits"
+    assert run("study", "parallel", "visits.yaml", 3)[1].startswith(
+        "error: no search is running whose trials at a time could be changed\n"
+    )
+    with StudyLog(folder / "one.log", "one", "lower", {}) as log:
+        code, printed = run("study", "parallel", "visits.yaml", 3)
+        assert (code, wanted_parallel(log.path)) == (0, 3)
+        assert printed == (
+            "visits: 3 at a time from now on, as far as the cluster has room for them\n"
+        )
+        assert run("study", "parallel", "visits.yaml", 0)[0] == 2
+        assert wanted_parallel(log.path) == 3
+    assert run("study", "parallel", "visits.yaml", 4)[0] == 2
+    assert wanted_parallel(log.path) == 3
 
 
 @pytest.mark.parametrize(
