@@ -189,7 +189,8 @@ def score_files(
     )
     # A damaged model is found before anything is written.
     signature = ServedModel.load(bundle, digest).signature
-    inputs = _without_output(inputs, output, signature)
+    # Workers of Ray are in another folder.
+    inputs = [path.absolute() for path in _without_output(inputs, output, signature)]
     tally = _Tally(progress, _total(inputs))
     with _kept_folder(job, output, _key(job, inputs, piece_rows)):
         left = _left(job, inputs, piece_rows, tally)
@@ -373,12 +374,17 @@ def score_piece(job: Job, number: int, piece: Piece) -> Done:
     """Score one piece and keep what came of it; may run in a Ray worker.
 
     Raises:
-        DataError: It cannot be read, or its columns are not those of the model.
+        DataError: It cannot be read, its columns are not those of the model, or one of these is
+            called like one of the answers.
         ServingError: The bundle is damaged, or of a kind that is not explained.
     """
     model = _model(job.bundle, job.digest)
     block = piece.read(model.signature, as_text=job.as_text)
     answers = answer(model, block.features, block.n_rows, job.explain)
+    twice = [name for name in model.signature.columns if name in answers.columns]
+    if twice:
+        message = f"the answers have a column {twice[0]}, too, which would replace the model's own"
+        raise DataError(message, hint="train it with another name for that column")
     rows = int(answers.kept.sum())
     done = Done(
         rows=rows,

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from holdtrue.batch._output import PARTS, REJECTED
 from holdtrue.batch._score import Reject, features_of
 from holdtrue.errors import ConfigError, DataError
+from holdtrue.references import CSV_NULLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -73,6 +74,7 @@ class TableRows:
         parts, at = [], 0
         with _reading(self.path), pq.ParquetFile(self.path) as file:
             names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
+            _refuse_twice(names, self.path)
             schema = pa.schema([file.schema_arrow.field(name) for name in names])
             for group in range(file.metadata.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -266,8 +268,11 @@ def _cells(path: Path, rows: int) -> Iterator[Cells]:
     from pyarrow import csv
 
     odd: list[tuple[int, Reject]] = []
+    unclosed: list[int] = []
 
     def set_aside(row: Any) -> str:
+        if "\n" in row.text and row.text.count('"') % 2:
+            unclosed.append(row.number - 2)
         said = f"expected {row.expected_columns} cells, got {row.actual_columns}"
         odd.append((row.number, Reject(row.number, None, said)))
         return "skip"
@@ -277,9 +282,13 @@ def _cells(path: Path, rows: int) -> Iterator[Cells]:
     with _reading(path):
         names = csv.open_csv(path, read_options=reading, parse_options=parsing).schema.names
         _ = [name.encode() for name in names]  # one that is not UTF-8 fails here
+        _refuse_twice(names, path)
         odd.clear()
+        unclosed.clear()
         texts = csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
+            column_types=dict.fromkeys(names, pa.string()),
+            strings_can_be_null=True,
+            null_values=[*CSV_NULLS],
         )
         batches = csv.open_csv(
             path, read_options=reading, parse_options=parsing, convert_options=texts
@@ -298,9 +307,24 @@ def _cells(path: Path, rows: int) -> Iterator[Cells]:
                 if not parts:
                     break
         table = pa.Table.from_batches(parts, batches.schema)
-        piece, _ = _piece(path, table, odd, physical, last=True)
+        piece, end = _piece(path, table, odd, physical, last=True)
+        if not unclosed and len(table) and _is_open_at_the_end(path, table):
+            unclosed.append(end - 3)
+        if unclosed:
+            message = f"{path}: a quote that row {unclosed[0]:,} opens is never closed"
+            raise DataError(message, hint="close it: the rows after it cannot be told apart")
         if len(table) or piece.rejects:
             yield piece
+
+
+def _is_open_at_the_end(path: Path, table: pa.Table) -> bool:
+    """Whether the last cell has lines, so that a quote opens it, and no quote closes it."""
+    text = table.column(table.num_columns - 1)[-1].as_py()
+    if text is None or "\n" not in text or path.name.endswith(".gz"):
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(3, path.stat().st_size), 2)
+        return not file.read().rstrip(b"\r\n").endswith(b'"')
 
 
 def _piece(
@@ -398,6 +422,13 @@ def _guessed(column: pa.ChunkedArray) -> pa.ChunkedArray:
         except pa.ArrowInvalid:
             continue
     return column
+
+
+def _refuse_twice(names: Sequence[str], path: Path) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        message = f"{path} has the column {twice} twice"
+        raise DataError(message, hint="give one of them another name, or leave it out")
 
 
 @contextmanager

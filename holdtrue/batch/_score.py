@@ -62,18 +62,24 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame, *, explain: bool = Fals
         explain: Whether to say, too, how much each column adds to the score.
 
     Returns:
-        The rows with ``prediction`` and, for classification, ``probability_<class>``; where an
-        interval is declared, with ``interval_low`` and ``interval_high``; where explained, with
-        ``why_<column>``.
+        The rows with their index, with ``prediction`` and, for classification,
+        ``probability_<class>``; where an interval is declared, with ``interval_low`` and
+        ``interval_high``; where explained, with ``why_<column>``. What they have under these names
+        already is replaced.
 
     Raises:
-        DataError: There are no rows, a feature column is missing or of the wrong kind, a value is
-            not acceptable, or the model fails on a row.
+        DataError: They are no DataFrame, there are no rows, a feature column is missing or of the
+            wrong kind, a value is not acceptable, or the model fails on a row.
         ServingError: The bundle is damaged, or of a kind that is not explained.
     """
+    import pandas as pd
+
     from holdtrue.models._served import ServedModel
 
-    if rows.empty:
+    if not isinstance(rows, pd.DataFrame):
+        message = f"the rows are {type(rows).__name__}, expected a pandas DataFrame"
+        raise DataError(message, hint="pandas.DataFrame(rows) makes one of a list of records")
+    if not len(rows):
         message = "there are no rows to score"
         raise DataError(message)
     model = ServedModel.load(bundle, digest)
@@ -83,7 +89,7 @@ def score(bundle: Path, digest: str, rows: pd.DataFrame, *, explain: bool = Fals
         place = f"row {first.row}" + (f", column {first.column}" if first.column else "")
         message = f"{place}: {first.reason}"
         raise DataError(message, hint="leave the row out, or `holdtrue predict` it from a file")
-    result = rows.reset_index(drop=True).copy()
+    result = rows.copy()
     for name, values in found.columns.items():
         result[name] = values
     return result

@@ -171,6 +171,8 @@ _NULLABLE: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd
 def kinds_compatible(table: pa.Table, wanted: Mapping[str, Kind]) -> None:
     """Refuse a table whose columns hold other kinds of values than a model was fitted on.
 
+    Times may be text, as in requests and in CSV: each is looked at when it is scored.
+
     Args:
         table: From `as_table`.
         wanted: Kinds by column; each must be a column of the table.
@@ -185,6 +187,7 @@ def kinds_compatible(table: pa.Table, wanted: Mapping[str, Kind]) -> None:
         for name, kind in wanted.items()
         if found[name] != kind
         and not {found[name], kind} <= numbers
+        and (found[name], kind) != ("string", "time")
         and table[name].null_count < len(table)
     ]
     if said:

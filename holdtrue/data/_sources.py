@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.data._kinds import as_table
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.models import digest_of, import_object
+from holdtrue.references import CSV_NULLS
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _parse(path: Path) -> pa.Table:
         return parquet.read_table(path)
     if path.name.endswith(".jsonl"):
         return json.read_json(path)
-    options = csv.ConvertOptions(strings_can_be_null=True)
+    options = csv.ConvertOptions(strings_can_be_null=True, null_values=[*CSV_NULLS])
     table = csv.read_csv(path, convert_options=options)
     # 12:30 stays the text that it is, as a request will say it.
     options.column_types = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}

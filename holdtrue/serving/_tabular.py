@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holdtrue.references import CSV_NULLS
 from holdtrue.serving._asked import (
     MAX_ROWS,
     Answered,
@@ -37,8 +38,10 @@ MAX_TEXT_BYTES = 10_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_NO_NUMBERS = {"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
+_NO_NUMBERS = {"nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
 _BOOLEANS = {"true": True, "false": False}
+_NUMBERS = ("integer", "number")
+_NULLS = frozenset(CSV_NULLS)
 
 
 # CSV
@@ -87,8 +90,9 @@ def read_csv(body: bytes) -> dict[str, list[str]]:
 def typed_cells(cells: dict[str, list[str]], model: ServedModel) -> dict[str, Column]:
     """Read the cells of a CSV by the kinds of a model's columns.
 
-    An empty cell is a missing value. A cell that cannot be read stays text, for the model's own
-    check to refuse it with its place.
+    An empty cell is a missing value, and so are the other ways to write one that training files
+    may have; but for NaN where numbers are expected, which is refused as in JSON. A cell that
+    cannot be read stays text, for the model's own check to refuse it with its place.
     """
     kinds = model.signature.columns
     return {
@@ -98,9 +102,9 @@ def typed_cells(cells: dict[str, list[str]], model: ServedModel) -> dict[str, Co
 
 
 def _cell(text: str, kind: Kind) -> Any:
-    if not text:
+    if text in _NULLS and not (kind in _NUMBERS and text.lower() in _NO_NUMBERS):
         return None
-    if kind in ("integer", "number"):
+    if kind in _NUMBERS:
         if _INTEGER.fullmatch(text) and -(2**63) <= (value := int(text)) < 2**64:
             return value  # a longer one is a float, as it is in JSON
         if _NUMBER.fullmatch(text) or text.lower() in _NO_NUMBERS:
@@ -164,8 +168,9 @@ def _arrow_column(column: pa.ChunkedArray, name: str) -> Column:
         _refuse_repeated(column, name)
     if is_coded:
         column = column.cast(kind)
-    if types.is_floating(kind):
-        column = column.cast(pa.float64())
+    if types.is_floating(kind) or types.is_decimal(kind):
+        kind = pa.float64()
+        column = column.cast(kind)
     elif types.is_timestamp(kind) or types.is_date(kind):
         return _moments(column, name)
     elif not (types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind) or is_text):

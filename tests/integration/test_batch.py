@@ -81,9 +81,10 @@ def test_workers_score_as_one_process_does(
     else:
         spoilt.to_parquet(source, index=False)
     told: list[str] = []
+    monkeypatch.chdir(tmp_path)  # the workers are in another folder
     found = score_files(
         *bundle,
-        list_inputs(source),
+        list_inputs(Path(source.name)),
         tmp_path / "ray.parquet",
         stack=stack,
         piece_rows=100,

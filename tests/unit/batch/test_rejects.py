@@ -13,6 +13,7 @@ import pytest
 
 from holdtrue.batch import Scored, _job, describe, list_inputs, score
 from holdtrue.errors import ConfigError, DataError, ServingError
+from holdtrue.models import Signature, pipeline, typed, write_bundle
 from holdtrue.models._served import ServedModel
 from tests.unit.batch._files import (
     ENDINGS,
@@ -283,3 +284,64 @@ def test_a_model_that_is_broken_ends_the_job_at_once(
         do(uncompiled, source, tmp_path / "out.csv")
     assert len(moody.most_rows) == 2  # the piece, and its own sample
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_column_that_is_there_twice_is_refused(
+    bundle: Bundle, rows: pd.DataFrame, tmp_path: Path, ending: str
+) -> None:
+    doubled = rows.assign(more=1, again=2).rename(columns={"again": "more"})
+    source = tmp_path / f"rows{ending}"
+    if ending == ".csv":
+        doubled.to_csv(source, index=False)
+    else:
+        names = [*doubled.columns]
+        values = [pa.array(doubled.iloc[:, i]) for i in range(len(names))]
+        pq.write_table(pa.Table.from_arrays(values, names), source)
+    with pytest.raises(DataError, match=f"rows{ending} has the column more twice"):
+        do(bundle, source, tmp_path / "out.csv")
+
+
+def test_a_quote_that_is_never_closed_loses_no_rows_in_silence(
+    bundle: Bundle, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    source = tmp_path / "rows.csv"
+    for place in ("first", "last"):
+        named = {"first": ["note", *rows], "last": [*rows, "note"]}[place]
+        write(source, rows.assign(text="a", note="ok")[named])
+        whole = source.read_text()
+        lines = whole.splitlines()
+        lines[5] = lines[5].replace("ok", '"ok')
+        source.write_text("\n".join(lines) + "\n")
+        for piece_rows in (2, 1000):
+            with pytest.raises(DataError, match="a quote that row 4 opens is never closed"):
+                do(bundle, source, tmp_path / "out.csv", piece_rows=piece_rows)
+        assert not (tmp_path / "out.csv").exists()
+    source.write_text(whole.removesuffix("ok\n") + '"two\nlines"')
+    assert do(bundle, source, tmp_path / "out.csv").rows == N
+
+
+def test_an_answer_that_would_replace_a_feature_is_refused(
+    rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    signature = Signature(
+        target="y",
+        task="regression",
+        classes=None,
+        columns={"prediction": "number"},
+        categorical=(),
+    )
+    known = rows[["x"]].fillna(0).set_axis(["prediction"], axis=1)
+    fitted = pipeline("sklearn.linear_model.Ridge", {}, signature, seed=0, threads=1)
+    fitted.fit(typed(known, signature), known["prediction"].to_numpy())
+    digest = write_bundle(
+        tmp_path / "b",
+        fitted,
+        signature,
+        estimator="sklearn.linear_model.Ridge",
+        params={},
+        sample=[{"prediction": 1.0}],
+    )
+    source = write(tmp_path / "rows.parquet", known)
+    with pytest.raises(DataError, match="the answers have a column prediction, too"):
+        do((tmp_path / "b", digest), source, tmp_path / "out.parquet")

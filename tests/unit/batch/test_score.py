@@ -50,11 +50,20 @@ def test_a_model_that_is_not_compiled_scores_too(
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
-def test_the_index_of_the_rows_does_not_matter(bundle: Bundle, rows: pd.DataFrame) -> None:
-    shifted = rows.set_index(pd.Index(range(N, 2 * N)))
-    np.testing.assert_array_equal(
-        probabilities(score(*bundle, shifted)), probabilities(score(*bundle, rows))
-    )
+def test_the_index_of_the_rows_is_kept(bundle: Bundle, rows: pd.DataFrame) -> None:
+    shuffled = rows.sample(frac=1, random_state=3)
+    scored = score(*bundle, shuffled)
+    pd.testing.assert_frame_equal(scored[[*rows]], shuffled)
+    pd.testing.assert_frame_equal(scored.sort_index(), score(*bundle, rows))
+    twice = shuffled.set_index(pd.Index([7] * N))
+    np.testing.assert_array_equal(probabilities(score(*bundle, twice)), probabilities(scored))
+
+
+def test_what_is_no_table_is_refused(bundle: Bundle, rows: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match="the rows are list, expected a pandas DataFrame"):
+        score(*bundle, rows.to_dict("records"))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="there are no rows to score"):
+        score(*bundle, rows.head(0))
 
 
 @pytest.mark.parametrize(

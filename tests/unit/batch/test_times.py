@@ -125,8 +125,15 @@ def test_rows_with_no_time_are_set_aside(bundle: Bundle, tmp_path: Path) -> None
     assert len(read(tmp_path / "out.parquet")) == 2
     with pytest.raises(DataError, match=r"row 1, column due: expected a date or time"):
         score(*bundle, late)
-    with pytest.raises(DataError, match="column due holds string values, expected time"):
-        score(*bundle, late.assign(due="2024-01-01"))
+    texts = pd.DataFrame({"x": [1.0] * 3, "due": ["2024-05-01", None, "2024-05-01T08:30"]})
+    times = texts.assign(due=pd.to_datetime(texts["due"], format="ISO8601"))
+    np.testing.assert_array_equal(
+        probabilities(score(*bundle, texts)), probabilities(score(*bundle, times))
+    )
+    with pytest.raises(DataError, match=r"row 1, column due: expected a date or time"):
+        score(*bundle, texts.assign(due=["2024-05-01", "soon", None]))
+    with pytest.raises(DataError, match="column due holds number values, expected time"):
+        score(*bundle, late.assign(due=1.5))
 
 
 def test_an_explanation_has_one_column_for_a_time(bundle: Bundle, rows: pd.DataFrame) -> None:

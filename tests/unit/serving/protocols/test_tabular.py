@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdtrue.references import CSV_NULLS
 from holdtrue.serving._asked import MAX_ROWS
 from holdtrue.serving._tabular import MAX_TEXT_BYTES
 
@@ -62,8 +64,9 @@ VALUES = {
     "distance": st.none() | st.integers(-(2**53), 2**53),
     "delay": st.none() | st.floats(allow_nan=False, allow_infinity=False),
     "weekend": st.none() | st.booleans(),
-    # An empty text cannot be told from a missing one in CSV.
-    "carrier": st.none() | st.text(st.characters(codec="utf-8"), min_size=1),
+    # In CSV an empty text, or NA, cannot be told from a missing one.
+    "carrier": st.none()
+    | st.text(st.characters(codec="utf-8")).filter(lambda text: text not in CSV_NULLS),
     "gate": st.none() | st.integers(-(2**63), 2**63 - 1),
 }
 
@@ -140,6 +143,7 @@ HEADER = b"distance,delay,weekend,carrier,gate\n"
         ("٣,1,true,AA,1".encode(), "distance", "str"),
         (b"1.5,1,true,AA,1", "distance", "a fraction"),
         (b"1,nan,true,AA,1", "delay", "nan"),
+        (b"1,-NaN,true,AA,1", "delay", "nan"),
         (b"1,-Infinity,true,AA,1", "delay", "-inf"),
         (b"1,1e999,true,AA,1", "delay", "inf"),
         (b"1,true,true,AA,1", "delay", "str"),
@@ -160,6 +164,29 @@ def test_reads_numbers_as_they_are_written(any_door, number):
     assert (any_door.scores("predict", line, CSV) == wanted).all()
     huge = HEADER + b"9" * 300 + b"," + b"9" * 300 + b",True,AA,1"
     assert any_door.reply("predict", huge, CSV).status in (200, 422)
+
+
+@pytest.mark.parametrize("null", [b"NA", b"null", b"N/A", b"NULL", b"#N/A"])
+def test_a_missing_value_is_written_as_in_training_files(any_door, null):
+    lines = [b"%b,1,true,AA,1", b"1,%b,true,AA,1", b"1,1,%b,AA,1", b"1,1,true,%b,1"]
+    for line in lines:
+        wanted = any_door.scores("predict", HEADER + line % b"", CSV)
+        assert (any_door.scores("predict", HEADER + line % null, CSV) == wanted).all()
+    wanted = any_door.scores("predict", HEADER + lines[3] % b"", CSV)
+    assert (any_door.scores("predict", HEADER + lines[3] % b"nan", CSV) == wanted).all()
+
+
+def test_missing_values_are_those_of_the_reader_of_files():
+    assert sorted(CSV_NULLS) == sorted(pa.csv.ConvertOptions().null_values)
+
+
+def test_decimals_of_a_stream_are_numbers(any_door, table):
+    delays = pa.array([Decimal("1.25"), None, Decimal("-3.50")], pa.decimal128(20, 4))
+    table = table.slice(0, 3)
+    plain = table.set_column(1, "delay", delays.cast(pa.float64()))
+    exact = table.set_column(1, "delay", delays)
+    wanted = any_door.scores("predict", arrow_of(plain), ARROW)
+    assert (any_door.scores("predict", arrow_of(exact), ARROW) == wanted).all()
 
 
 @pytest.mark.parametrize(
