@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +32,8 @@ def searched(context: Context, version: int | None = None) -> Searched:
             have been stopped.
 
     Raises:
-        ConfigError: There is none that has a complete trial, or it is no longer known.
+        ConfigError: There is none that has a complete trial, or it is no longer known; says how
+            far the one is that was begun.
         RegistryError: There is no such version.
         DataError: The log of one that is not finished cannot be read.
     """
@@ -47,12 +49,48 @@ def searched(context: Context, version: int | None = None) -> Searched:
         return _finished(context.declaration, record)
     record = journal.last("tune")
     done = None if record is None else _finished(context.declaration, record)
-    unfinished = _unfinished(context, done)
-    found = done if unfinished is None else Searched(unfinished, context.declaration)
-    if found is None:
+    unfinished, begun = _unfinished(context, done)
+    if unfinished is not None:
+        return Searched(unfinished, context.declaration)
+    if done is None:
+        if begun is not None:
+            raise ConfigError(begun, hint="it goes on with the next `holdtrue tune`")
         message = f"{context.system} has no search with a complete trial yet"
         raise ConfigError(message, hint="run `holdtrue tune` or `holdtrue apply` first")
-    return found
+    if begun is None:
+        return done
+    notes = (f"{begun}; this is the search before it", *done.study.notes)
+    return done._replace(study=done.study.model_copy(update={"notes": notes}))
+
+
+def wanted_trials(context: Context, text: str) -> tuple[int, int]:
+    """Read how many settings are to be tried: ``60``, or ``+20``.
+
+    Returns:
+        Trials in all; and of those asked for with ``+``, how many there are, 0 otherwise.
+
+    Raises:
+        ConfigError: It is no such number, or the log of the study that would go on is gone.
+        DataError: That log cannot be read.
+    """
+    from holdtrue.plan import Journal
+    from holdtrue.plan._model_steps import next_study
+    from holdtrue.tuning._earlier import n_finished
+
+    number = int(text) if re.fullmatch(r"\+?[0-9]{1,7}", text) else 0
+    if number < 1:
+        message = f"--trials {text}: expected a number of trials such as 60, or +20 for 20 more"
+        raise ConfigError(message)
+    if not text.startswith("+"):
+        return number, 0
+    log = next_study(context)
+    before = 0 if log is None else n_finished(log)
+    if log is not None and not log.exists():
+        record = Journal(context.store, context.system).last("tune")
+        if record is not None and record.output["log"] == context.store.relative(log):
+            message = f"--trials {text}: the log of the study that would go on is gone: {log}"
+            raise ConfigError(message, hint="give the number in all, such as 60, to begin anew")
+    return number + (before or context.declaration.tune.trials), before
 
 
 def _finished(declaration: Declaration, record: Record) -> Searched:
@@ -71,18 +109,31 @@ def _finished(declaration: Declaration, record: Record) -> Searched:
     return Searched(Study.model_validate(record.output), declaration.model_copy(update=was))
 
 
-def _unfinished(context: Context, done: Searched | None) -> Study | None:
-    """The search that goes on with the next run, where it has found more than the last one."""
+def _unfinished(context: Context, done: Searched | None) -> tuple[Study | None, str | None]:
+    """The search that goes on with the next run, where it has found more than the last one.
+
+    Returns:
+        It, or None; and in words how far one is that has begun and has no complete trial.
+    """
     from holdtrue.plan._model_steps import next_study
     from holdtrue.tuning import read_study
+    from holdtrue.tuning._earlier import read_own
+    from holdtrue.tuning._failures import reasons_of
+    from holdtrue.tuning._space import Space
 
     log = None
     with suppress(HoldtrueError):  # of data that are gone none goes on
         log = next_study(context)
     if log is None or not log.exists():
-        return None
+        return None, None
     place = context.store.relative(log)
     study = read_study(context.declaration, log, place)
-    if study is None or done is None or done.study.log != place:
-        return study
-    return study if len(study.trials) > len(done.study.trials) else None
+    if study is None:
+        trials = read_own(log, Space(context.declaration.model.candidates))[1]
+        said = f"the search that {context.system} declares now has no complete trial yet"
+        for reason, count in reasons_of(trials)[:1]:
+            said += f", {len(trials):,} failed; the commonest reason ({count:,}): {reason}"
+        return None, said
+    if done is None or done.study.log != place:
+        return study, None
+    return (study if len(study.trials) > len(done.study.trials) else None), None

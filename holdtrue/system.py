@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import copy
@@ -236,9 +235,11 @@ class System:
             The study. Where more trials were asked for and none was tried, a note says why.
 
         Raises:
-            ConfigError: `trials` is not a number of trials.
+            ConfigError: `trials` is not a number of trials, or the study's log is gone.
+            DataError: The study's log cannot be read.
             HoldtrueError: A step failed.
         """
+        from holdtrue.studies import wanted_trials
         from holdtrue.tuning._earlier import n_finished
 
         limits: dict[str, Any] = {}
@@ -246,7 +247,7 @@ class System:
         # One moment for both: to know the study that goes on, and to go on with it.
         as_of = self._moment(as_of, refresh=refresh)
         if trials is not None:
-            limits["trials"], before = self._trials(trials, as_of)
+            limits["trials"], before = wanted_trials(self.context(as_of=as_of), trials)
         if timeout is not None:
             limits["timeout"] = timeout
         system = copy(self)
@@ -259,25 +260,6 @@ class System:
             note = f"--trials {trials} tried no more: {study.stopped}"
             study = study.model_copy(update={"notes": (*study.notes, note)})
         return study
-
-    def _trials(self, text: str, moment: datetime) -> tuple[int, int]:
-        """Read ``60`` or ``+20``.
-
-        Returns:
-            Trials in all; and of those asked for with ``+``, how many there are, 0 otherwise.
-        """
-        from holdtrue.plan._model_steps import next_study
-        from holdtrue.tuning._earlier import n_finished
-
-        number = int(text) if re.fullmatch(r"\+?[0-9]{1,7}", text) else 0
-        if number < 1:
-            message = f"--trials {text}: expected a number of trials such as 60, or +20 for 20 more"
-            raise ConfigError(message)
-        if not text.startswith("+"):
-            return number, 0
-        log = next_study(self.context(as_of=moment))
-        before = 0 if log is None else n_finished(log)
-        return number + (before or self.declaration.tune.trials), before
 
     def study(self, version: int | None = None) -> Study:
         """The last search, which may be running or have been stopped; or that behind a version.

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.batch._output import (
@@ -30,7 +31,6 @@ from holdtrue.store import alone, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from holdtrue.batch._pieces import Block, Piece
     from holdtrue.batch._score import Answers
@@ -60,6 +60,8 @@ class Job:
     as_text: bool
     """Whether the cells of a CSV file are written as they came."""
     explain: bool
+    here: Path
+    """What the paths of pieces are relative to: workers of Ray are in another folder."""
 
     def part(self, number: int) -> Path:
         """Where the scored rows of a piece are kept."""
@@ -186,11 +188,11 @@ def score_files(
         ending=part_ending(output),
         as_text=format_of(output) == ".csv",
         explain=explain,
+        here=Path.cwd(),
     )
     # A damaged model is found before anything is written.
     signature = ServedModel.load(bundle, digest).signature
-    # Workers of Ray are in another folder.
-    inputs = [path.absolute() for path in _without_output(inputs, output, signature)]
+    inputs = _without_output(inputs, output, signature)
     tally = _Tally(progress, _total(inputs))
     with _kept_folder(job, output, _key(job, inputs, piece_rows)):
         left = _left(job, inputs, piece_rows, tally)
@@ -379,7 +381,8 @@ def score_piece(job: Job, number: int, piece: Piece) -> Done:
         ServingError: The bundle is damaged, or of a kind that is not explained.
     """
     model = _model(job.bundle, job.digest)
-    block = piece.read(model.signature, as_text=job.as_text)
+    found = replace(piece, path=job.here / piece.path)
+    block = found.read(model.signature, as_text=job.as_text)
     answers = answer(model, block.features, block.n_rows, job.explain)
     twice = [name for name in model.signature.columns if name in answers.columns]
     if twice:

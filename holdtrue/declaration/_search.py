@@ -303,7 +303,7 @@ class Tune(Section):
     """Which trials are ended early: the name of a rule, or a rule with its arguments."""
     folds: int = Field(default=3, ge=2, le=20)
     """In how many parts the training rows are cut; in order of time where there is one."""
-    sample: Share = 1.0
+    sample: Share = Field(default=1.0, gt=0)
     """Share of the training rows that trials see; the final fit sees all."""
     warm_start: bool = True
     """Begin with the live model's setting and the best of this system's earlier studies."""

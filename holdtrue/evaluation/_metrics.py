@@ -19,6 +19,9 @@ Target = npt.NDArray[Any]
 CLIP = 1e-15
 """Probabilities are cut to [CLIP, 1 - CLIP] before a logarithm is taken."""
 
+# How far from 0, 1 and a sum of 1 probabilities may be: of single precision and many classes.
+_ROUNDING = 1e-3
+
 # What a metric needs to be defined, in words that fit after "it needs".
 NEEDS = {
     "roc_auc": "rows of every class",
@@ -92,6 +95,12 @@ def measure_rows(
     if not np.isfinite(given).all():
         message = f"{metric}: scores must be finite"
         raise ValueError(message)
+    if classes is not None and len(given):
+        off = np.maximum(np.abs(given - 0.5).max(axis=1) - 0.5, np.abs(given.sum(axis=1) - 1))
+        if off.max() > _ROUNDING:
+            odd = ", ".join(f"{value:.4g}" for value in given[int(off.argmax())])
+            message = f"{metric}: a row's probabilities must be 0 to 1 and add up to 1, got {odd}"
+            raise ValueError(message)
     if len(given) == 0:
         raise _undefined(metric)
     return _COMPUTE[metric](truth, given)

@@ -17,6 +17,7 @@ from holdtrue.reports._tuning_figures import (
     short,
     slice_figures,
 )
+from holdtrue.tuning._failures import reasons_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _RANKED = 15
 _RANKED_SHORT = 5
+# Reasons of failed trials in a terminal.
+_REASONS = 3
 # Complete trials of a candidate from which on the importance of its parameters is more than chance.
 _ENOUGH = 8
 # CPU time that is worth saying that it was saved, in seconds.
@@ -124,7 +127,11 @@ def tuning_markdown(declaration: Declaration, study: Study) -> str:
 
 def tuning_text(study: Study) -> str:
     """Say how a search went, for a terminal: the best few trials and what the search took."""
-    shown = _ranked(study)[:_RANKED_SHORT]
+    ranked = _ranked(study)
+    # With tune.choose the chosen one may be further down.
+    shown = ranked[:_RANKED_SHORT] + [
+        trial for trial in ranked[_RANKED_SHORT:] if trial.number == study.best
+    ]
     cells = [["trial", study.metric, *study.best_trial.costs, "estimator", "setting"]]
     cells += [
         [str(t.number), number(t.value), *_costs(t), short(t.candidate), _setting(t)] for t in shown
@@ -136,7 +143,12 @@ def tuning_text(study: Study) -> str:
     for *figures, estimator, setting in cells:
         right = [f"{cell:>{width}}" for cell, width in zip(figures, widths, strict=False)]
         lines.append("  ".join(["", *right, f"{estimator:<{widths[-2]}}", setting]).rstrip())
-    lines += [_work(study), f"Ended: {study.stopped}."]
+    lines += [_work(study)]
+    reasons = reasons_of(study.trials)
+    lines += [f"Failed: {count:,} with {reason}" for reason, count in reasons[:_REASONS]]
+    if others := sum(count for _, count in reasons[_REASONS:]):
+        lines.append(f"Failed: {others:,} for other reasons, which the report names")
+    lines.append(f"Ended: {study.stopped}.")
     return "\n".join([*lines, *(f"Note: {note}" for note in study.notes)])
 
 

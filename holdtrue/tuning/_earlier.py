@@ -111,14 +111,17 @@ def n_finished(path: Path) -> int:
     """How many trials of a log are finished, however they ended.
 
     Args:
-        path: An Optuna journal file; one that is missing or cannot be read has none.
+        path: An Optuna journal file; one that is missing has none.
+
+    Raises:
+        DataError: It cannot be read.
     """
     if not path.exists():
         return 0
     try:
         return sum(trial.state.is_finished() for trial in _read(path)[1])
-    except Exception:  # noqa: BLE001 - the search that opens it says what is wrong
-        return 0
+    except Exception as err:  # a broken journal raises anything
+        raise _unreadable(path, err, "move it away to begin anew") from err
 
 
 def _read(path: Path) -> tuple[FrozenStudy | None, list[FrozenTrial]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import math
 import operator
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +24,7 @@ from holdtrue.tuning._space import Space
 from holdtrue.tuning._types import Outcome, Report, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from holdtrue.tuning._drive import Driven
     from holdtrue.tuning._types import Live, Setting, Watch
@@ -45,7 +48,7 @@ class FunctionObjective:
 
         def report(step: int, value: float) -> bool:
             nonlocal ended
-            made.append(_report(step, value))
+            made.append(_report(step, value, made[-1].step if made else None))
             ended = watch.report(made[-1])
             return ended
 
@@ -129,9 +132,21 @@ def search(
     from holdtrue.stack import Stack, ray_session
 
     samplers = get_args(Tune.model_fields["sampler"].annotation)
-    if sampler not in samplers:
-        message = f"sampler: {sampler!r}, expected one of {', '.join(samplers)}"
+    _one_of("sampler", sampler, samplers)
+    _one_of("direction", direction, ("lower", "higher"))
+    _count("trials", trials)
+    _count("cpus", cpus)
+    if parallel is not None:
+        _count("parallel", parallel)
+    _is("timeout", timeout, timedelta, "a timedelta such as timedelta(minutes=10)")
+    if timeout <= timedelta(0):
+        message = f"timeout: {timeout}, expected more than nothing"
         raise ConfigError(message)
+    if pruner is not None:
+        _is("pruner", pruner, Pruner, "a holdtrue.declaration.Pruner such as Pruner(rule='median')")
+    if pruner is not None and not _reports(function):
+        message = "the pruner can never end a trial: the function reports nothing on its way"
+        raise ConfigError(message, hint="give it a second argument, report, and call that")
     if pruner is not None and pruner.rule == "wilcoxon":
         message = "pruner wilcoxon compares folds, and a function reports none"
         raise ConfigError(message, hint="use median or hyperband")
@@ -168,8 +183,36 @@ def search(
         )
 
 
-def _report(step: Any, value: Any) -> Report:
-    """A report in plain numbers of Python: a whole number of NumPy's has no place in the log."""
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        message = f"{name}: {value!r}, expected one of {', '.join(known)}"
+        raise ConfigError(message)
+
+
+def _is(name: str, value: Any, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        message = f"{name}: {value!r}, expected {expected}"
+        raise ConfigError(message)
+
+
+def _count(name: str, value: Any) -> None:
+    try:
+        whole = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        message = f"{name}: {value!r}, expected a whole number, 1 or more"
+        raise ConfigError(message)
+
+
+def _report(step: Any, value: Any, before: int | None = None) -> Report:
+    """A report in plain numbers of Python: a whole number of NumPy's has no place in the log.
+
+    Args:
+        step: Of the report.
+        value: What is reported.
+        before: Step of the report before.
+    """
     try:
         number = operator.index(step)
     except TypeError as err:
@@ -178,7 +221,13 @@ def _report(step: Any, value: Any) -> Report:
     if not isinstance(value, SupportsFloat):
         message = f"the function reported {type(value).__name__} at step {step}, expected a number"
         raise TypeError(message)
-    return Report("steps", number, float(value))
+    if not math.isfinite(value := float(value)):
+        message = f"the function reported {value} at step {number}, expected a finite number"
+        raise ValueError(message)
+    if before is not None and number <= before:
+        message = f"the function reported at step {number} after step {before}: steps must rise"
+        raise ValueError(message)
+    return Report("steps", number, value)
 
 
 def _reports(function: Callable[..., float]) -> bool:
@@ -191,9 +240,22 @@ def _reports(function: Callable[..., float]) -> bool:
 def _span(name: str, span: Range | Mapping[str, Any]) -> Range:
     if isinstance(span, Range):
         return span
+    form = "a mapping such as {'float': [0, 1]} or {'choice': ['a', 'b']}"
+    _is(f"the space of {name}", span, Mapping, form)
     try:
         return Range.model_validate(dict(span))
     except ValidationError as err:
-        said = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in err.errors())
+        said = "; ".join(_said(e["loc"], str(e["msg"])) for e in err.errors())
         message = f"the space of {name} cannot be searched: {said}"
         raise ConfigError(message) from err
+
+
+def _said(place: Sequence[int | str], message: str) -> str:
+    """What pydantic finds wrong, with the key that it is about."""
+    if message == "Extra inputs are not permitted":
+        known = [*Range.model_fields]
+        near = difflib.get_close_matches(str(place[0]), known, 1)
+        expected = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
+        return f"there is no {place[0]}; {expected}"
+    key = f"{place[0]}: " if place else ""
+    return key + message.removeprefix("Value error, ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from holdtrue.tuning._checkpoint import checkpoints, remove_checkpoints
 from holdtrue.tuning._choice import choose_trial
 from holdtrue.tuning._drive import Driven, drive
 from holdtrue.tuning._earlier import read_own
+from holdtrue.tuning._failures import reasons_of
 from holdtrue.tuning._folds import FEWER_FOLDS, cut, encode_folds
 from holdtrue.tuning._space import Space
 from holdtrue.tuning._trial import Contender, FoldsObjective
@@ -248,10 +248,9 @@ def _study(
     plan, direction = declaration.tune, METRICS[declaration.tune.metric][0]
     complete = [trial for trial in driven.trials if trial.state == "complete"]
     if not complete:
-        reasons = Counter(trial.reason for trial in driven.trials if trial.reason)
         why = f"the search ended by this: {driven.stopped}"
-        if reasons:
-            reason, count = reasons.most_common(1)[0]
+        if reasons := reasons_of(driven.trials):
+            reason, count = reasons[0]
             why = f"the commonest reason ({count} time{'s' if count > 1 else ''}): {reason}"
         message = f"none of {len(driven.trials)} trials succeeded; {why}"
         raise TrainingError(message, hint="look at model.candidates: params and space")

@@ -115,6 +115,32 @@ def test_the_last_search_and_that_behind_a_version_are_drawn_by_what_was_declare
     assert edited.study_log(number) == edited.store.path("one")
 
 
+def test_a_search_that_has_only_failed_says_why(small: Path) -> None:
+    system = write(small, LINE)
+    with pytest.raises(ConfigError, match="small has no search with a complete trial yet"):
+        system.study()
+    system.apply(until="split")
+    log = next_study(system.context())
+    assert log is not None
+    (label,) = (space := Space(system.declaration.model.candidates)).labels
+    name = space.optuna_name(label, "C")
+    with StudyLog(log, "s", "lower", {"metric": "log_loss"}) as kept:
+        kept.ask([Asked(n, {name: 1.0 + n}, space.distributions) for n in range(3)])
+        kept.tell(
+            [
+                (n, Outcome("failed", None, 1.0, 1.0, reason=f"ValueError: no room for C={n}"))
+                for n in range(2)
+            ],
+            seconds=1.0,
+        )
+    with pytest.raises(ConfigError) as caught:
+        system.study()
+    assert caught.value.message == (
+        "the search that small declares now has no complete trial yet, 2 failed; "
+        "the commonest reason (2): ValueError: no room for C=0"
+    )
+
+
 def test_a_version_whose_search_is_no_longer_known(small: Path) -> None:
     system = write(small, FOREST)
     number = register(system, "gone")
@@ -134,6 +160,10 @@ def test_a_search_that_was_left_is_shown_until_another_is_finished(small: Path) 
     name = space.optuna_name(label, "C")
     with StudyLog(log, "s", "lower", {"metric": "log_loss"}) as kept:
         kept.ask([Asked(n, {name: 1.0 + n}, space.distributions) for n in range(2)])
+        found = system.study()
+        assert found.trials == earlier.trials
+        begun = "the search that small declares now has no complete trial yet"
+        assert found.notes[0] == f"{begun}; this is the search before it"
         kept.tell([(0, Outcome("complete", 0.75, 1.0, 1.0))], seconds=1.0)
         assert [trial.value for trial in system.study().trials] == [0.75]
     assert "LogisticRegression" in system.plot_study().html

@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 import holdtrue
-from holdtrue.errors import ConfigError, RegistryError, StackError
-from holdtrue.plan import Applied, Done
+from holdtrue.errors import ConfigError, DataError, RegistryError, StackError
+from holdtrue.plan import Applied, Done, Journal
+from holdtrue.plan._journal import Record
 from holdtrue.plan._model_steps import next_study
 from holdtrue.references import Study
+from holdtrue.studies import wanted_trials
 from holdtrue.system import System
 from holdtrue.tuning._log import Asked, StudyLog
 from holdtrue.tuning._types import Outcome
@@ -151,22 +153,48 @@ def finish(path: Path | None, numbers: range) -> Path:
     return path
 
 
+def wanted(system: System, text: str, as_of: dt.datetime = JANUARY) -> tuple[int, int]:
+    return wanted_trials(system.context(as_of=as_of), text)
+
+
 def test_more_trials_are_more_than_the_study_that_goes_on_has(path: Path) -> None:
     system = System(path)
-    assert system._trials("+5", JANUARY) == (25, 0)  # not even split: one begins
+    assert wanted(system, "+5") == (25, 0)  # not even split: one begins
     system.apply(until="split")
     log = next_study(system.context())
-    assert system._trials("+5", JANUARY) == (25, 0)
+    assert wanted(system, "+5") == (25, 0)
     finish(log, range(7))
-    assert system._trials("+5", JANUARY) == (12, 7)
-    assert system._trials("5", JANUARY) == (5, 0)
+    assert wanted(system, "+5") == (12, 7)
+    assert wanted(system, "5") == (5, 0)
     limits = {"metric": "log_loss", "trials": 9, "stop": {"no_gain_for": 3}}
-    assert write(path, as_of="2024-01-31", tune=limits)._trials("+5", JANUARY) == (12, 7)
+    assert wanted(write(path, as_of="2024-01-31", tune=limits), "+5") == (12, 7)
     # Another metric, or other data: another study.
     other = write(path, as_of="2024-01-31", tune={"metric": "brier", "trials": 9})
-    assert other._trials("+5", JANUARY) == (14, 0)
+    assert wanted(other, "+5") == (14, 0)
     later = write(path, as_of="2024-01-30")
-    assert later._trials("+5", JANUARY - dt.timedelta(days=1)) == (25, 0)
+    assert wanted(later, "+5", JANUARY - dt.timedelta(days=1)) == (25, 0)
+
+
+def test_more_trials_of_a_study_whose_log_is_damaged_or_gone_are_refused(path: Path) -> None:
+    system = System(path)
+    system.apply(until="split")
+    context = system.context()
+    log = finish(next_study(context), range(7))
+    study = {"log": context.store.relative(log)}
+    record = Record(
+        step="tune", digest="1" * 32, components={}, output=study, seconds=1.0, finished=JANUARY
+    )
+    journal = Journal(context.store, context.system)
+    journal.write(record)
+    journal.used("tune", record.digest, JANUARY, JANUARY)
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"{", b"garbage", 1))
+    with pytest.raises(DataError, match="cannot be read"):
+        wanted(system, "+1")
+    log.unlink()
+    with pytest.raises(ConfigError, match="the log of the study that would go on is gone"):
+        wanted(system, "+1")
+    assert wanted(system, "8") == (8, 0)
 
 
 @pytest.mark.parametrize("more", [0, 5])

@@ -127,6 +127,8 @@ def test_undefined_metrics_are_refused_with_the_reason(metric, target, scores, c
         ("accuracy", [0, 1], [[0.5, 0.5]], BINARY, "shape"),
         ("accuracy", [0], [0.5], BINARY, "shape"),
         ("rmse", [0.0], [float("nan")], None, "finite"),
+        ("log_loss", [0, 1], [[0.5, 0.5], [1.5, -0.5]], BINARY, r"add up to 1, got 1\.5, -0\.5"),
+        ("accuracy", [0], [[0.2, 0.2]], BINARY, r"add up to 1, got 0\.2, 0\.2"),
     ],
 )
 def test_what_does_not_fit_is_refused(metric, target, scores, classes, said):

@@ -326,3 +326,33 @@ def test_the_terminal_is_told_the_same():
     ]
     assert "saved about" in text
     assert "all 60 trials are done" in tuning_markdown(make_declaration(), study)
+
+
+def test_the_terminal_is_told_why_trials_failed_and_which_one_was_chosen():
+    study = make_study()
+    worst = max(
+        (trial for trial in study.trials if trial.state == "complete"),
+        key=lambda trial: trial.value,
+    )
+    reasons = [f"ValueError: no room for {i % 4} of {name}" for name in "abcde" for i in range(5)]
+    spoilt = iter(reasons[:-4])
+    trials = tuple(
+        trial
+        if trial.number == worst.number or (reason := next(spoilt, None)) is None
+        else trial.model_copy(update={"state": "failed", "reason": reason, "value": None})
+        for trial in study.trials
+    )
+    study = study.model_copy(
+        update={"trials": trials, "best": worst.number, "choice": "it is the smallest"}
+    )
+    lines = tuning_text(study).splitlines()
+    assert lines[8].split()[0] == str(worst.number)  # after the five best
+    assert [line for line in lines if line.startswith("Failed")] == [
+        "Failed: 5 with ValueError: no room for 0 of a",
+        "Failed: 5 with ValueError: no room for 0 of b",
+        "Failed: 5 with ValueError: no room for 0 of c",
+        "Failed: 6 for other reasons, which the report names",
+    ]
+    page = tuning_page(make_declaration(), study).html
+    assert "<dt>Chosen log_loss</dt>" in page
+    assert "<dt>Best log_loss</dt>" in tuning_page(make_declaration(), make_study()).html

@@ -108,7 +108,9 @@ def test_a_log_that_cannot_be_read_is_left_out_and_said(tmp_path: Path, line: st
     assert study == read_trials(tmp_path / "good.log", "log_loss")
     assert note.startswith("earlier studies: bad.log cannot be read: ")
     assert "\n" not in note
-    assert n_finished(tmp_path / "bad.log") == 0
+    with pytest.raises(DataError, match=r"bad\.log cannot be read: "):
+        n_finished(tmp_path / "bad.log")
+    assert n_finished(tmp_path / "none.log") == 0
 
 
 def test_a_log_that_may_not_be_read_is_left_out_and_said(tmp_path: Path) -> None:
