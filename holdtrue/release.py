@@ -200,6 +200,7 @@ def halt(context: Context, reason: str) -> Rollout:
         if rollout is None:
             message = f"no rollout of {context.system} runs"
             raise ConfigError(message, hint="`holdtrue rollout status` says how the last one ended")
+        rollout = _looked(context, rollout)
         champion = context.registry.champion(context.system)
         if champion is not None and context.stack.state().ray_address is not None:
             deploy_arms(context, champion, None)
@@ -269,6 +270,11 @@ def check_passed(context: Context, number: int, *, force: bool) -> None:
         raise ConfigError(message, hint="--force promotes it all the same")
 
 
+def _looked(context: Context, rollout: Rollout) -> Rollout:
+    """A rollout that a person ends, with what was counted until now: its last evidence."""
+    return observe(rollout, counts_of(context, rollout), None, datetime.now(UTC))
+
+
 def _replace(context: Context, number: int, reason: str, action: str) -> None:
     """Make a version the champion by hand; a rollout that runs is over with it."""
     registry, system = context.registry, context.system
@@ -283,6 +289,8 @@ def _replace(context: Context, number: int, reason: str, action: str) -> None:
             message = f"version {number} of {system} is the champion already"
             raise ConfigError(message)
         rollout = registry.running_rollout(system)
+        if rollout is not None:
+            rollout = _looked(context, rollout)
         _install(context, champion, number, reason, action)
         if rollout is not None:
             finished = number == rollout.challenger
@@ -343,6 +351,7 @@ def _counts(arm: ArmStatistics) -> Counts:
     return Counts(
         requests=arm.requests,
         failures=sum(arm.errors.values()),
+        why=arm.why.get(max(arm.errors, key=lambda reason: arm.errors[reason], default=""), ""),
         durations=arm.latency,
         scores=scores,
     )

@@ -41,6 +41,8 @@ def _errors(known: Evidence, alpha: float) -> Check:
         f"failed {_of(second.failures, second.requests)}, "
         f"the champion {_of(first.failures, first.requests)}"
     )
+    if second.why:
+        said += f"; it said: {second.why}"
     numbers = {
         "failures": second.failures,
         "requests": second.requests,

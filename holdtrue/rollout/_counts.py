@@ -36,6 +36,8 @@ class Counts(Reference):
     requests: int = 0
     failures: int = 0
     """Requests that the version could not answer; those that were not acceptable are none."""
+    why: str = ""
+    """What was said of one of these, of the commonest kind; empty where there are none."""
     durations: tuple[int, ...] = ()
     """Answered requests by the time they took: one count between two bounds of the histogram."""
     scores: Moments = Moments()

@@ -329,7 +329,7 @@ class Application:
         finally:
             # Only now is it known which ids the caller gets.
             for one, error in errors:
-                one.tally.failed(error.reason)
+                one.tally.failed(error)
                 shown, version = [*ids[:_LOG_IDS]], one.arm.version
                 self._log("a version failed", ids=shown, version=version, error=str(error))
 

@@ -179,17 +179,17 @@ def _outcome(
         scores = model.predict(question.encoded)
         seconds = perf_counter() - began
         if not np.isfinite(scores).all():
-            return {"reason": NOT_FINITE}, b""
+            return {"reason": NOT_FINITE, "detail": "a score is no number"}, b""
         said = Answered(
             *(slate.system, arm.version, arm.digest, scores, ids),
             *(model.signature, model.answering),
         )
         captured = lines(slate, arm, question, said, datetime.now(UTC))
-    except Problem:
+    except Problem as problem:
         # Rows that the champion takes and the shadow does not: its columns are others.
-        return {"reason": REFUSED}, b""
-    except Exception:  # noqa: BLE001 - a shadow may do anything
-        return {"reason": FAILED}, b""
+        return {"reason": REFUSED, "detail": problem.detail}, b""
+    except Exception as err:  # noqa: BLE001 - a shadow may do anything
+        return {"reason": FAILED, "detail": words(err)}, b""
     head = {
         "reason": None,
         "seconds": seconds,

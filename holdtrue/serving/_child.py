@@ -18,6 +18,7 @@ import numpy as np
 
 from holdtrue.errors import ServingError
 from holdtrue.serving import _beside
+from holdtrue.serving._scoring import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +94,7 @@ class Child:
         process.give_way()
         self._why = None
 
-    def score(self, slate: Slate, request: Request, ids: Sequence[str]) -> Scored | str:
+    def score(self, slate: Slate, request: Request, ids: Sequence[str]) -> Scored | ModelError:
         """Have a request scored; waits as long as that takes.
 
         Args:
@@ -102,7 +103,7 @@ class Child:
             ids: Of its answer.
 
         Returns:
-            Or why there is no score: `FAILED`, `NOT_FINITE` or `REFUSED`.
+            Or why there is no score.
 
         Raises:
             ServingError: The process has ended, or could not be started again.
@@ -118,7 +119,7 @@ class Child:
         assert self._process is not None  # noqa: S101 - it was started
         reply, content = self._exchange(self._process, head, request.body)
         if reply["reason"] is not None:
-            return str(reply["reason"])
+            return ModelError(str(reply["reason"]), str(reply["detail"]))
         count = math.prod(reply["shape"])
         scores = np.frombuffer(content, np.float64, count)
         lines = content[scores.nbytes :]

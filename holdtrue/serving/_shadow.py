@@ -17,7 +17,7 @@ import numpy as np
 from holdtrue.errors import ServingError
 from holdtrue.serving._asked import Problem, asked
 from holdtrue.serving._beside import THREAD
-from holdtrue.serving._scoring import FAILED, NOT_FINITE, REFUSED
+from holdtrue.serving._scoring import FAILED, NOT_FINITE, REFUSED, ModelError, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class Shadow:
             if said != self._said:  # each copy finds it so
                 self._said = said
                 self._say("a shadow failed", version=said[0], error=said[1])
-            return FAILED
+            return ModelError(FAILED, err.message)
 
 
 class _Copy(NamedTuple):
@@ -126,7 +126,7 @@ class _Copy(NamedTuple):
     request: Request
 
 
-_Outcome = str | tuple[float, np.ndarray, dict[str, int]]
+_Outcome = ModelError | tuple[float, np.ndarray, dict[str, int]]
 """Why there is no score; or the seconds it took, the scores, and the unknown categories."""
 
 
@@ -184,7 +184,7 @@ class _Lane:
     def _done(self, copy: _Copy, outcome: _Outcome | None) -> None:
         if outcome is None:
             self._drop()
-        elif isinstance(outcome, str):
+        elif isinstance(outcome, ModelError):
             copy.shadow.tally.failed(outcome)
         else:
             copy.shadow.tally.answered(*outcome)
@@ -204,7 +204,7 @@ def _scored_by(child: Child, copy: _Copy, captures: Captures) -> _Outcome:
     """
     slate = copy.live.slate
     found = child.score(slate, copy.request, copy.given.ids)
-    if isinstance(found, str):
+    if isinstance(found, ModelError):
         return found
     if slate.capture is not None:
         captures.of(slate.capture).append(found.lines)
@@ -220,13 +220,13 @@ def _scored_here(copy: _Copy, captures: Captures) -> _Outcome:
         question = asked(table, model, live.slate)
         scores = model.predict(question.encoded)
         seconds = perf_counter() - began
-    except Problem:
+    except Problem as problem:
         # Rows that the champion takes and the shadow does not: its columns are others.
-        return REFUSED
-    except Exception:  # noqa: BLE001 - a shadow may do anything
-        return FAILED
+        return ModelError(REFUSED, problem.detail)
+    except Exception as err:  # noqa: BLE001 - a shadow may do anything
+        return ModelError(FAILED, words(err))
     if not np.isfinite(scores).all():
-        return NOT_FINITE
+        return ModelError(NOT_FINITE, "a score is no number")
     said = replace(
         given,
         version=shadow.arm.version,

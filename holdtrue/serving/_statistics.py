@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from holdtrue.serving._scoring import ModelError
     from holdtrue.serving._slate import Arm
     from holdtrue.store import Store
 
@@ -36,6 +37,7 @@ TOTAL = "total.json"
 LOCK_SUFFIX = ".lock"
 _SUFFIX = ".json"
 _KEPT_ROLLOUTS = 8
+_WHY_LENGTH = 300
 
 
 class Moments(Reference):
@@ -74,7 +76,10 @@ class ArmStatistics(Reference):
     """Requests that it was asked to score, good and bad ends together."""
     rows: int = 0
     errors: dict[str, int] = Field(default_factory=dict)
-    """Of the requests those that it could not score, by reason: ``failed``, ``not finite``."""
+    """Of the requests those that it could not score, by reason: ``failed``, ``not finite``,
+    ``refused``."""
+    why: dict[str, str] = Field(default_factory=dict)
+    """By such a reason what was said of one of them, in words."""
     latency: tuple[int, ...] = ()
     """Answered requests by the time from their arrival to their answer, in the buckets of
     `LATENCY_BOUNDS_S`; of a shadow the time that scoring took."""
@@ -94,6 +99,7 @@ class ArmStatistics(Reference):
                 "requests": self.requests + other.requests,
                 "rows": self.rows + other.rows,
                 "errors": _add(self.errors, other.errors),
+                "why": self.why | other.why,
                 "latency": _add_counts(self.latency, other.latency),
                 "latency_sum_s": self.latency_sum_s + other.latency_sum_s,
                 "scores": self.scores.plus(other.scores),
@@ -221,6 +227,7 @@ class Tally:
         self.version, self.role, self.rollout = arm.version, arm.role, rollout
         self.requests = self.rows = 0
         self.errors: dict[str, int] = {}
+        self.why: dict[str, str] = {}
         self.latency = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.latency_sum_s = 0.0
         self.unknown: dict[str, int] = {}
@@ -250,10 +257,11 @@ class Tally:
         else:
             self._many(scores.reshape(len(scores), -1))
 
-    def failed(self, reason: str) -> None:
+    def failed(self, error: ModelError) -> None:
         """Count a request that could not be scored."""
         self.requests += 1
-        self.errors[reason] = self.errors.get(reason, 0) + 1
+        self.errors[error.reason] = self.errors.get(error.reason, 0) + 1
+        self.why.setdefault(error.reason, str(error)[:_WHY_LENGTH])
 
     def _one(self, row: np.ndarray) -> None:
         # Welford's recurrence in plain floats: numpy takes ten times as long for one row.
@@ -295,6 +303,7 @@ class Tally:
             requests=self.requests,
             rows=self.rows,
             errors=dict(self.errors),
+            why=dict(self.why),
             latency=tuple(self.latency),
             latency_sum_s=self.latency_sum_s,
             scores=self._moments(),

@@ -14,6 +14,7 @@ from holdtrue.plan import Context
 from holdtrue.references import Estimate
 from holdtrue.release import advance, counts_of, drive, halt, promote, rollback
 from holdtrue.rollout import Plan, Rollout
+from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._slate import Arm
 from holdtrue.serving._statistics import (
     LATENCY_BOUNDS_S,
@@ -141,8 +142,8 @@ def test_a_rollout_waits_while_nothing_is_up(context: Context) -> None:
     assert context.registry.running_rollout("small") is not None
 
 
-def test_what_replicas_counted_is_told_apart_by_role_and_rollout(context: Context) -> None:
-    begun = begin(context)
+def count(context: Context, begun: Rollout) -> None:
+    """Have a replica count for a rollout and for the time before it."""
     folder = context.store.path("serving", "small", "stats")
     folder.mkdir(parents=True)
     arms = []
@@ -159,11 +160,16 @@ def test_what_replicas_counted_is_told_apart_by_role_and_rollout(context: Contex
         for _ in range(n):
             tally.answered(0.003, np.array([[0.3, 0.7]]), {})
         for _ in range(failed):
-            tally.failed("failed")
+            tally.failed(ModelError("refused", f"version {version} lacks the column price"))
         arms.append(tally.snapshot())
     write_replica(
         folder, ReplicaStatistics(id="one", pid=1, at=0.0, counts=Statistics(arms=tuple(arms)))
     )
+
+
+def test_what_replicas_counted_is_told_apart_by_role_and_rollout(context: Context) -> None:
+    begun = begin(context)
+    count(context, begun)
     found = counts_of(context, begun)
     assert (found.champion.requests, found.champion.failures) == (41, 1)
     assert (found.challenger.requests, found.challenger.failures) == (15, 3)
@@ -171,3 +177,24 @@ def test_what_replicas_counted_is_told_apart_by_role_and_rollout(context: Contex
     assert found.challenger.scores.mean == pytest.approx((0.3, 0.7))
     # Nobody waits for a shadow.
     assert (sum(found.champion.durations), sum(found.challenger.durations)) == (40, 5)
+    assert found.challenger.why == "version 2 lacks the column price"
+
+
+@pytest.mark.parametrize("end", ["stop", "rollback", "promote"])
+def test_a_rollout_that_is_ended_by_hand_keeps_what_was_counted(context: Context, end: str) -> None:
+    begun = begin(context)
+    count(context, begun)
+    if end == "stop":
+        halt(context, "enough")
+    elif end == "rollback":
+        rollback(context, to=None, reason="enough")
+    else:
+        promote(context, 2, reason="enough")
+    ended = context.registry.rollouts("small")[-1]
+    assert (ended.id, ended.state != "running") == (begun.id, True)
+    assert ended.evidence.seen.challenger.requests == 15
+    assert ended.last is not None
+    errors = ended.last.checks[0]
+    assert errors.numbers["requests"] == 15
+    assert errors.said.startswith("failed 3 of 15 (20.000%), the champion 1 of 41")
+    assert "; it said: version 2 lacks the column price" in errors.said

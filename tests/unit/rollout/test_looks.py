@@ -11,6 +11,7 @@ import pytest
 from holdtrue import release
 from holdtrue.errors import RegistryError, StackError
 from holdtrue.rollout import decide, observe
+from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._slate import Arm
 from holdtrue.serving._statistics import ReplicaStatistics, Statistics, Tally, write_replica
 from holdtrue.store import Store
@@ -69,7 +70,7 @@ def test_a_challenger_that_refuses_what_the_champion_takes_is_sent_back(tmp_path
     verdict = decide(begun, BEGAN)
     for look in range(1, 10):
         for _ in range(5):  # the champion answers the challenger's share too
-            challenger.failed("refused")
+            challenger.failed(ModelError("refused", "there is no column price"))
             for _ in range(2):
                 champion.answered(0.001, np.array([[0.5, 0.5]]), {})
         counts = Statistics(arms=(champion.snapshot(), challenger.snapshot()))
@@ -80,3 +81,4 @@ def test_a_challenger_that_refuses_what_the_champion_takes_is_sent_back(tmp_path
             break
     assert verdict.action == "back"
     assert "it fails more often: failed 5 of 5" in verdict.reason
+    assert "it said: there is no column price" in verdict.reason

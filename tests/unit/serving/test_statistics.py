@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdtrue.serving import Arm, read_statistics
+from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._statistics import (
     LATENCY_BOUNDS_S,
     VALUE_BOUNDS,
@@ -106,10 +107,15 @@ def test_counts_of_before_values_were_counted_are_added_to():
 
 def test_failures_are_requests_too():
     counted = tally()
-    counted.failed("failed")
-    counted.failed("failed")
-    assert counted.snapshot().errors == {"failed": 2}
-    assert counted.snapshot().requests == 2
+    counted.failed(ModelError("failed", "no such bin"))
+    counted.failed(ModelError("failed", "x" * 9_999))
+    found = counted.snapshot()
+    assert (found.errors, found.requests) == ({"failed": 2}, 2)
+    assert found.why == {"failed": "no such bin"}
+    counted.failed(ModelError("refused", "x" * 9_999))
+    both = found.plus(counted.snapshot())
+    assert both.errors == {"failed": 4, "refused": 1}
+    assert both.why == {"failed": "no such bin", "refused": "x" * 300}
 
 
 def replica(name, requests, version=1, rollout=None):
