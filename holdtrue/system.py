@@ -299,7 +299,7 @@ class System:
 
         self.check()
         if steps_until(until)[-1].serves:
-            check_place(context.stack, self.declaration.serve)
+            check_place(context.stack, self.declaration)
         self.store.prepare()
 
     def alone(self) -> AbstractContextManager[None]:
@@ -527,7 +527,7 @@ class System:
         from holdtrue.serving import check_place
 
         self.bundle(None)
-        check_place(self.stack, self.declaration.serve)
+        check_place(self.stack, self.declaration)
 
     def promote(
         self, number: int, *, reason: str = "asked for by hand", force: bool = False

@@ -92,6 +92,12 @@ class Range(Section):
             message = f"step of int must be a whole number, not {self.step:g}"
             raise ValueError(message)
         width = bounds[1] - bounds[0]
+        if not math.isfinite(width):
+            message = f"the numbers from {bounds[0]:g} to {bounds[1]:g} are too far apart"
+            raise ValueError(message)
+        if self.step is not None and width and self.step > width:
+            message = f"a step of {self.step:g} leaves only {bounds[0]:g}: take a smaller one"
+            raise ValueError(message)
         if (self.int or self.step) and width > _MOST_VALUES * (self.step or 1):
             message = f"more than {_MOST_VALUES:,} values: take larger steps or closer bounds"
             raise ValueError(message)

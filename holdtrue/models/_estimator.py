@@ -77,7 +77,8 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
     known = _parameters(estimator)
     for name in (*candidate.params, *candidate.space):
         if known is not None and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            same = [one for one in known if one.lower() == name.lower()]
+            near = same or difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             message = f"estimator {candidate.estimator} has no parameter {name}"
             raise ConfigError(message, hint=hint)

@@ -190,7 +190,7 @@ def _without_signal(
     quality = "; ".join(check.detail for check in performance)
     quality = quality or "no labels to judge the quality by"
     if not judged:
-        few = f"{len(windows)} with too few rows" if windows else "no new rows"
+        few = f"{len(windows)} with too few rows" if windows else "none with new rows is over"
         reason = f"No window to compare ({few}); {quality}."
         return Decision(at=at, action="none", reason=reason)
     last = judged[-1]

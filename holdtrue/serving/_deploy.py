@@ -22,7 +22,6 @@ from holdtrue.stack import port_is_free
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
-    from holdtrue.declaration._models import Serve
     from holdtrue.stack import Stack
 
 IMPORT_PATH = "holdtrue.serving._replica:application"
@@ -174,18 +173,25 @@ def deploy(
     return url
 
 
-def check_place(stack: Stack, serve: Serve) -> None:
+def check_place(stack: Stack, declaration: Declaration) -> None:
     """Refuse to serve where nothing can listen. Instant.
 
     Raises:
-        ConfigError: The host is no address of this machine.
+        ConfigError: The host is no address of this machine, or another system is served on the
+            port.
         StackError: Another program listens on the port.
     """
+    serve = declaration.serve
     if not port_is_free(0, serve.host):
         message = f"serve.host: {serve.host} is no address of this machine"
         raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
-    # Once it is up, what listens there may be ours: `deploy` knows.
-    if stack.state().ray_address is None and not port_is_free(serve.port, serve.host):
+    if stack.state().ray_address is not None:
+        try:
+            details = _control(stack).details()
+        except StackError:
+            return  # Serve has not started yet: `deploy` looks again
+        _check_port(_applications(details), declaration)
+    elif not port_is_free(serve.port, serve.host):
         message = f"port {serve.port} is in use by another program"
         raise StackError(message, hint="end it, or declare another serve.port")
 

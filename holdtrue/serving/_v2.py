@@ -245,13 +245,15 @@ def outputs(signature: Signature, *, interval: bool) -> list[dict[str, Any]]:
 def metadata(system: str, versions: list[int], model: ServedModel) -> dict[str, Any]:
     """What V2 says of a model."""
     signature = model.signature
+    classes = signature.classes
     return {
         "name": system,
         "versions": [str(version) for version in versions],
         "platform": "holdtrue",
         "inputs": inputs(signature),
         "outputs": outputs(signature, interval=_has_interval(model)),
-        "parameters": {} if signature.classes is None else {"classes": ",".join(signature.classes)},
+        # Parameters of this protocol are no lists.
+        "parameters": {} if classes is None else {"classes": orjson.dumps(classes).decode()},
     }
 
 

@@ -32,7 +32,7 @@ from holdtrue.serving import (
     slate_of,
     undeploy,
 )
-from holdtrue.serving._deploy import ReplicaCounts, replicas_of
+from holdtrue.serving._deploy import ReplicaCounts, check_place, replicas_of
 from holdtrue.serving._statistics import is_alive, read_replicas
 from holdtrue.stack import Stack, free_ports
 from holdtrue.store import put_on_path
@@ -431,6 +431,9 @@ def test_two_systems_are_served_each_on_its_port(stack, store, bundles, declarat
     elsewhere = declare("trains", declaration.serve.port)
     with pytest.raises(ConfigError, match="flights is served there"):
         put(stack, elsewhere, store, arm(bundles, 2))
+    with pytest.raises(ConfigError, match="flights is served there"):
+        check_place(stack, elsewhere)
+    check_place(stack, declaration)
     assert undeploy(stack, "boats")
     assert not undeploy(stack, "boats")
     with Endpoint(other, key=key) as gone, pytest.raises(StackError):

@@ -147,6 +147,15 @@ def test_an_unknown_parameter_names_the_nearest(rest: dict[str, Any]) -> None:
     assert caught.value.hint == "did you mean max_depth?"
 
 
+def test_a_parameter_in_the_wrong_case_is_known() -> None:
+    space = {"c": {"float": [0.1, 1]}}
+    with pytest.raises(ConfigError, match="has no parameter c") as caught:
+        check_candidate(
+            candidate("sklearn.linear_model.LogisticRegression", space=space), "classification"
+        )
+    assert caught.value.hint == "did you mean C?"
+
+
 def test_seed_and_threads_are_filled_in_where_there_are_such_parameters() -> None:
     boosted = construct("xgboost.XGBClassifier", {"max_depth": 3}, seed=7, threads=2)
     assert (boosted.random_state, boosted.n_jobs, boosted.max_depth) == (7, 2, 3)

@@ -84,7 +84,7 @@ def _decide(
 @pytest.mark.parametrize(
     ("states", "worse", "action", "signals", "words"),
     [
-        ("", None, "none", (), "no new rows"),
+        ("", None, "none", (), "none with new rows is over"),
         ("ff", None, "none", (), "2 with too few rows"),
         ("q", None, "none", (), "1 window compared, none suspect"),
         ("qqq", False, "none", (), "log_loss is 0.6, fine"),

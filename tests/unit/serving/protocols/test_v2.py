@@ -381,4 +381,4 @@ def test_metadata_name_the_tensors(compiled, door_of):
         assert (said["name"], said["versions"]) == ("flights", ["3"])
         assert {i["name"]: i["datatype"] for i in said["inputs"]} == TYPES
         assert [o["name"] for o in said["outputs"]] == ["prediction", "probabilities", "ids"]
-        assert said["parameters"] == {"classes": "no,yes"}
+        assert said["parameters"] == {"classes": '["no","yes"]'}
