@@ -140,9 +140,13 @@ class System:
             check_installed()
         fingerprint(self.declaration.data, self.project)
         by_fold = True
-        for candidate in self.declaration.model.candidates:
+        for number, candidate in enumerate(self.declaration.model.candidates):
             estimator = import_from(self.project, candidate.estimator, "estimator")
-            check_candidate(candidate, self.declaration.task, self.declaration.model)
+            try:
+                check_candidate(candidate, self.declaration.task, self.declaration.model)
+            except ConfigError as err:
+                message = f"model.candidates[{number}]: {err.message}"
+                raise ConfigError(message, hint=err.hint) from err
             # A class of the user's own may be one of XGBoost's with other defaults.
             by_fold &= all(not kind.__module__.startswith("xgboost.") for kind in estimator.mro())
         unfit = never_ends(self.declaration.tune, by_fold=by_fold)

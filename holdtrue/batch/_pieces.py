@@ -29,6 +29,8 @@ PIECE_ROWS = 250_000
 PIECE_BYTES = 64_000_000
 _BLOCK_BYTES = 4_000_000
 _INDEX = re.compile(r"__index_level_\d+__")  # pandas keeps the index of a frame in such columns
+# Lines without anything may follow the last row.
+_TAIL_BYTES = 4_096
 _LEADING_ZERO = "^[+-]?0[0-9]"
 
 
@@ -323,7 +325,7 @@ def _is_open_at_the_end(path: Path, table: pa.Table) -> bool:
     if text is None or "\n" not in text or path.name.endswith(".gz"):
         return False
     with path.open("rb") as file:
-        file.seek(-min(3, path.stat().st_size), 2)
+        file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
         return not file.read().rstrip(b"\r\n").endswith(b'"')
 
 

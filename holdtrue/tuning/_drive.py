@@ -298,6 +298,8 @@ class _Driver:
         if len(self.finished) >= self.wanted:
             if self.wanted < self.search.trials:
                 return "every combination was tried"
+            if len(self.finished) > self.wanted:
+                return f"{len(self.finished)} trials are done, {self.wanted} were wanted"
             return f"all {self.wanted} trials are done"
         unfinished_s = self.log.cut_off_s + self._running_s()
         if (reason := self.tally.spent(unfinished_s)) is not None:
@@ -480,7 +482,7 @@ class _Driver:
         if done:
             left_s = min(left * elapsed / done, max(0.0, self.search.timeout_s - elapsed))
         return Live(
-            wanted=self.wanted,
+            wanted=max(self.wanted, self.tally.done),  # a resumed one may have more
             **self.tally.counts,
             running=min(len(self.tasks), self.slots),
             best=self.tally.best,

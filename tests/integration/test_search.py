@@ -529,6 +529,15 @@ def test_grid_tries_every_combination_in_order(tmp_path):
     assert [trial.origin for trial in driven.trials] == ["default"] + ["sampler"] * 5
 
 
+def test_of_a_search_that_has_more_than_are_wanted_now_nothing_is_lost(tmp_path):
+    run(Trials(tmp_path), tmp_path, trials=5)
+    seen = []
+    driven = run(Trials(tmp_path), tmp_path, trials=3, progress=seen.append)
+    assert driven.stopped == "5 trials are done, 3 were wanted"
+    assert len(driven.trials) == 5
+    assert (seen[-1].done, seen[-1].wanted) == (5, 5)
+
+
 def test_a_trial_that_fits_no_node_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"tune.cpus: 9: no node has so many.* 8 CPUs"):
         run(Trials(tmp_path), tmp_path, cpus=9)

@@ -317,7 +317,7 @@ def test_a_quote_that_is_never_closed_loses_no_rows_in_silence(
             with pytest.raises(DataError, match="a quote that row 4 opens is never closed"):
                 do(bundle, source, tmp_path / "out.csv", piece_rows=piece_rows)
         assert not (tmp_path / "out.csv").exists()
-    source.write_text(whole.removesuffix("ok\n") + '"two\nlines"')
+    source.write_text(whole.removesuffix("ok\n") + '"two\nlines"' + "\n" * 9)
     assert do(bundle, source, tmp_path / "out.csv").rows == N
 
 

@@ -173,8 +173,11 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     Path("visits.yaml").write_text(yaml.safe_dump(document))
     Path("own_guess.py").write_text(GUESS)
     code, printed = run(command[0], "visits.yaml", *command[1:])
-    said = "error: estimator own_guess.Guess does not fit classification: it has no predict_proba"
-    assert (code, printed) == (2, f"{said} and does not derive from sklearn.base.ClassifierMixin\n")
+    said = (
+        "error: model.candidates[0]: estimator own_guess.Guess does not fit classification: "
+        "it has no predict_proba and does not derive from sklearn.base.ClassifierMixin\n"
+    )
+    assert (code, printed) == (2, said)
 
 
 def test_the_status_says_how_many_replicas_there_are(
