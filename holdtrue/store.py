@@ -165,6 +165,22 @@ def new_folder(path: Path) -> Iterator[Path]:
                 work.rename(path)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a file alone (`flock`); the system lets go when that process ends.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def alone(path: Path, what: str) -> Iterator[None]:
     """Keep a second run of the same thing out, for as long as the context lasts.

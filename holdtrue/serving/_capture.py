@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from holdtrue.store import is_locked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -318,11 +320,4 @@ def _is_written(segment: Path) -> bool:
 
 def is_orphan(segment: Path) -> bool:
     """Whether the process that wrote an open segment has ended."""
-    descriptor = os.open(segment, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return not is_locked(segment)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from holdtrue.references import Reference
 from holdtrue.serving._slate import Role
-from holdtrue.store import write_atomically
+from holdtrue.store import is_locked, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -382,16 +382,9 @@ def hold(folder: Path, name: str) -> int:
 def is_alive(folder: Path, name: str) -> bool:
     """Whether the replica of that name still runs."""
     try:
-        descriptor = os.open(folder / f"{name}{LOCK_SUFFIX}", os.O_RDWR | os.O_CLOEXEC)
+        return is_locked(folder / f"{name}{LOCK_SUFFIX}")
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def fold_ended(folder: Path) -> int:

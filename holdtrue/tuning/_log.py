@@ -277,18 +277,6 @@ def _open(path: Path) -> int:
     return file
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process has the log open to write it."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
 def _holder(path: Path) -> str:
     data = path.read_bytes()
     start = data.rfind(_HOLDER)

@@ -6,8 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from holdtrue.errors import ConfigError
-from holdtrue.store import write_atomically
-from holdtrue.tuning._log import is_held
+from holdtrue.store import is_locked, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +28,7 @@ def change_parallel(logs: Path, at_a_time: int) -> Path:
     Raises:
         ConfigError: No search is running.
     """
-    held = next((log for log in sorted(logs.glob("*.log")) if is_held(log)), None)
+    held = next((log for log in sorted(logs.glob("*.log")) if is_locked(log)), None)
     if held is None:
         message = "no search is running whose trials at a time could be changed"
         hint = "tune.parallel in the declaration is for the next one"
