@@ -22,7 +22,7 @@ class Applied:
     champion: int | None
     """Version of the champion; None where no version has passed yet."""
     refused: str | None
-    """Why the gates refused the model; None where they did not."""
+    """Why the gates refused the model; None where they did not, or a person promoted it."""
 
     @property
     def ran(self) -> tuple[str, ...]:
@@ -38,7 +38,9 @@ def applied(context: Context, finished: list[Done]) -> Applied:
     refused = None
     if isinstance(version, Version):
         registered = context.registry.version(context.system, version.number)
-        refused = None if registered.passed else registered.reason
+        # One that was promoted all the same is the champion, whatever the gates said.
+        live = champion is not None and champion.version.number == registered.number
+        refused = None if registered.passed or live else registered.reason
     return Applied(
         steps=tuple(finished),
         endpoint=release.endpoint if isinstance(release, Release) else None,

@@ -10,8 +10,9 @@ import pytest
 
 from holdtrue.declaration import parse
 from holdtrue.errors import ConfigError, RegistryError, StackError
-from holdtrue.plan import Context
-from holdtrue.references import Estimate
+from holdtrue.plan import Context, Done
+from holdtrue.plan._applied import applied
+from holdtrue.references import Estimate, Version
 from holdtrue.release import advance, counts_of, drive, halt, promote, rollback
 from holdtrue.rollout import Plan, Rollout
 from holdtrue.serving._scoring import ModelError
@@ -87,8 +88,15 @@ def test_a_version_that_the_gates_refused_needs_force(context: Context) -> None:
         promote(context, 3, reason="?")
     assert "--force" in (said.value.hint or "")
     assert champion(context) == 1
+    version = Version(
+        system="small", number=3, digest="3" * 32, promoted=False, reason="not all gates held"
+    )
+    done = [Done("register", cached=True, digest="0" * 32, output=version, seconds=0.0)]
+    assert applied(context, done).refused == "apply: roc_auc 0.55 is below 0.7"
     promote(context, 3, reason="we know better", force=True)
     assert champion(context) == 3
+    # Its own refusal is no reason why it stays.
+    assert (applied(context, done).refused, applied(context, done).champion) == (None, 3)
 
 
 def test_what_cannot_be_promoted_says_why(context: Context) -> None:
