@@ -90,7 +90,9 @@ def test_workers_score_as_one_process_does(
         piece_rows=100,
         progress=lambda done, total, words: told.append(words),
     )
-    here = score_files(*bundle, list_inputs(source), tmp_path / "here.parquet", piece_rows=100)
+    here = score_files(
+        *bundle, list_inputs(Path(source.name)), tmp_path / "here.parquet", piece_rows=100
+    )
     assert (found.rows, found.rejected) == (here.rows, here.rejected) == (891, 9)
     for name in ("", ".rejected.parquet"):
         pd.testing.assert_frame_equal(
