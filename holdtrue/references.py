@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["integer", "number", "string", "boolean", "time"]
-CSV_NULLS = (
-    *("", "#N/A", "#N/A N/A", "#NA", "N/A", "NA", "NULL", "n/a", "null"),
-    *("-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "NaN", "nan"),
-)
-"""What a missing value is written as in CSV, wherever it is read: in training, files, requests."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from holdtrue.batch._output import PARTS, REJECTED
 from holdtrue.batch._score import Reject, features_of
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.references import CSV_NULLS
+from holdtrue.missing import CSV_NULLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.data._kinds import as_table
 from holdtrue.errors import ConfigError, DataError
+from holdtrue.missing import CSV_NULLS
 from holdtrue.models import digest_of, import_object
-from holdtrue.references import CSV_NULLS
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:

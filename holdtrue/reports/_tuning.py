@@ -143,7 +143,7 @@ def tuning_text(study: Study) -> str:
     for *figures, estimator, setting in cells:
         right = [f"{cell:>{width}}" for cell, width in zip(figures, widths, strict=False)]
         lines.append("  ".join(["", *right, f"{estimator:<{widths[-2]}}", setting]).rstrip())
-    lines += [_work(study)]
+    lines.append(_work(study))
     reasons = reasons_of(study.trials)
     lines += [f"Failed: {count:,} with {reason}" for reason, count in reasons[:_REASONS]]
     if others := sum(count for _, count in reasons[_REASONS:]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdtrue.references import CSV_NULLS
+from holdtrue.missing import CSV_NULLS
 from holdtrue.serving._asked import (
     MAX_ROWS,
     Answered,

@@ -193,7 +193,9 @@ class _Driver:
         self.tasks: dict[Any, Sent] = {}
         self.again: deque[list[Ready]] = deque()  # of batches that died
         self.last: list[Ready] = []  # the longest one first
-        self.pace = Pace(space)
+        # What learns from results would choose its last settings without the ones before.
+        heedless = search.sampler in HEEDLESS and not search.deterministic
+        self.pace = Pace(space) if heedless else None
         self.struck: set[int] = set()  # trials whose worker died, perhaps because of them
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.notes: list[str] = []
@@ -326,16 +328,15 @@ class _Driver:
         left = self._left()
         search = self.search
         mean = sum(self.recent) / len(self.recent) if self.recent else None
-        heedless = search.sampler in HEEDLESS and not search.deterministic
-        if self.last or (heedless and left <= _ENDING * self.slots):
-            return self._take_longest(left, mean)
+        if self.pace is not None and (self.last or left <= _ENDING * self.slots):
+            return self._take_longest(self.pace, left, mean)
         size = batch_size(mean, left, self.slots, search.sampler)
         if search.deterministic:  # so few are chosen ahead that each worker gets its share
             size = min(size, max(1, LAG // self.in_flight))
         self.asker.expect(size, size * (1 + self.slots // 4))
         return self.asker.take(min(size, left))
 
-    def _take_longest(self, left: int, mean: float | None) -> list[Ready]:
+    def _take_longest(self, pace: Pace, left: int, mean: float | None) -> list[Ready]:
         """Of all trials that are left, those that are expected to take longest.
 
         So that none of them begins when the other workers have nothing more to do: where one trial
@@ -343,7 +344,7 @@ class _Driver:
         """
         self.asker.expect(left, left)
         self.last += self.asker.take(left - len(self.last))
-        expected = self.pace.expect([ready.setting for ready in self.last])
+        expected = pace.expect([ready.setting for ready in self.last])
         if self.last and expected is not None:
             paired = zip(expected, self.last, strict=True)
             self.last = [ready for _, ready in sorted(paired, key=lambda pair: -pair[0])]
@@ -427,7 +428,8 @@ class _Driver:
     def _count(self, number: int, outcome: Outcome) -> None:
         self.finished[number] = outcome
         self.tally.add(outcome)
-        self.pace.add(self.known[number][0], outcome)
+        if self.pace is not None:
+            self.pace.add(self.known[number][0], outcome)
         if not self.search.deterministic:
             return
         while self.cut is None and self.judged.done in self.finished:

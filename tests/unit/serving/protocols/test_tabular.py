@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdtrue.references import CSV_NULLS
+from holdtrue.missing import CSV_NULLS
 from holdtrue.serving._asked import MAX_ROWS
 from holdtrue.serving._tabular import MAX_TEXT_BYTES
 
