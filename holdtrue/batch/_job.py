@@ -391,7 +391,7 @@ def score_piece(job: Job, number: int, piece: Piece) -> Done:
     rows = int(answers.kept.sum())
     done = Done(
         rows=rows,
-        rejected=len(block.rejects) + block.n_rows - rows,
+        rejected=len({each.row for each in block.rejects}) + block.n_rows - rows,
         unknown=answers.unknown,
         names=block.names,
         columns=[*answers.columns] if rows else [],

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from holdtrue.batch._output import PARTS, REJECTED
 from holdtrue.batch._score import Reject, features_of
+from holdtrue.cells import CSV_NULLS, typed_cell
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.missing import CSV_NULLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,10 +139,16 @@ class Lines:
 def _record(line: bytes) -> tuple[dict[str, Any] | None, str]:
     import orjson
 
+    from holdtrue.serving._asked import Problem
+    from holdtrue.serving._json import check_names
+
     try:
         record = orjson.loads(line)
+        check_names(record, line)
     except orjson.JSONDecodeError as err:
         return None, f"expected a JSON object, got text that is none ({err})"
+    except Problem as problem:
+        return None, problem.detail
     if not isinstance(record, dict):
         return None, f"expected a JSON object, got {type(record).__name__}"
     return record, ""
@@ -165,11 +171,12 @@ class Cells:
 
         names = self.table.column_names
         require_columns(names, dict.fromkeys(signature.columns, "feature"), str(self.path))
+        table, numbers, no_text = _decoded(self.table, self.numbers)
         features: dict[str, Any] = {}
         shown: dict[str, pa.ChunkedArray] = {}
         for name in names:
             kind = signature.columns.get(name)
-            column = self.table[name]
+            column = table[name]
             if kind is not None:
                 features[name], typed = _typed(column, kind)
                 column = column if as_text else typed
@@ -177,12 +184,53 @@ class Cells:
                 column = _guessed(column)
             shown[name] = column
         return Block(
-            n_rows=len(self.table),
+            n_rows=len(table),
             features=features,
-            numbers=self.numbers,
-            rejects=self.rejects,
+            numbers=numbers,
+            rejects=(*self.rejects, *no_text),
             table=pa.table(shown),
         )
+
+
+def _decoded(
+    table: pa.Table, numbers: npt.NDArray[np.int64]
+) -> tuple[pa.Table, npt.NDArray[np.int64], list[Reject]]:
+    """Set the rows aside that have a cell which is not UTF-8.
+
+    Args:
+        table: All cells as text, which may be none.
+        numbers: shape (n_rows,): of its rows.
+
+    Returns:
+        The other rows, their numbers, and why those are none.
+    """
+    import pyarrow as pa
+
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        pass
+    else:
+        return table, numbers, []
+    rejects: list[Reject] = []
+    kept = np.ones(len(table), dtype=bool)
+    for name in table.column_names:
+        cells = table[name].cast(pa.binary()).to_pylist()
+        for row, cell in enumerate(cells):
+            if cell is not None and (byte := _no_utf8(cell)) is not None:
+                kept[row] = False
+                said = f"expected text in UTF-8, got the byte 0x{byte:02x}"
+                rejects.append(Reject(int(numbers[row]), name, said))
+    return table.filter(pa.array(kept)), numbers[kept], rejects
+
+
+def _no_utf8(cell: bytes) -> int | None:
+    """The first byte that does not belong to a text in UTF-8."""
+    try:
+        cell.decode()
+    except UnicodeDecodeError as err:
+        return cell[err.start]
+    return None
 
 
 Piece = TableRows | Lines | Cells
@@ -291,6 +339,7 @@ def _cells(path: Path, rows: int) -> Iterator[Cells]:
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=True,
             null_values=[*CSV_NULLS],
+            check_utf8=False,  # a row that is not has its own reason
         )
         batches = csv.open_csv(
             path, read_options=reading, parse_options=parsing, convert_options=texts
@@ -321,8 +370,8 @@ def _cells(path: Path, rows: int) -> Iterator[Cells]:
 
 def _is_open_at_the_end(path: Path, table: pa.Table) -> bool:
     """Whether the last cell has lines, so that a quote opens it, and no quote closes it."""
-    text = table.column(table.num_columns - 1)[-1].as_py()
-    if text is None or "\n" not in text or path.name.endswith(".gz"):
+    text = table.column(table.num_columns - 1)[-1].as_buffer()
+    if text is None or b"\n" not in text.to_pybytes() or path.name.endswith(".gz"):
         return False
     with path.open("rb") as file:
         file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
@@ -373,7 +422,7 @@ def _typed(column: pa.ChunkedArray, kind: Kind) -> tuple[Any, pa.ChunkedArray]:
     found = _cast(column, kind)
     if found is not None:
         return found, found
-    values = [_cell(text, kind) for text in column.to_pylist()]
+    values = [None if text is None else typed_cell(text, kind) for text in column.to_pylist()]
     # The rows of those that stay text will not be written.
     readable = [None if isinstance(value, str) else value for value in values]
     types = {"integer": (pa.int64(), pa.float64()), "number": (pa.float64(),)}
@@ -388,27 +437,17 @@ def _typed(column: pa.ChunkedArray, kind: Kind) -> tuple[Any, pa.ChunkedArray]:
 def _cast(column: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray | None:
     """The column at once, where every cell is an ordinary one."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     types = {"integer": (pa.int64(), pa.float64()), "number": (pa.float64(),), "boolean": ()}
+    if kind == "integer" and pc.any(pc.match_substring(column, "0x", ignore_case=True)).as_py():
+        return None  # Arrow reads hexadecimal numbers
     for wanted in types[kind]:
         try:
             return column.cast(wanted)
         except pa.ArrowInvalid:
             continue
     return None
-
-
-def _cell(text: str | None, kind: Kind) -> Any:
-    if text is None or "_" in text:  # Python reads 1_000 as a number
-        return text
-    if kind == "boolean":
-        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
-    for make in (int, float):
-        try:
-            return make(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _guessed(column: pa.ChunkedArray) -> pa.ChunkedArray:

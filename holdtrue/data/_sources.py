@@ -7,9 +7,9 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.cells import CSV_NULLS
 from holdtrue.data._kinds import as_table
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.missing import CSV_NULLS
 from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 

@@ -49,15 +49,26 @@ class Contributions:
         scores: Floats = self.base + self.values.sum(axis=1)
         return scores
 
+    def about(self) -> dict[str, str]:
+        """What is explained: `unit`, `explains` and, where a single one of two is, `class`.
+
+        `explains` is ``score``, or ``score before calibration``.
+        """
+        found = {
+            "unit": self.unit,
+            "explains": "score before calibration" if self.calibrated else "score",
+        }
+        if len(self.outputs) == 1 and self.outputs[0] is not None:
+            found["class"] = self.outputs[0]
+        return found
+
     def row(self, number: int) -> dict[str, Any]:
         """The explanation of one row, to be written as JSON.
 
-        It has `unit`, `explains` (``score``, or ``score before calibration``), and then `base`,
-        `contributions` ({column: value}) and `score`, their sum. Of two classes `class` names the
-        one whose score it is; of more, these three are given for each class, in `classes`.
+        It has what `about` gives, and then `base`, `contributions` ({column: value}) and `score`,
+        their sum. Of more than two classes these three are given for each, in `classes`.
         """
-        explains = "score before calibration" if self.calibrated else "score"
-        head: dict[str, Any] = {"unit": self.unit, "explains": explains}
+        head: dict[str, Any] = {**self.about()}
         shares = self.values[number].T.tolist()
         each = [
             {
@@ -71,8 +82,6 @@ class Contributions:
         ]
         if len(each) > 1:
             return head | {"classes": dict(zip(self.outputs, each, strict=True))}
-        if self.outputs[0] is not None:
-            head["class"] = self.outputs[0]
         return head | each[0]
 
 

@@ -20,9 +20,7 @@ def loads(body: bytes) -> Any:
     """Read a document.
 
     What follows RFC 8259 to the letter is left to orjson, which also refuses invalid UTF-8, lone
-    surrogates and more than 1,024 levels. Where names are repeated it keeps the last; that is
-    found out by counting: a name is followed by a colon, so a document has as many colons as
-    names, and those in its texts. It has more where a name is repeated.
+    surrogates and more than 1,024 levels.
 
     Args:
         body: UTF-8.
@@ -38,17 +36,33 @@ def loads(body: bytes) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as err:
         return _non_finite(body, err)
+    check_names(document, body)
+    return document
+
+
+def check_names(document: Any, body: bytes) -> None:
+    """Refuse a document in which an object repeats a name: orjson keeps the last.
+
+    It is found out by counting: a name is followed by a colon, so a document has as many colons as
+    names, and those in its texts. It has more where a name is repeated.
+
+    Args:
+        document: What orjson reads in `body`.
+        body: UTF-8.
+
+    Raises:
+        Problem: A name is repeated in an object (400).
+    """
     colons = body.count(b":")
     if type(document) is dict and colons == len(document):
-        return document  # it has no other names, for each would have a colon of its own
+        return  # it has no other names, for each would have a colon of its own
     if type(document) is list and _n_outer_names(document) == colons:
-        return document
+        return
     names, in_texts = _n_colons(document)
     if colons == names or (colons == names + in_texts and b"\\" not in body):
-        return document
+        return
     if sum(map(bool, _TEXTS.findall(body))) != names:
         refuse_repeated(body)
-    return document
 
 
 def refuse_repeated(body: bytes) -> None:

@@ -125,7 +125,8 @@ class Live:
         found = next((h for h in answering if h.arm.version == version), None)
         if found is None:
             known = " and ".join(str(h.arm.version) for h in answering)
-            raise Problem(404, f"version {version} is not served; known: {known}")
+            said = f"version {version} is not served" if version >= 0 else "a version is a number"
+            raise Problem(404, f"{said}; known: {known}")
         return found
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdtrue.missing import CSV_NULLS
+from holdtrue.cells import CSV_NULLS, NO_NUMBERS, typed_cell
 from holdtrue.serving._asked import (
     MAX_ROWS,
     Answered,
@@ -36,10 +35,6 @@ MAX_TEXT_BYTES = 10_000_000
 """Of one column, where rows refer to texts that they share."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_NO_NUMBERS = {"nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"}
-_BOOLEANS = {"true": True, "false": False}
 _NUMBERS = ("integer", "number")
 _NULLS = frozenset(CSV_NULLS)
 
@@ -102,16 +97,9 @@ def typed_cells(cells: dict[str, list[str]], model: ServedModel) -> dict[str, Co
 
 
 def _cell(text: str, kind: Kind) -> Any:
-    if text in _NULLS and not (kind in _NUMBERS and text.lower() in _NO_NUMBERS):
+    if text in _NULLS and not (kind in _NUMBERS and text.lower() in NO_NUMBERS):
         return None
-    if kind in _NUMBERS:
-        if _INTEGER.fullmatch(text) and -(2**63) <= (value := int(text)) < 2**64:
-            return value  # a longer one is a float, as it is in JSON
-        if _NUMBER.fullmatch(text) or text.lower() in _NO_NUMBERS:
-            return float(text)
-    elif kind == "boolean":
-        return _BOOLEANS.get(text.lower(), text)
-    return text
+    return typed_cell(text, kind)
 
 
 # Arrow

@@ -159,12 +159,17 @@ class Inference:
                 "shape": [len(values)] if is_text else [*values.shape],
                 "datatype": "BYTES" if is_text else "FP64",
             }
+            parameters: dict[str, Any] = {}
+            if name == "contributions" and answered.contributions is not None:
+                parameters |= answered.contributions.about()
             if binary:
                 raw = _raw_texts(values) if is_text else values.astype("<f8").tobytes()
-                tensor["parameters"] = {"binary_data_size": len(raw)}
+                parameters["binary_data_size"] = len(raw)
                 parts.append(raw)
             else:
                 tensor["data"] = values if is_text else values.ravel().tolist()
+            if parameters:
+                tensor["parameters"] = parameters
             described.append(tensor)
         head = orjson.dumps(content)
         if not parts:

@@ -82,6 +82,63 @@ def test_lines_that_are_no_records_are_rejected(bundle: Bundle, tmp_path: Path) 
         assert reasons[1][2] == "expected a JSON object, got list"
 
 
+def test_a_name_that_a_record_repeats_is_rejected(bundle: Bundle, tmp_path: Path) -> None:
+    good = json.dumps({"code": 1, "x": 0.5, "flag": None, "text": "a: b"})
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join([good, '{"code": 1, "x": 1, "x": 2, "flag": null, "text": "a"}']))
+    found = do(bundle, source, tmp_path / "out.jsonl")
+    assert rejects_of(found) == [(1, None, "the name x is repeated in an object")]
+
+
+def test_cells_that_are_not_utf8_are_rejected(bundle: Bundle, tmp_path: Path) -> None:
+    lines = [b"code,x,flag,text", b"1,2,true,a", b"1,2", b"1,2\xff,true,caf\xe9", b"1,3,true,b"]
+    lines += [b"1,2", b"1,4,true,c", b"\xff,5,true,d\xe9"]
+    source = tmp_path / "rows.csv"
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    for piece_rows in (1, 2, 100):
+        found = do(bundle, source, tmp_path / "out.csv", piece_rows=piece_rows)
+        assert (found.rows, found.rejected) == (3, 4)
+        assert rejects_of(found) == [
+            (1, None, "expected 4 cells, got 2"),
+            (2, "x", "expected text in UTF-8, got the byte 0xff"),
+            (2, "text", "expected text in UTF-8, got the byte 0xe9"),
+            (4, None, "expected 4 cells, got 2"),
+            (6, "code", "expected text in UTF-8, got the byte 0xff"),
+            (6, "text", "expected text in UTF-8, got the byte 0xe9"),
+        ]
+        assert read(tmp_path / "out.csv")["text"].tolist() == ["a", "b", "c"]
+
+
+def test_a_file_that_ends_in_what_is_not_utf8(bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_bytes(b'code,x,flag,text\n1,2,true,a\n1,2,true,"b\n\xe9"')
+    found = do(bundle, source, tmp_path / "out.csv")
+    assert (found.rows, found.rejected) == (1, 1)
+    source.write_bytes(b'code,x,flag,text\n1,2,true,a\n1,2,true,"b\n\xe9')
+    with pytest.raises(DataError, match="a quote that row 1 opens is never closed"):
+        do(bundle, source, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"),
+    [
+        ("1, 2,true,a", "x"),
+        ("0x1f,2,true,a", "code"),
+        ("1_0,2,true,a", "code"),
+        ("1,2,yes,a", "flag"),
+        ("1,2,2,a", "flag"),
+    ],
+)
+def test_a_cell_is_what_the_endpoint_takes_it_for(
+    bundle: Bundle, tmp_path: Path, cells: str, column: str
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(f"code,x,flag,text\n1,2,TRUE,a\n{cells}\n")
+    found = do(bundle, source, tmp_path / "out.csv")
+    assert (found.rows, found.rejected) == (1, 1)
+    assert [(row, name) for row, name, _ in rejects_of(found)] == [(1, column)]
+
+
 def test_csv_rows_of_another_length_are_rejected(bundle: Bundle, tmp_path: Path) -> None:
     lines = ["code,x,flag,text"]
     for i in range(50):

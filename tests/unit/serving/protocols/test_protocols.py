@@ -61,13 +61,19 @@ def test_refuses_other_paths_and_methods(method, path, status, allow):
     assert len(reply.content) < 1_000
 
 
-@pytest.mark.parametrize("version", ["4", "x", "-1", "٣", "1" * 5_000])
-def test_a_version_that_is_not_served_is_not_found(compiled, door_of, version):
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("4", "version 4 is not served; known: 3"),
+        *((text, "a version is a number; known: 3") for text in ("x", "-1", "٣", "1" * 5_000)),
+    ],
+)
+def test_a_version_that_is_not_served_is_not_found(compiled, door_of, version, said):
     live = load(door_of(compiled).slate, None, Tallies())
     route = _protocols.route("GET", f"v2/models/flights/versions/{version}/ready")
     with pytest.raises(Problem) as refused:
         _protocols.about(route, live)
-    assert refused.value.status == 404
+    assert (refused.value.status, refused.value.detail) == (404, said)
 
 
 def test_a_problem_is_written_for_the_clients_of_its_path():

@@ -195,6 +195,9 @@ def test_explains_in_tensors(compiled, door_of, rows):
     outputs = {o["name"]: o for o in json.loads(door.reply(PATH, asked).content)["outputs"]}
     contributions = np.reshape(outputs["contributions"]["data"], outputs["contributions"]["shape"])
     assert contributions.shape == (60, 5, 1)
+    said = outputs["contributions"]["parameters"]
+    classes = door.model.signature.classes
+    assert said == {"unit": "log-odds", "explains": "score", "class": classes[1]}
     log_odds = contributions.sum(axis=1)[:, 0] + outputs["base"]["data"]
     np.testing.assert_allclose(
         1 / (1 + np.exp(-log_odds)), door.scores("predict", rows)[:, 1], atol=1e-9
