@@ -77,7 +77,7 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         if rows is not None:
             broken = broken.mask(rows & (broken == ""), finding.rule)
     bad = broken != ""
-    findings.extend(_table_findings(declaration, len(frame), int(bad.sum())))
+    findings.extend(_table_findings(declaration, len(frame), broken[bad]))
     labelled = frame[data.target].notna()
     kept = frame[labelled & ~bad].reset_index(drop=True)
     classes = None
@@ -317,21 +317,31 @@ def _column_findings(
         yield count_finding(said, name, rows, blocking=False), rows
 
 
-def _table_findings(declaration: Declaration, rows: int, quarantined: int) -> Iterator[Finding]:
+def _table_findings(declaration: Declaration, rows: int, broken: pd.Series) -> Iterator[Finding]:
+    """Hold the table as a whole against the contract.
+
+    Args:
+        declaration: With the contract.
+        rows: How many it has.
+        broken: For each row that is set aside, the first rule that it breaks.
+    """
     contract = declaration.data.contract
+    quarantined = len(broken)
     share = quarantined / rows
+    counts = broken.value_counts()
+    most = f", {counts.iloc[0]:,} of them break {counts.index[0]}" if quarantined else ""
     yield Finding(
         rule=f"at most {contract.quarantine * 100:g}% of the rows set aside",
         column=None,
         passed=share <= contract.quarantine,
         blocking=True,
         rows=quarantined,
-        detail=f"{quarantined:,} of {rows:,} rows ({share * 100:.3g}%)",
+        detail=f"{quarantined:,} of {rows:,} rows ({share * 100:.3g}%){most}",
     )
-    least, most = contract.rows.min, contract.rows.max
+    fewest, largest = contract.rows.min, contract.rows.max
     for bound, said, passed in (
-        (least, "at least", least is None or rows >= least),
-        (most, "at most", most is None or rows <= most),
+        (fewest, "at least", fewest is None or rows >= fewest),
+        (largest, "at most", largest is None or rows <= largest),
     ):
         if bound is not None:
             yield Finding(

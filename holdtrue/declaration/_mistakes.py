@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from holdtrue.declaration._models import Declaration
+from holdtrue.declaration._models import Declaration, Source
 from holdtrue.declaration._yaml import Document, Path, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
@@ -57,8 +59,20 @@ def from_pydantic(err: ValidationError, document: Document) -> list[Problem]:
         by_place[_path(detail, document.value)].append(detail)
     problems = []
     for path, details in by_place.items():
+        if _is_said_deeper(path, details, by_place):
+            continue
         problems.extend(_problems(path, details, document))
     return problems
+
+
+def _is_said_deeper(path: Path, details: list[ErrorDetails], places: Collection[Path]) -> bool:
+    """Whether a value is of an acceptable kind, and what is wrong lies in it.
+
+    Of ``word | mapping`` pydantic says that a mapping is not the word, too.
+    """
+    kinds = {detail["type"] for detail in details}
+    deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+    return deeper and kinds <= {"literal_error", *_TYPES}
 
 
 def nearest(word: Any, known: list[str]) -> str:
@@ -68,15 +82,15 @@ def nearest(word: Any, known: list[str]) -> str:
 
 
 def _path(detail: ErrorDetails, value: Any) -> Path:
-    """Follow a location through the file's values; what cannot be followed names a type."""
+    """Follow a location through the file's values; what is none of them names a type."""
     path: list[str | int] = []
     for part in detail["loc"]:
         inside = isinstance(value, dict) and part in value
         inside = inside or (isinstance(value, list) and isinstance(part, int) and part < len(value))
         if not inside:
-            if detail["type"] == "missing":
+            if detail["type"] == "missing" and part == detail["loc"][-1]:
                 path.append(part)
-            break
+            continue
         path.append(part)
         value = value[part]
     return tuple(path)
@@ -88,7 +102,10 @@ def _problems(path: Path, details: list[ErrorDetails], document: Document) -> li
     value = _value(document.value, path)
     if kind == "extra_forbidden":
         known = _keys(path[:-1])
-        advice = f"{nearest(path[-1], known)}allowed: {', '.join(known)}"
+        meant = nearest(path[-1], known)
+        if not meant and path[-1] in _keys(path[:-2]):
+            meant = f"did you mean {'.'.join(map(str, (*path[:-2], path[-1])))}? "
+        advice = f"{meant}allowed: {', '.join(known)}"
         return [Problem(document.marks[path][0], path, "unknown key", advice)]
     if kind == "missing":
         if isinstance(path[-1], int):
@@ -125,6 +142,8 @@ def _expected(detail: ErrorDetails) -> str:
 def _advice(kind: str, path: Path, value: Any) -> str:
     """Show the bad value and what to write for the usual slips."""
     got = f"got: {_show(value)}"
+    if kind == "model_type" and isinstance(value, str) and Source in _models(_annotation(path)):
+        return f"{got}; write {{files: {value[:_LONGEST_VALUE]}}}"
     if kind == "model_type":
         return f"{got}; allowed keys: {', '.join(_keys(path))}"
     if kind == "tuple_type" and isinstance(value, str):

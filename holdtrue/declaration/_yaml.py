@@ -208,7 +208,7 @@ class _Walk:
                 _mark(node.start_mark),
                 path,
                 "not a finite number",
-                "leave a bound out where there is none",
+                "write a number, or leave it out where it is a bound",
             )
             return None
         return value

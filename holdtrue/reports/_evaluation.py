@@ -60,6 +60,7 @@ def write_evaluation_report(
         confusion=_confusion(evaluation),
         loss_names=LOSSES,
         threshold=threshold_text(evaluation),
+        by_class=[name for name in ("accuracy", "f1") if name in evaluation.metrics],
         coverage=coverage_text(evaluation),
         costs=_costs(evaluation),
         slices=slices if metric else {},

@@ -45,7 +45,7 @@ def _roc(evaluation: Evaluation) -> Markup:
             [0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1, label="by chance"
         )
         drawing.axes.plot(x, y, color=BLUE, label="this model")
-        drawing.axes.legend(loc="lower right")
+        drawing.figure.legend(loc="outside lower center", ncols=3)
     return drawing.svg
 
 
@@ -60,7 +60,7 @@ def _precision_recall(evaluation: Evaluation) -> Markup:
         )
         drawing.axes.plot(x, y, color=BLUE, label="this model")
         drawing.axes.set_ylim(0, 1.03)
-        drawing.axes.legend(loc="upper right")
+        drawing.figure.legend(loc="outside lower center", ncols=3)
     return drawing.svg
 
 
@@ -81,7 +81,7 @@ def _calibration(evaluation: Evaluation) -> Markup:
             [0, top], [0, top], color=MUTED, linestyle=":", linewidth=1, label="perfect"
         )
         drawing.axes.plot(x, y, color=BLUE, marker="o", markersize=4.5, label="this model")
-        drawing.axes.legend(loc="upper left")
+        drawing.figure.legend(loc="outside lower center", ncols=3)
     return drawing.svg
 
 
@@ -92,7 +92,7 @@ def _predicted(evaluation: Evaluation) -> Markup:
         ends = [min(*x, *y), max(*x, *y)]
         drawing.axes.plot(ends, ends, color=MUTED, linestyle=":", linewidth=1, label="perfect")
         drawing.axes.scatter(x, y, s=8, color=BLUE, alpha=0.45, linewidth=0, label="a row")
-        drawing.axes.legend(loc="upper left")
+        drawing.figure.legend(loc="outside lower center", ncols=3)
     return drawing.svg
 
 

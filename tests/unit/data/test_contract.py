@@ -103,7 +103,7 @@ def test_too_many_rows_set_aside_stop_the_training(declare: Declare, frame: pd.D
     checked = check(contract(declare, {"size": {"min": 0}}, quarantine="2%"), frame)
     found = finding(checked, "at most 2% of the rows set aside")
     assert (found.passed, found.blocking, found.rows) == (False, True, 10)
-    assert found.detail == "10 of 400 rows (2.5%)"
+    assert found.detail == "10 of 400 rows (2.5%), 10 of them break size: at least 0"
 
 
 def test_a_row_is_set_aside_once_for_the_first_reason(

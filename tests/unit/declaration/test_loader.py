@@ -150,6 +150,28 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "pruner, folds, sample, warm_start, deterministic, parallel, cpus, gpus",
         ),
         (
+            '{files: "x/*.csv"}',
+            "x/*.csv",
+            "f.yaml:5:11: data.source: expected a mapping\n"
+            '  got: "x/*.csv"; write {files: x/*.csv}',
+        ),
+        (
+            "metric: log_loss,",
+            "metric: log_loss, stop: {trials: 40},",
+            "f.yaml:23:33: tune.stop.trials: unknown key\n"
+            "  did you mean tune.trials? allowed: goal, no_gain_for, cpu, failed",
+        ),
+        (
+            "model:\n",
+            "model:\n  class_weight: {yes: -2}\n",
+            "f.yaml:17:23: model.class_weight.yes: expected a number greater than 0.0\n  got: -2",
+        ),
+        (
+            "model:\n",
+            "model:\n  class_weight: heavy\n",
+            'f.yaml:17:17: model.class_weight: expected balanced, or a mapping\n  got: "heavy"',
+        ),
+        (
             "[distance]",
             "[distance, late]",
             "f.yaml:15:11: features: late is the target",
