@@ -20,6 +20,7 @@ from holdtrue.reports._tuning_figures import (
 from holdtrue.tuning._failures import reasons_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from markupsafe import Markup
@@ -48,6 +49,8 @@ class _Row:
     """A candidate in the table of candidates."""
 
     name: str
+    constants: str
+    """Its arguments that are not searched."""
     trials: int
     complete: int
     pruned: int
@@ -87,7 +90,7 @@ def _shown(declaration: Declaration, study: Study) -> dict[str, Any]:
         "tally": _tally(study),
         "cpu": _cpu_seconds(study),
         "saved": study.saved_cpu_seconds >= _WORTH_SAYING_S,
-        "rows": _rows(study, space.labels),
+        "rows": _rows(study, space),
         "ranked": _ranked(study)[:_RANKED],
         "failed": _failed(study),
         "origins": _ORIGINS,
@@ -107,7 +110,13 @@ def _shown(declaration: Declaration, study: Study) -> dict[str, Any]:
 def tuning_markdown(declaration: Declaration, study: Study) -> str:
     """Write the short form of the tuning report; arguments as for `write_tuning_report`."""
     rows = [
-        [trial.number, number(trial.value), *_costs(trial), short(trial.candidate), _setting(trial)]
+        [
+            trial.number,
+            number(trial.value),
+            *_costs(trial),
+            short(trial.candidate),
+            _setting(trial.params),
+        ]
         for trial in _ranked(study)[:_RANKED_SHORT]
     ]
     costs = study.best_trial.costs
@@ -134,7 +143,8 @@ def tuning_text(study: Study) -> str:
     ]
     cells = [["trial", study.metric, *study.best_trial.costs, "estimator", "setting"]]
     cells += [
-        [str(t.number), number(t.value), *_costs(t), short(t.candidate), _setting(t)] for t in shown
+        [str(t.number), number(t.value), *_costs(t), short(t.candidate), _setting(t.params)]
+        for t in shown
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [f"{study.metric} {number(study.best_trial.value)} {_headline(study)}"]
@@ -220,19 +230,20 @@ def _costs(trial: Trial) -> list[str]:
     return [number(cost) for cost in trial.costs.values()]
 
 
-def _setting(trial: Trial) -> str:
-    return ", ".join(f"{name}={number(value)}" for name, value in trial.params.items())
+def _setting(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={number(value)}" for name, value in params.items())
 
 
-def _rows(study: Study, labels: tuple[str, ...]) -> list[_Row]:
+def _rows(study: Study, space: Space) -> list[_Row]:
     ranked, total = _ranked(study), _cpu_seconds(study) or 1.0
     rows = []
-    for label in labels:
+    for label, candidate in zip(space.labels, space.candidates, strict=True):
         trials = [trial for trial in study.trials if trial.candidate == label]
         count = [trial.state for trial in trials].count
         rows.append(
             _Row(
                 name=short(label),
+                constants=_setting(candidate.params),
                 trials=len(trials),
                 complete=count("complete"),
                 pruned=count("pruned"),

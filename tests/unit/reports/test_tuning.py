@@ -189,11 +189,13 @@ def test_the_page_has_every_figure(page):
 
 
 def test_two_candidates_of_one_estimator_are_told_apart(page):
-    rows = re.findall(r"<th>(\w+(?:#\d)?)</th><td class=\"n\">(\d+)</td>", page)
+    name, constants = r"<th>(\w+(?:#\d)?)", r"(?:<br><span class=\"note\">(.*?)</span>)?"
+    rows = re.findall(name + constants + r"</th><td class=\"n\">(\d+)</td>", page)
     trials = make_study().trials
     counts = [sum(t.candidate == label for t in trials) for label in (BOOSTED, SHALLOW, DEEP)]
     names = ["XGBClassifier", "RandomForestClassifier#1", "RandomForestClassifier#2"]
-    assert rows == [(name, str(count)) for name, count in zip(names, counts, strict=True)]
+    said = ["", "max_depth=4", "max_depth=20"]
+    assert rows == [*zip(names, said, map(str, counts), strict=True)]
 
 
 def test_what_matters_is_important():
