@@ -254,8 +254,9 @@ def _not_found(declaration: Declaration, name: str) -> ServingError:
         why = f"it is older than serve.keep: {format_duration(serve.keep)}"
     else:
         why = (
-            "another system may have answered it, or it could not be written: "
-            "`/ready` and `/metrics` count failures to capture"
+            "another system may have answered it, or it is the `instance` of a 500, which stands in "
+            "the log of the replicas, or it could not be written: `/ready` and `/metrics` count "
+            "failures to capture"
         )
     message = f"{declaration.name} has no captured prediction {name}"
     return ServingError(message, hint=why)
