@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
-import os
 import secrets
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,10 +12,11 @@ from pydantic import Field, ValidationError
 
 from holdtrue.errors import ConfigError
 from holdtrue.references import Reference
-from holdtrue.store import write_atomically
+from holdtrue.store import locked, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from holdtrue.store import Store
@@ -198,17 +196,9 @@ def _kept(name: str, scopes: tuple[Scope, ...], secret: str) -> Key:
     )
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> AbstractContextManager[None]:
     """Keep others from changing the file meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_suffix(".lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return locked(path.with_suffix(".lock"))
 
 
 def _hash(secret: bytes) -> str:

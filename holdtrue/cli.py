@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue import __version__
+from holdtrue import __version__, answer_commands, release_commands
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
-from holdtrue.release_commands import add_to
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
@@ -410,26 +409,8 @@ def predict(
         raise typer.Exit(_SOME_REJECTED)
 
 
-@app.command()
-def trace(
-    prediction: Annotated[
-        str, typer.Argument(metavar="ID", help="Of the prediction; each answer has it in `ids`.")
-    ],
-    file: DeclarationFile,
-    as_json: AsJson = False,
-) -> None:
-    """Say where a prediction comes from, and whether its model gives the same score now.
-
-    That is the row, the version, its data, declaration and code. Looks at what was captured, also
-    at what is not folded in yet; needs nothing that is up.
-    """
-    from holdtrue.trace import trace_text
-
-    found = system_of(file).trace(prediction)
-    tell(trace_text(found), found.model_dump(mode="json"), as_json=as_json)
-
-
-add_to(app)
+answer_commands.add_to(app)
+release_commands.add_to(app)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from holdtrue.registry import Registry
 from holdtrue.serving import capture_places
 from holdtrue.serving._capture import time_of
 from holdtrue.serving._fold import ANSWERED, find_captured
+from holdtrue.serving._log import LogReader, line_text, log_folder
 from holdtrue.serving._record import is_sampled
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
     found = find_captured(*capture_places(store, system), name).to_pylist()
     answers = [record for record in found if record["role"] in (*ANSWERED, None)]
     if not answers:
-        raise _not_found(declaration, name)
+        raise _not_found(store, declaration, name)
     answer = answers[0]
     shadow = next((record for record in found if record["role"] == "shadow"), None)
     version = Registry(store).version(system, answer["version"])
@@ -245,8 +246,13 @@ def _declared_since(declaration: Declaration, records: dict[str, Record]) -> tup
     return tuple(said)
 
 
-def _not_found(declaration: Declaration, name: str) -> ServingError:
+def _not_found(store: Store, declaration: Declaration, name: str) -> ServingError:
     serve, made = declaration.serve, time_of(name) or 0.0
+    message = f"{declaration.name} has no captured prediction {name}"
+    lines = LogReader(log_folder(store, declaration.name)).new()
+    said = [line_text(line) for line in lines if name in (line.get("ids") or ())]
+    if said:
+        return ServingError(f"{message}; the log says: {said[-1]}")
     age = datetime.now(UTC).timestamp() - made
     if not is_sampled(name, serve.capture):
         why = f"serve.capture is {serve.capture:.6g}, and this one is not among those that are kept"
@@ -254,11 +260,9 @@ def _not_found(declaration: Declaration, name: str) -> ServingError:
         why = f"it is older than serve.keep: {format_duration(serve.keep)}"
     else:
         why = (
-            "another system may have answered it, or it is the `instance` of a 500, which stands in "
-            "the log of the replicas, or it could not be written: `/ready` and `/metrics` count "
-            "failures to capture"
+            "another system may have answered it, or it could not be written: "
+            "`/ready` and `/metrics` count failures to capture"
         )
-    message = f"{declaration.name} has no captured prediction {name}"
     return ServingError(message, hint=why)
 
 

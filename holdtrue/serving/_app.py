@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -39,6 +40,7 @@ from holdtrue.serving._capture import new_ids
 from holdtrue.serving._captures import Captures
 from holdtrue.serving._gate import Gate
 from holdtrue.serving._limits import BusyError, Rates, Turns
+from holdtrue.serving._log import write_line
 from holdtrue.serving._readiness import Readiness
 from holdtrue.serving._refusals import Refusals, below, busy, too_late
 from holdtrue.serving._scoring import FAILED, REFUSED, ModelError, answered, score, words
@@ -109,7 +111,7 @@ class Application:
         self._captures = Captures()
         self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
         self._batchers: dict[int, Batcher] = {}
-        self._shadow = Shadow(self._captures, self._log)
+        self._shadow = Shadow(self._captures, self.log)
         self._refusals = Refusals()
         self._batches = self._batched_rows = 0
         self._busy_s = 0.0
@@ -142,7 +144,7 @@ class Application:
             reply = self._refusals.reply(scope["path"], self._system, problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
             (request,) = new_ids(1)
-            self._log("a request failed", ids=[request], path=scope["path"], error=words(err))
+            self.log("a request failed", ids=[request], path=scope["path"], error=words(err))
             failed = failure("the request could not be answered", request)
             reply = self._refusals.reply(scope["path"], self._system, failed)
         finally:
@@ -269,7 +271,7 @@ class Application:
                 request = Request(route, headers, scope["query_string"], body)
                 self._shadow.ask(live, table, given, request)
             if seconds > SLOW_S:
-                self._log("a slow request", ids=[*given.ids[:_LOG_IDS]], seconds=round(seconds, 3))
+                self.log("a slow request", ids=[*given.ids[:_LOG_IDS]], seconds=round(seconds, 3))
 
         return reply, after
 
@@ -331,7 +333,7 @@ class Application:
             for one, error in errors:
                 one.tally.failed(error)
                 shown, version = [*ids[:_LOG_IDS]], one.arm.version
-                self._log("a version failed", ids=shown, version=version, error=str(error))
+                self.log("a version failed", ids=shown, version=version, error=str(error))
 
     async def _score(
         self, live: Live, held: Held, table: Table, small: bool, alone: bool
@@ -538,16 +540,25 @@ class Application:
         said = f"{err.strerror or err}: {path}"
         if said != self._write_error:  # each second it is tried again
             self._write_error = said
-            self._log("a file could not be written", error=said)
+            self.log("a file could not be written", error=said)
 
-    def _log(self, event: str, **fields: Any) -> None:
-        """Write one line of JSON, at most ten a second."""
+    def log(self, event: str, **fields: Any) -> None:
+        """Write one line of JSON to the log of Ray and to that of the system, ten a second at most.
+
+        Args:
+            event: What happened, in words.
+            fields: What else there is to know; `ids` are those that the caller got.
+        """
         if self._log_left <= 0:
             return
         self._log_left -= 1
         where = {"system": self._system or None, "replica": self.name}
         line = {"event": event, "at": datetime.now(UTC)} | where
-        logger.warning("%s", orjson.dumps(line | fields, default=str).decode())
+        written = orjson.dumps(line | fields, default=str)
+        logger.warning("%s", written.decode())
+        if self.live is not None:
+            with suppress(OSError):  # the line above says it, too
+                write_line(self.live.slate.folder, written)
 
 
 def _unknown(question: Asked) -> Mapping[str, int]:

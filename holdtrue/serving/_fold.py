@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ import orjson
 
 from holdtrue.references import Reference
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
+from holdtrue.store import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import pyarrow as pa
@@ -190,16 +191,9 @@ def batches_of(table: Path) -> Path:
     return table.with_name(f".{table.name}-batches")
 
 
-@contextmanager
-def table_lock(batches: Path) -> Iterator[None]:
+def table_lock(batches: Path) -> AbstractContextManager[None]:
     """Be the only one who changes the table."""
-    batches.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(batches / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return locked(batches / "lock")
 
 
 def _numbered(batches: Path) -> list[Path]:

@@ -146,6 +146,9 @@ class Replica:
             if earlier is None:
                 raise
             logger.exception("a slate was refused")
+            self.application.log(
+                "a slate was refused", error=refused.reason, version=refused.version
+            )
             return earlier, refused
         try:
             keep_last_good(slate)

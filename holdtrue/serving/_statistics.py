@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 
 from holdtrue.references import Reference
 from holdtrue.serving._slate import Role
-from holdtrue.store import is_locked, write_atomically
+from holdtrue.store import is_locked, locked, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from holdtrue.serving._scoring import ModelError
@@ -339,7 +339,8 @@ def total_of(folder: Path, own: ReplicaStatistics | None = None) -> Statistics:
         folder: Where they write.
         own: Newer counts of one of them than its file has.
     """
-    with _locked(folder / f"{TOTAL}{LOCK_SUFFIX}", shared=True):
+    lock = folder / f"{TOTAL}{LOCK_SUFFIX}"
+    with locked(lock, shared=True) if folder.is_dir() else nullcontext():
         before = _read_total(folder)
         files = read_replicas(folder)
     counts = before.counts
@@ -395,7 +396,7 @@ def fold_ended(folder: Path) -> int:
     Returns:
         How many were added.
     """
-    with _locked(folder / f"{TOTAL}{LOCK_SUFFIX}", shared=False):
+    with locked(folder / f"{TOTAL}{LOCK_SUFFIX}"):
         before = _read_total(folder)
         ended = [r for r in read_replicas(folder) if not is_alive(folder, r.id)]
         new = [replica for replica in ended if replica.id not in before.folded]
@@ -427,20 +428,6 @@ def _read_total(folder: Path) -> _Total:
         return _Total.model_validate_json((folder / TOTAL).read_bytes())
     except (OSError, ValidationError):
         return _Total()
-
-
-@contextmanager
-def _locked(path: Path, *, shared: bool) -> Iterator[None]:
-    if shared and not path.parent.is_dir():
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _add(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

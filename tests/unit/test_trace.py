@@ -22,6 +22,7 @@ from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in
 from holdtrue.serving._asked import Answered
 from holdtrue.serving._capture import Capture, new_ids
+from holdtrue.serving._log import log_folder, write_line
 from holdtrue.serving._record import is_sampled, lines
 from holdtrue.serving._slate import Arm
 from holdtrue.store import Store
@@ -263,6 +264,16 @@ def test_why_a_prediction_is_not_there_is_said(house, serve, name, why):
     assert name in caught.value.message
     assert why in caught.value.hint
     assert caught.value.exit_code == 1
+
+
+def test_of_a_failure_the_log_is_asked(house):
+    (name,) = new_ids(1)
+    line = {"event": "a request failed", "at": "2026-11-30T01:02:03Z", "ids": [name]}
+    write_line(log_folder(house.store, "flights"), json.dumps(line | {"error": "no"}).encode())
+    with pytest.raises(ServingError) as caught:
+        house.trace(name)
+    said = f"2026-11-30 01:02:03  a request failed  no  [{name}]"
+    assert caught.value.message.endswith(f"{name}; the log says: {said}")
 
 
 def test_what_is_no_id_is_refused(house):

@@ -17,6 +17,7 @@ from holdtrue.declaration import Model
 from holdtrue.models import Bundle, fit_bundle
 from holdtrue.serving import Limits, fold_in, read_captured
 from holdtrue.serving import _app as module
+from holdtrue.serving._log import LogReader
 from holdtrue.store import Store
 
 from ._asking import Wrapped, ask, build, get, logged, not_finite, predict, raises
@@ -318,6 +319,7 @@ def test_a_failure_is_found_in_the_log_by_what_the_caller_got(slate_with, path, 
         assert answer.status_code == 500
         assert (line["event"], error in line["error"]) == (event, True)
         assert [answer.json()["instance"]] == [f"urn:uuid:{one}" for one in line["ids"]]
+        assert LogReader(app.live.slate.folder).new()[-1] == line
 
 
 def test_a_failed_challenger_is_logged_with_the_ids_of_the_champions_answer(

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from holdtrue.cli import app
+from holdtrue.serving._log import log_folder, write_line
+from holdtrue.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+YAML = """\
+name: flights
+task: classification
+data: {source: {files: flights.csv}, target: late}
+model: auto
+tune: {metric: log_loss}
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.delenv("HOLDTRUE_HOME", raising=False)
+    (tmp_path / "pyproject.toml").touch()
+    path = tmp_path / "flights.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def say(file: Path, number: int) -> None:
+    line = {"event": "a request failed", "at": "2026-11-30T01:02:03Z", "ids": [f"id-{number}"]}
+    write_line(log_folder(Store.of(file), "flights"), json.dumps(line).encode())
+
+
+def shown(file: Path, *options: str) -> list[str]:
+    found = CliRunner().invoke(app, ["logs", str(file), *options])
+    assert found.exit_code == 0, found.output
+    return found.stdout.splitlines()
+
+
+def test_the_last_lines_are_shown_in_words_or_as_json(file):
+    assert shown(file) == []
+    for number in range(30):
+        say(file, number)
+    words = [f"2026-11-30 01:02:03  a request failed  [id-{number}]" for number in range(30)]
+    assert shown(file) == words[10:]
+    assert shown(file, "-n", "2") == words[28:]
+    assert shown(file, "-n", "0") == []
+    assert shown(file, "-n", "100") == words
+    assert shown(file, "--id", "id-3") == words[3:4]
+    assert [json.loads(line)["ids"] for line in shown(file, "-n", "1", "--json")] == [["id-29"]]
+
+
+def test_what_comes_is_shown_until_it_is_interrupted(file):
+    say(file, 1)
+    command = [sys.executable, "-u", "-m", "holdtrue.cli", "logs", str(file), "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith("[id-1]\n")
+        say(file, 2)
+        assert process.stdout.readline().endswith("[id-2]\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
