@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.isotonic import IsotonicRegression
@@ -189,7 +189,6 @@ scored_rows = st.lists(
 ).filter(lambda rows: len({hit for _, hit in rows}) == 2)
 
 
-@settings(deadline=None)
 @given(scored_rows)
 def test_isotonic_rises_and_never_reaches_the_ends(rows: list[tuple[float, bool]]) -> None:
     p, hits = (np.array(column) for column in zip(*rows, strict=True))
@@ -204,7 +203,6 @@ def test_isotonic_rises_and_never_reaches_the_ends(rows: list[tuple[float, bool]
     np.testing.assert_allclose(y[inner], theirs[inner], atol=1e-12)
 
 
-@settings(deadline=None)
 @given(scored_rows)
 def test_sigmoid_is_finite_whatever_the_scores(rows: list[tuple[float, bool]]) -> None:
     p, hits = (np.array(column) for column in zip(*rows, strict=True))

@@ -171,7 +171,7 @@ def expected(tree: Tree, cover: np.ndarray, row: np.ndarray, known: frozenset[in
     return below(0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), depth=st.integers(0, 6))
 def test_contributions_are_shapley_values_by_their_definition(seed, depth):
     chance = np.random.default_rng(seed)

@@ -158,7 +158,7 @@ def test_all_problems_are_found(model: ServedModel, records: list[dict[str, Any]
     assert [row for row, _ in found] == [1, 3, 3]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(1, 239), max_size=5))
 def test_rows_of_several_requests_are_scored_together(
     load: Any, records: list[dict[str, Any]], cuts: list[int]

@@ -112,7 +112,7 @@ def test_rows_are_counted_without_reading_them(file, table):
     assert count_rows(file) == len(table)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1300), st.integers(0, 1300), st.integers(1, 400))
 def test_a_range_is_what_pandas_reads(file, table, start, stop, batch_rows):
     parts = list(read_range(file, start, stop, batch_rows=batch_rows))
@@ -130,7 +130,7 @@ def test_a_range_is_what_pandas_reads(file, table, start, stop, batch_rows):
         ).tolist()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 1300), st.integers(0, 100))
 def test_a_sample_is_rows_of_the_file_in_order(file, table, n, seed):
     sample = read_sample(file, n, seed)
@@ -151,7 +151,6 @@ def test_every_row_is_as_likely_in_a_sample(file, table):
     assert 5 < times.std() < 7.5
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 50))
 def test_shards_share_the_rows_evenly(n_rows, shards):
     from holdtrue.models._shard import bounds

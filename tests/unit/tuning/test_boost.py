@@ -182,7 +182,7 @@ def test_trials_on_kept_bins_do_not_disturb_each_other() -> None:
         np.testing.assert_array_equal(boosting.answer(), answer)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     learning_rate=st.floats(1e-3, 1.0),
     max_depth=st.integers(1, 8),

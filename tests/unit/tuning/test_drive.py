@@ -312,7 +312,7 @@ def seen(taken: list[Ready]) -> list[tuple[int, Setting, Any]]:
     )
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32), sampler=st.sampled_from(["tpe", "random", "qmc", "nsga2", "nsga3"])
 )
@@ -329,7 +329,7 @@ def test_deterministic_asks_the_same_in_any_order_of_finishing(
     assert [one.number for one in taken] == list(range(20))
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 # 60 trials are several generations of a genetic sampler.
 @given(
     seed=st.integers(0, 2**32),

@@ -130,7 +130,7 @@ outcomes = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(told=st.lists(st.tuples(st.integers(0, 10**9), outcomes), max_size=20))
 @example(told=[(1, Outcome("failed", None, 1.0, 0.5, reason="a\nb\r\u2028 ü \ud800"))])
 def test_outcomes_arrive_as_they_were_sent(quiet: Hub, told: list[tuple[int, Outcome]]) -> None:

@@ -292,7 +292,7 @@ outcomes = st.builds(
 
 
 @given(outcome=outcomes)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_number_and_text_is_read_back(path: Path, outcome: Outcome) -> None:
     path.unlink(missing_ok=True)
     with opened(path) as log:

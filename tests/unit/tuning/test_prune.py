@@ -123,7 +123,7 @@ OPTUNA = {
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", list(OPTUNA))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_rule_decides_as_optunas_pruner_of_that_name(
     name: str, direction: Direction, seed: int

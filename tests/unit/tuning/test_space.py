@@ -138,7 +138,7 @@ def spaces(draw: st.DrawFn) -> Space:
     return Space(candidates)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spaces(), st.integers(0, 1_000))
 def test_no_setting_has_a_parameter_of_another_family(space: Space, seed: int) -> None:
     middles = [space.middle(label) for label in space.labels]
@@ -156,7 +156,7 @@ def test_no_setting_has_a_parameter_of_another_family(space: Space, seed: int) -
         assert space.adapt(setting.candidate, setting.params) == (setting, [])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spaces())
 def test_groups_hold_each_parameter_once(space: Space) -> None:
     for label in space.labels:
@@ -217,7 +217,7 @@ def test_a_grid_has_every_combination_once() -> None:
         optuna.trial.create_trial(params=params, distributions=distributions, value=0.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(spaces())
 def test_settings_are_counted_without_being_made(space: Space) -> None:
     for label in space.labels:
@@ -228,7 +228,7 @@ def test_settings_are_counted_without_being_made(space: Space) -> None:
         assert space.size == len(list(space.grid()))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(spaces(), st.randoms(use_true_random=False))
 def test_a_walk_goes_through_every_setting_once(space: Space, chance: Any) -> None:
     for label in space.labels:

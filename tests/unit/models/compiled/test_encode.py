@@ -63,7 +63,7 @@ def test_rows_are_encoded_to_the_last_bit_as_by_the_pipeline(
 
 @pytest.mark.parametrize("path", [PLAIN, SCALED])
 @given(records=RECORDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_acceptable_rows_are_encoded_as_by_the_pipeline(
     case: Any, path: str, records: list[dict[str, Any]]
 ) -> None:
