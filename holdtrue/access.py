@@ -43,6 +43,8 @@ class Key(Reference):
 
 class _Keys(Reference):
     keys: tuple[Key, ...] = ()
+    revoked: tuple[str, ...] = ()
+    """SHA-256 of the keys of machines that were taken back: such a machine makes another one."""
 
 
 def keys_path(store: Store) -> Path:
@@ -72,12 +74,12 @@ def create_key(store: Store, name: str, scopes: Iterable[Scope]) -> tuple[Key, s
         raise ConfigError(message)
     secret = f"{_PREFIX}{secrets.token_urlsafe(32)}"
     with _alone(keys_path(store)):
-        kept = read_keys(keys_path(store))
-        if any(key.name == name for key in kept):
+        kept = _read(keys_path(store))
+        if any(key.name == name for key in kept.keys):
             message = f"there is a key {name} already"
             raise ConfigError(message, hint="revoke it first, or give another name")
         key = _kept(name, wanted, secret)
-        _write(keys_path(store), (*kept, key))
+        _write(keys_path(store), kept, (*kept.keys, key))
     return key, secret
 
 
@@ -97,13 +99,15 @@ def revoke_key(store: Store, which: str) -> Key:
         ConfigError: There is no such key.
     """
     with _alone(keys_path(store)):
-        kept = read_keys(keys_path(store))
-        found = [key for key in kept if which in (key.id, key.name)]
+        kept = _read(keys_path(store))
+        found = [key for key in kept.keys if which in (key.id, key.name)]
         if not found:
-            known = ", ".join(key.name for key in kept) or "none"
+            known = ", ".join(key.name for key in kept.keys) or "none"
             message = f"there is no key {which}"
             raise ConfigError(message, hint=f"known: {known}")
-        _write(keys_path(store), tuple(key for key in kept if key not in found))
+        revoked = [*kept.revoked, *(key.sha256 for key in found if key.name == OWN)]
+        after = kept.model_copy(update={"revoked": tuple(revoked)})
+        _write(keys_path(store), after, tuple(key for key in kept.keys if key not in found))
     return found[0]
 
 
@@ -111,16 +115,20 @@ def own_key(store: Store) -> str:
     """The key that commands on this machine use; made when first asked for.
 
     It lies, like Ray's token, in a folder that only the user can read, until ``holdtrue down``.
+    After one that was revoked comes another one.
     """
     from holdtrue.stack._state import Private
 
-    secret = Private(store.root).token("endpoint")
-    path = keys_path(store)
+    private = Private(store.root)
+    secret, path = private.token("endpoint"), keys_path(store)
     if any(key.sha256 == _hash(secret.encode()) for key in read_keys(path)):
         return secret
     with _alone(path):
-        others = tuple(key for key in read_keys(path) if key.name != OWN)
-        _write(path, (_kept(OWN, SCOPES, secret), *others))
+        kept = _read(path)
+        if _hash(secret.encode()) in kept.revoked:
+            secret = private.new_token("endpoint")
+        others = tuple(key for key in kept.keys if key.name != OWN)
+        _write(path, kept, (_kept(OWN, SCOPES, secret), *others))
     return secret
 
 
@@ -130,10 +138,14 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     Raises:
         ConfigError: It is damaged.
     """
+    return _read(path).keys
+
+
+def _read(path: Path) -> _Keys:
     try:
-        return _Keys.model_validate_json(path.read_bytes()).keys
+        return _Keys.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return ()
+        return _Keys()
     except ValidationError as err:
         message = f"the keys in {path} cannot be read"
         raise ConfigError(message, hint="remove the file, and make the keys again") from err
@@ -205,5 +217,15 @@ def _hash(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
 
 
-def _write(path: Path, keys: tuple[Key, ...]) -> None:
-    write_atomically(path, _Keys(keys=keys).model_dump_json(indent=1).encode(), mode=0o600)
+def _write(path: Path, kept: _Keys, keys: tuple[Key, ...]) -> None:
+    """Write other keys than are kept.
+
+    Raises:
+        ConfigError: The file cannot be written; it stays as it was.
+    """
+    content = kept.model_copy(update={"keys": keys}).model_dump_json(indent=1).encode()
+    try:
+        write_atomically(path, content, mode=0o600)
+    except OSError as err:
+        message = f"{path} cannot be written: {err.strerror or err}; the keys stay as they were"
+        raise ConfigError(message, hint="make room, or make it writable, and try again") from err

@@ -53,7 +53,7 @@ def advance(context: Context, *, quality: bool = True) -> Rollout | None:
             return _overtaken(context, champion, rollout, now)
         if context.stack.state().ray_address is None:
             message = "nothing is up: the rollout waits"
-            raise StackError(message, hint="run `holdtrue apply` to have the endpoint back")
+            raise StackError(message, hint="`holdtrue serve FILE` brings the endpoint back")
         seen = observe(rollout, counts_of(context, rollout), losses, now)
         after = _act(context, champion, seen, decide(seen, now))
     if after.last is None or after.last.action != "wait":
@@ -239,7 +239,7 @@ def rollback(context: Context, *, to: int | None, reason: str) -> int:
         The version that is the champion now.
 
     Raises:
-        ConfigError: There is no earlier version.
+        ConfigError: There is no earlier champion, or the version never was one.
         RegistryError: There is no such version.
         ServingError: It cannot be served; everything stays as it was.
     """
@@ -248,11 +248,38 @@ def rollback(context: Context, *, to: int | None, reason: str) -> int:
     if to is None and champion is not None and registry.running_rollout(system) is not None:
         halt(context, reason)
         return champion.version.number
+    target = earlier(context, to)
+    _replace(context, target, reason, "rollback")
+    return target
+
+
+def earlier(context: Context, to: int | None) -> int:
+    """The version that a rollback goes to.
+
+    Args:
+        context: Names the system.
+        to: The version that is asked for; where left out, the one before the champion.
+
+    Raises:
+        ConfigError: There is no earlier champion, or the version never was one.
+        RegistryError: There is no such version.
+    """
+    registry, system = context.registry, context.system
+    champion = registry.champion(system)
     target = to if to is not None else registry.previous_champion(system)
     if champion is None or target is None:
         message = f"{system} has no earlier champion to go back to"
-        raise ConfigError(message, hint="there is one from the second promotion on")
-    _replace(context, target, reason, "rollback")
+        others = {change.number for change in registry.history(system)}
+        others -= {champion.version.number} if champion is not None else set()
+        if not others:
+            raise ConfigError(message, hint="there is one from the second promotion on")
+        known = ", ".join(map(str, sorted(others)))
+        hint = f"all later ones were gone back from; --to takes any that was champion: {known}"
+        raise ConfigError(message, hint=hint)
+    registry.version(system, target)
+    if not registry.was_champion(system, target):
+        message = f"version {target} of {system} was never the champion: there is no way back to it"
+        raise ConfigError(message, hint=f"`holdtrue promote --to {target}` makes it the champion")
     return target
 
 

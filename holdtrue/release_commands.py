@@ -121,7 +121,7 @@ def status(file: DeclarationFile, as_json: AsJson = False) -> None:
     if page.exists():
         lines.append(f"report: {page}")
     facts = found.model_dump(mode="json")
-    facts["verdicts"] = [verdict.model_dump(mode="json") for verdict in verdicts]
+    facts["verdicts"] = [v.model_dump(mode="json") | {"step": v.step + 1} for v in verdicts]
     tell("\n".join(lines), facts, as_json=as_json)
 
 
@@ -253,11 +253,9 @@ def _check_new(system: System, number: int, error: type[HoldtrueError] = ConfigE
 
 def _earlier(system: System, to: int | None) -> int:
     """The version that a rollback goes to."""
-    name = system.declaration.name
-    number = to if to is not None else system.registry.previous_champion(name)
-    if number is None or _champion(system) is None:
-        message = f"{name} has no earlier champion to go back to"
-        raise ConfigError(message, hint="there is one from the second promotion on")
+    from holdtrue import release
+
+    number = release.earlier(system.context(), to)
     _check_new(system, number)
     return number
 

@@ -11,6 +11,8 @@ from holdtrue.rollout import RolloutStatus, status_of
 from holdtrue.serving._deploy import ReplicaCounts
 
 if TYPE_CHECKING:
+    from holdtrue.declaration import Declaration
+    from holdtrue.registry import Change
     from holdtrue.system import System
 
 # How long the endpoint may take to say what it serves, in seconds.
@@ -44,6 +46,9 @@ class Status(Reference):
     serving: bool
     """Whether the endpoint answers with the champion, asked just now."""
     endpoint: str | None
+    """Where it answers; None where it does not."""
+    declared_endpoint: str
+    """Where it is declared to answer: `serve` moves it there."""
     replicas: ReplicaCounts | None
     """How many answer; None where nothing is served, or Ray Serve does not say."""
     champion: ChampionStatus | None
@@ -71,7 +76,8 @@ def look(system: System) -> Status:
     name, registry, stack = system.declaration.name, system.registry, system.stack.state()
     champion, versions = registry.champion(name), registry.versions(name)
     reports, rollouts = registry.drift_reports(name), registry.rollouts(name)
-    url = system.declaration.endpoint
+    replicas = replicas_of(system.stack, name, _ASK_TIMEOUT_S)
+    url = _served_at(system.declaration, replicas)
     with Endpoint(url) as endpoint:
         ready = endpoint.ready(_ASK_TIMEOUT_S) if stack.ray_address else None
     moment = Journal(system.store, name).state().get("as_of")
@@ -80,7 +86,8 @@ def look(system: System) -> Status:
         name=name,
         serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
         endpoint=url if ready else None,
-        replicas=replicas_of(system.stack, name, _ASK_TIMEOUT_S),
+        declared_endpoint=system.declaration.endpoint,
+        replicas=replicas,
         champion=None
         if champion is None
         else ChampionStatus(
@@ -88,7 +95,7 @@ def look(system: System) -> Status:
             since=champion.since,
             trained_as_of=champion.version.as_of,
             metrics={key: value.value for key, value in champion.version.metrics.items()},
-            reason=champion.reason,
+            reason=_why_champion(registry.history(name)[-1], champion.reason),
             compilation=_compilation(system),
         ),
         versions=len(versions),
@@ -109,9 +116,26 @@ def look(system: System) -> Status:
     )
 
 
+def _served_at(declaration: Declaration, replicas: ReplicaCounts | None) -> str:
+    """URL of the endpoint: where its replicas listen, whatever is declared now."""
+    if replicas is None or replicas.port is None or replicas.host is None:
+        return declaration.endpoint
+    update = {"port": replicas.port, "host": replicas.host}
+    serve = declaration.serve.model_copy(update=update)
+    return declaration.model_copy(update={"serve": serve}).endpoint
+
+
+def _why_champion(last: Change, reason: str) -> str:
+    if last.action != "rollback":
+        return reason
+    return f"gone back to from version {last.previous}: {reason}"
+
+
 def status_text(found: Status) -> str:
     """How a system stands, in lines for people."""
     serving = f"serving at {found.endpoint}" if found.serving else "not serving"
+    if found.serving and found.endpoint != found.declared_endpoint:
+        serving += f"; declared is {found.declared_endpoint}: `holdtrue serve` moves it there"
     lines = [f"{found.name}: {serving}"]
     if found.replicas is not None:
         counts = found.replicas
@@ -119,6 +143,8 @@ def status_text(found: Status) -> str:
             f"replicas: {counts.wanted} wanted, {counts.up_to_date} up to date, "
             f"{counts.ready} ready"
         )
+        if counts.error is not None:
+            lines.append(f"  they do not start: {counts.error}")
     lines += _champion_lines(found)
     if found.rollout is not None:
         lines.append(f"rollout: {found.rollout.headline}")

@@ -85,6 +85,8 @@ class Trace(Reference):
     """Probabilities in the order of the classes, or the one predicted value."""
     decided: str | None
     """The class that was answered."""
+    interval: tuple[float, float] | None
+    """That was answered with the value; None where none is declared."""
     recomputed: Recomputed
     shadow: Beside | None
     model: TracedModel
@@ -139,6 +141,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
         classes=model.signature.classes,
         scores=tuple(answer["scores"]),
         decided=answer["decided"],
+        interval=_interval(model, answer["scores"]),
         recomputed=_recompute(model, row, answer["scores"]),
         shadow=shadow and Beside(**{k: shadow[k] for k in ("version", "scores", "decided")}),
         model=_model(store, version),
@@ -161,7 +164,8 @@ def trace_text(found: Trace) -> str:
     lines = [
         f"{found.id}: answered {_moment(found.received)} by version {model.version} of "
         f"{found.system}, the {found.role}",
-        f"answer: {_answer(found.scores, found.classes, found.decided)}",
+        f"answer: {_answer(found.scores, found.classes, found.decided)}"
+        + ("" if found.interval is None else " (interval {} to {})".format(*found.interval)),
         f"computed again now: {same}",
     ]
     if found.shadow is not None:
@@ -201,6 +205,14 @@ def _records(store: Store, version: RegisteredVersion) -> dict[str, Record]:
     wanted = ((step, version.lineage.get(step)) for step in _MAKING)
     found = {step: journal.find(step, digest) for step, digest in wanted if digest}
     return {step: record for step, record in found.items() if record is not None}
+
+
+def _interval(model: ServedModel, scores: list[float]) -> tuple[float, float] | None:
+    """What was answered with the value, where an interval is declared."""
+    if model.signature.classes is not None:
+        return None
+    ends = model.answering.intervals(np.array(scores, dtype=np.float64))
+    return None if ends is None else (float(ends[0, 0]), float(ends[0, 1]))
 
 
 def _recompute(model: ServedModel, row: dict[str, Any], before: list[float]) -> Recomputed:

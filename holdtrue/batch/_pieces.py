@@ -242,21 +242,27 @@ def list_inputs(path: Path) -> list[Path]:
     What `score_files` leaves beside an output is none of them.
 
     Raises:
-        ConfigError: A file has an ending that is not known, or a folder holds none that has.
+        ConfigError: A file has an ending that is not known, or a folder holds none.
         DataError: There is no such file.
     """
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and not _passed_over(p, path))
-        known = [p for p in found if p.name.endswith(ENDINGS)]
-        if not known:
+        if not found:
             message = f"{path} holds no file that ends with {', '.join(ENDINGS)}"
             raise ConfigError(message)
-        return known
-    if not path.name.endswith(ENDINGS):
-        message = f"{path} is not one of: {', '.join(ENDINGS)}"
-        raise ConfigError(message)
+        for file in found:
+            _refuse_ending(file)
+        return found
+    _refuse_ending(path)
     with _reading(path), path.open("rb"):
         return [path]
+
+
+def _refuse_ending(path: Path) -> None:
+    if not path.name.endswith(ENDINGS):
+        message = f"{path} is not one of: {', '.join(ENDINGS)}"
+        hint = "leave it out of the folder, or have its name begin with _: then it is passed over"
+        raise ConfigError(message, hint=hint)
 
 
 def _passed_over(path: Path, folder: Path) -> bool:

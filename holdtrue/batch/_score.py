@@ -274,7 +274,11 @@ def features_of(rows: Any, signature: Signature, name: str) -> dict[str, Any]:
     require_columns(names, dict.fromkeys(signature.columns, "feature"), name)
     wanted = [*signature.columns]
     table = as_table(rows.select(wanted) if isinstance(rows, pa.Table) else rows[wanted], name)
-    kinds_compatible(table, signature.columns)
+    try:
+        kinds_compatible(table, signature.columns)
+    except DataError as err:
+        message = f"{name}: {err.message}"
+        raise DataError(message, hint=err.hint) from err
     return {column: table[column] for column in wanted}
 
 

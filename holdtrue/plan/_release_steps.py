@@ -9,7 +9,7 @@ from holdtrue.errors import ServingError
 from holdtrue.mirror import mirror
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
-from holdtrue.plan._rollout import arms_of, begin_rollout, goes_by_steps
+from holdtrue.plan._rollout import arms_of, as_declared, begin_rollout, goes_by_steps
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import (
     Evaluation,
@@ -120,6 +120,8 @@ def serve_now(context: Context) -> Release:
         reason = f"version {champion.version.number} was made the champion meanwhile"
         registry.save_rollout(stop(rollout, reason, datetime.now(UTC)))
         rollout = None
+    if rollout is not None and (after := as_declared(context, rollout)) != rollout:
+        rollout = registry.save_rollout(after)
     try:
         endpoint = deploy_arms(context, champion, rollout)
     except ServingError as err:

@@ -57,6 +57,25 @@ def begin_rollout(context: Context, number: int) -> Rollout:
     )
 
 
+def as_declared(context: Context, rollout: Rollout) -> Rollout:
+    """A running rollout by the steps that are declared now, with the evidence that it has.
+
+    It stays at its step, or is at the last one where there are fewer now. Where no steps are
+    declared any more, it keeps those that it has.
+    """
+    declared, shares = context.declaration.serve.rollout, _shares(context)
+    if declared is None or not shares:
+        return rollout
+    changed = {
+        "shares": shares,
+        "every_s": declared.every.total_seconds(),
+        "requests": declared.requests,
+    }
+    plan = rollout.plan.model_copy(update=changed)
+    step = min(rollout.step, len(shares) - 1)
+    return rollout.model_copy(update={"plan": plan, "step": step})
+
+
 def _shares(context: Context) -> tuple[float, ...]:
     """The steps before the last one, which is to be the champion; a shadow's share is 0."""
     declared = context.declaration.serve.rollout

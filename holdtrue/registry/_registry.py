@@ -331,11 +331,10 @@ class Registry:
         stack: list[int] = []
         for change in self.history(system):
             if change.action == "rollback":
-                stack = (
-                    stack[: stack.index(change.number) + 1]
-                    if change.number in stack
-                    else [change.number]
-                )
+                # One that was gone back from before comes after the champion of then.
+                known = change.number in stack
+                stack = stack[: stack.index(change.number)] if known else stack
+                stack = [*stack, change.number]
             else:
                 stack.append(change.number)
         return stack[-2] if len(stack) > 1 else None

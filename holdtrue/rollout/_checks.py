@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CRITERIA = 4
 # The interval of a mean relies on a normal law, which sets in at about so many observations.
 _ENOUGH = 100
+# Evidence beyond e^30 is written as a power of ten.
+_MOST_LOG = 30.0
 # Cohen (1988) calls a difference of half a standard deviation medium: more than that, on top of
 # what the gates have seen on the test rows, is another model than the one that was judged.
 LARGE_SHIFT = 0.5
@@ -76,7 +78,7 @@ def _by_evidence(
 ) -> Check:
     limit = math.log(1 / alpha)
     state = "bad" if log >= limit else "good" if n else "open"
-    said = f"{said} (evidence {_odds(log)}, limit {_odds(limit)})"
+    said = f"{said} (evidence {odds(log)}, limit {odds(limit)})"
     reached = {"log10_evidence": log / math.log(10), "limit": limit / math.log(10)}
     numbers = {**numbers, **reached}
     return Check.model_validate(
@@ -176,5 +178,6 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
-def _odds(log: float) -> str:
-    return f"{math.exp(min(log, 30)):,.3g}"
+def odds(log: float) -> str:
+    """Evidence in words, of its natural logarithm."""
+    return f"{math.exp(log):,.3g}" if log < _MOST_LOG else f"10^{log / math.log(10):,.0f}"

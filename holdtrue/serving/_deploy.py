@@ -35,6 +35,8 @@ _REQUEST_TIMEOUT_S = 90.0
 _READY_TIMEOUT_S = 10.0
 # Ray Serve's word for a replica that may be asked.
 _READY = "RUNNING"
+# States of an application whose replicas have failed to start.
+_STUCK = ("UNHEALTHY", "DEPLOY_FAILED")
 # An exception's own line at the end of a traceback.
 _ERROR_LINE = re.compile(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
 
@@ -48,6 +50,12 @@ class ReplicaCounts(Reference):
     """That live and hold the versions that are to be served."""
     ready: int
     """That Ray Serve has found started and well, whatever they hold."""
+    port: int | None = None
+    """That they listen on."""
+    host: str | None = None
+    """Address that they listen on."""
+    error: str | None = None
+    """What the last one that could not start said, where none is ready."""
 
 
 class Control:
@@ -161,7 +169,7 @@ def deploy(
         new = _application(declaration, slate)
         others = [app for app in old if app["name"] != declaration.name]
         try:
-            if any(_is_moved(app, new) for app in old):
+            if any(_is_moved(app, new) for app in old) or _is_stuck(before, slate):
                 control.put(others)
                 _wait_until_gone(control, declaration.name, deadline)
             control.put([*others, new])
@@ -248,6 +256,15 @@ def _is_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return same and bool(before["host"] != after["host"])
 
 
+def _is_stuck(details: dict[str, Any], slate: Slate) -> bool:
+    """Whether Serve tries in vain to start replicas: what they are told next would come too late.
+
+    Nothing answers then that could be lost.
+    """
+    app = details["applications"].get(slate.system)
+    return app is not None and app.get("status") in _STUCK and not _replicas(slate)
+
+
 def replicas_of(stack: Stack, system: str, timeout_s: float = 2.0) -> ReplicaCounts | None:
     """How many replicas a system has; None where it is not served, or Ray Serve does not say.
 
@@ -273,11 +290,22 @@ def replica_counts(details: dict[str, Any], system: str) -> ReplicaCounts | None
     if not config:
         return None
     part = app["deployments"].get(DEPLOYMENT, {})
+    ready = sum(replica["state"] == _READY for replica in part.get("replicas", ()))
+    told = config.get("args", {})
     return ReplicaCounts(
         wanted=part.get("target_num_replicas", 0),
         up_to_date=_up_to_date(config["deployments"][0]["user_config"]),
-        ready=sum(replica["state"] == _READY for replica in part.get("replicas", ())),
+        ready=ready,
+        port=told.get("port"),
+        host=told.get("host"),
+        error=None if ready else last_error(_said(app)),
     )
+
+
+def _said(app: dict[str, Any]) -> str:
+    """All that Ray Serve says of an application."""
+    parts = app.get("deployments", {}).values()
+    return "\n".join([app.get("message", ""), *(part.get("message", "") for part in parts)])
 
 
 def _up_to_date(told: dict[str, Any]) -> int:
@@ -383,8 +411,7 @@ def _wait(control: Control, url: str, slate: Slate, deadline: float) -> None:
             said = f"{app.get('status', 'not started')} {app.get('message', '')}".strip()
             parts = app.get("deployments", {}).values()
             if app.get("status") == "DEPLOY_FAILED":
-                reasons = "\n".join([said, *(part.get("message", "") for part in parts)])
-                message = f"version {version} cannot be served: {last_error(reasons) or said}"
+                message = f"version {version} cannot be served: {last_error(_said(app)) or said}"
                 raise ServingError(message)
             replicas = _replicas(slate)
             for replica in replicas:

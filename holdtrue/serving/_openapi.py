@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.models.compiled._rules import EXPECTED
 from holdtrue.serving import _tabular, _v2
 from holdtrue.serving._asked import (
     JSON,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdtrue.models._served import ServedModel
+    from holdtrue.models._signature import Signature
     from holdtrue.references import Kind
     from holdtrue.serving._slate import Slate
 
@@ -117,7 +119,7 @@ def document(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _schemas(model, slate),
-            "responses": _responses(),
+            "responses": _responses(model.signature),
         },
     }
     if slate.keys is not None:
@@ -305,7 +307,7 @@ def _answers(description: str, content: dict[str, Any], family: str = "") -> dic
     }
 
 
-def _responses() -> dict[str, Any]:
+def _responses(signature: Signature) -> dict[str, Any]:
     """What refuses, by name; V2 clients take JSON alone."""
     seconds = {"description": "Seconds to wait", "schema": {"type": "integer"}}
     found: dict[str, Any] = {}
@@ -318,7 +320,7 @@ def _responses() -> dict[str, Any]:
             },
             f"{family}BadRow": {
                 "description": "A row that is not what the model takes",
-                "content": {media_type: content[media_type] | _example(_BAD_ROW)},
+                "content": {media_type: content[media_type] | _example(_bad_row(signature))},
             },
             f"{family}Busy": {
                 "description": "Too many requests",
@@ -331,20 +333,19 @@ def _responses() -> dict[str, Any]:
 
 _V2 = "V2"
 """Before the names of what refuses requests of that protocol."""
-_BAD_ROW = {
-    "type": "about:blank",
-    "title": "Unprocessable Entity",
-    "status": 422,
-    "detail": "row 0, column distance: expected a whole number or null, got str",
-    "errors": [
-        {
-            "row": 0,
-            "column": "distance",
-            "found": "str",
-            "expected": "a whole number or null",
-        }
-    ],
-}
+
+
+def _bad_row(signature: Signature) -> dict[str, Any]:
+    """What a row is refused with whose first column is not what the model takes."""
+    column, kind = next(iter(signature.columns.items()))
+    found, expected = "list", EXPECTED[kind]
+    return {
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": f"row 0, column {column}: expected {expected}, got {found}",
+        "errors": [{"row": 0, "column": column, "found": found, "expected": expected}],
+    }
 
 
 # Schemas

@@ -121,6 +121,13 @@ class Private:
                     write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
         return path.read_text()
 
+    def new_token(self, name: str) -> str:
+        """Another secret, in place of the one there is."""
+        path = self.path / f"{name}.token"
+        with self.lock("token"):
+            write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
+        return path.read_text()
+
     def read(self) -> StackState:
         """What was last remembered."""
         try:

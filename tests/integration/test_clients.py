@@ -194,8 +194,10 @@ def test_the_page_shows_the_document_in_a_browser(base, chromium):
             page.route("**/openapi.json", _only_with_a_key)
             page.goto(f"http://{base}/docs")
             page.get_by_label("Key").fill("secret")
+            page.get_by_role("heading", name="flights: API").wait_for()
+            assert "holdtrue key show" in page.inner_text("main")
             page.get_by_role("button", name="Show").click()
-            page.get_by_role("heading", name="flights").wait_for()
+            page.get_by_role("heading", name="flights", exact=True).wait_for()
             assert said.pop().endswith("401 (Unauthorized)")
         finally:
             browser.close()

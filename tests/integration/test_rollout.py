@@ -303,6 +303,29 @@ def test_promotion_and_rollback_by_hand_lose_no_request(context) -> None:
     assert seen.since(n + 10) == {GOOD}
 
 
+def test_other_shares_are_those_of_a_rollout_that_runs_and_lose_no_request(context) -> None:
+    from holdtrue.plan import serve_champion
+
+    declared = context.declaration
+
+    def with_steps(canary):
+        rollout = declared.serve.rollout.model_copy(update={"canary": canary, "shadow": False})
+        serve = declared.serve.model_copy(update={"rollout": rollout})
+        return replace(context, declaration=declared.model_copy(update={"serve": serve}))
+
+    with load(context) as seen:
+        start(with_steps((0.1, 1.0)), ALSO_GOOD)
+        serve_champion(with_steps((0.9, 1.0)))
+        running = context.registry.running_rollout("flights")
+        assert (running.share, running.plan.shares) == (0.9, (0.9,))
+        n = len(seen.versions)
+        wait_for(lambda: len(seen.versions) > n + 200)
+    assert seen.failed == []
+    later = [version for _, version in seen.versions[n + 10 :]]
+    assert later.count(ALSO_GOOD) > 0.75 * len(later)
+    assert rollback(context, to=None, reason="enough") == GOOD
+
+
 def test_promotion_by_hand_ends_a_rollout(context) -> None:
     with load(context):
         start(context, ALSO_GOOD)

@@ -330,14 +330,17 @@ def test_no_request_fails_while_replicas_come_and_go(stack, store, bundles, key)
 def test_replicas_follow_the_load(stack, store, bundles, key):
     replicas = {"min": 1, "max": 2, "target_ongoing_requests": 2, "down_after": "2s"}
     # On a busy machine the burst waits for long; none of it is to be refused.
-    scaled = declare("burst", free_ports(1)[0], replicas=replicas, limits={"wait": "30s"})
+    port = free_ports(1)[0]
+    scaled = declare("burst", port, replicas=replicas, limits={"wait": "30s"})
     url = put(stack, scaled, store, arm(bundles, 1))
     with asked(url, key, threads=1) as seen:
         _until(lambda: len(seen) > 200)
-    assert replicas_of(stack, "burst") == ReplicaCounts(wanted=1, up_to_date=1, ready=1)
+    place = {"port": port, "host": "127.0.0.1"}
+    one = ReplicaCounts(wanted=1, up_to_date=1, ready=1, **place)
+    assert replicas_of(stack, "burst") == one
     with asked(url, key, ROWS * 25, threads=16):
         _until(lambda: len(_living(store, "burst")) == 2, timeout_s=60)
-        both = ReplicaCounts(wanted=2, up_to_date=2, ready=2)
+        both = ReplicaCounts(wanted=2, up_to_date=2, ready=2, **place)
         _until(lambda: replicas_of(stack, "burst") == both)
     with asked(url, key, threads=1):
         _until(lambda: len(_living(store, "burst")) == 1, timeout_s=60)

@@ -25,11 +25,11 @@ from benchmarks.serving._process import Asking
 from benchmarks.serving.client import Load, Phase
 from holdtrue.access import own_key
 from holdtrue.declaration import Declaration
-from holdtrue.errors import HoldtrueError
+from holdtrue.errors import HoldtrueError, ServingError
 from holdtrue.models import Signature, digest_of, pipeline, typed, write_bundle
 from holdtrue.models._skops import dump_skops
 from holdtrue.serving import _beside, deploy, read_statistics
-from holdtrue.serving._deploy import Control
+from holdtrue.serving._deploy import Control, replicas_of
 from holdtrue.serving._slate import Arm
 from holdtrue.serving._slates import slate_of
 from holdtrue.stack import Stack, free_ports
@@ -292,6 +292,27 @@ def test_a_replica_that_starts_with_a_bad_slate_answers_with_the_last_good_one(g
     assert len(new) == 1
     assert found["errors"] == {}
     assert found["marks"].keys() == {"1"}
+
+
+def test_a_bundle_that_is_damaged_on_the_disk_is_named_and_left_at_once(good, written, tmp_path):
+    copy = Written(tmp_path / "copy", written["one"].digest)
+    shutil.copytree(written["one"].path, copy.path)
+    good.deploy(copy.arm(3))
+    for file in json.loads((copy.path / "manifest.json").read_text())["files"]:
+        (copy.path / file).write_bytes(b"X" + (copy.path / file).read_bytes()[1:])
+    before = good.replicas()
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + RETURNS_S
+    while (found := replicas_of(good.stack, SYSTEM)) is None or found.error is None:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    assert "damaged" in found.error
+    assert str(copy.path) in found.error
+    with pytest.raises(ServingError, match=r"version 3 cannot be served: .* is damaged"):
+        good.deploy(copy.arm(3))
+    good.deploy(written["two"].arm(2))
+    assert good.post("predict", ROWS[0]).json()["version"] == 2
 
 
 @pytest.mark.parametrize("shadow", ["wider", "slow"])

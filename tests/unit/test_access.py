@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import stat
 
 import pytest
 
+from holdtrue import access
 from holdtrue.access import (
     OWN,
     Keyring,
@@ -98,6 +100,35 @@ def test_this_machine_has_a_key_of_its_own_that_stays_until_it_is_gone(store, tm
     assert ring.find(bearer(secret)) is None
     assert ring.find(bearer(new))
     assert [key.name for key in list_keys(store)] == [OWN, "billing"]
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_key_of_this_machine_that_was_revoked_never_is_good_again(store, by):
+    secret = own_key(store)
+    (key,) = list_keys(store)
+    revoke_key(store, getattr(key, by))
+    assert list_keys(store) == ()
+    new = own_key(store)
+    assert new != secret
+    assert own_key(store) == new
+    ring = Keyring(keys_path(store))
+    assert ring.find(f"Bearer {secret}".encode()) is None
+    assert ring.find(f"Bearer {new}".encode()).name == OWN
+    create_key(store, "billing", ["predict"])  # what was revoked is not forgotten by it
+    revoke_key(store, OWN)
+    assert own_key(store) not in (secret, new)
+
+
+def test_keys_that_cannot_be_written_stay_as_they_were(store, monkeypatch):
+    create_key(store, "billing", ["predict"])
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(access, "write_atomically", full)
+    with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+        revoke_key(store, "billing")
+    assert [key.name for key in list_keys(store)] == ["billing"]
 
 
 def test_damaged_keys_are_named(store):

@@ -114,6 +114,28 @@ def test_rollback_goes_to_the_champion_before(context: Context) -> None:
     assert champion(context) == 1
 
 
+def test_rollback_does_not_go_round_the_gates(context: Context) -> None:
+    promote(context, 2, reason="better")
+    with pytest.raises(ConfigError, match="version 3 of small was never the champion") as said:
+        rollback(context, to=3, reason="?")
+    assert said.value.hint == "`holdtrue promote --to 3` makes it the champion"
+    with pytest.raises(RegistryError, match="small has no version 9"):
+        rollback(context, to=9, reason="?")
+    assert champion(context) == 2
+
+
+def test_a_rollback_can_be_taken_back(context: Context) -> None:
+    promote(context, 2, reason="better")
+    assert rollback(context, to=None, reason="the wrong button") == 1
+    with pytest.raises(ConfigError, match="no earlier champion to go back to") as said:
+        rollback(context, to=None, reason="?")
+    assert said.value.hint == (
+        "all later ones were gone back from; --to takes any that was champion: 2"
+    )
+    assert rollback(context, to=2, reason="back again") == 2
+    assert rollback(context, to=None, reason="once more") == 1
+
+
 def test_rollback_ends_a_rollout_that_runs(context: Context) -> None:
     begin(context)
     assert rollback(context, to=None, reason="no good") == 1

@@ -13,6 +13,8 @@ from holdtrue.cli import app
 from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError, HoldtrueError, ServingError
 from holdtrue.models import Signature, pipeline, typed, write_bundle
+from holdtrue.models._answering import Answering
+from holdtrue.models._conformal import Interval
 from holdtrue.models._served import ServedModel
 from holdtrue.plan import BY_NAME, Journal
 from holdtrue.plan._digest import code_digest
@@ -26,7 +28,7 @@ from holdtrue.serving._log import log_folder, write_line
 from holdtrue.serving._record import is_sampled, lines
 from holdtrue.serving._slate import Arm
 from holdtrue.store import Store
-from holdtrue.trace import trace, trace_text
+from holdtrue.trace import _interval, trace, trace_text
 
 SIGNATURE = Signature(
     target="late",
@@ -264,6 +266,17 @@ def test_why_a_prediction_is_not_there_is_said(house, serve, name, why):
     assert name in caught.value.message
     assert why in caught.value.hint
     assert caught.value.exit_code == 1
+
+
+def test_an_interval_is_what_was_answered_with_the_value():
+    interval = Interval(share=0.8, low=-1.0, high=2.0, rows=500)
+    regression = SIGNATURE.model_copy(update={"task": "regression", "classes": None})
+    model = SimpleNamespace(signature=regression, answering=Answering(interval=interval))
+    assert _interval(model, [22.5]) == (21.5, 24.5)
+    model.answering = Answering()
+    assert _interval(model, [22.5]) is None
+    model.signature = SIGNATURE
+    assert _interval(model, [0.5, 0.5]) is None
 
 
 def test_of_a_failure_the_log_is_asked(house):

@@ -206,7 +206,7 @@ def test_a_file_that_cannot_be_scored(
 def test_a_table_of_other_kinds_is_refused_as_a_whole(bundle: Bundle, tmp_path: Path) -> None:
     table = pa.table({"code": ["1"], "x": [0.5], "flag": [True], "text": ["a"]})
     pq.write_table(table, tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match="column code holds string values, expected integer"):
+    with pytest.raises(DataError, match=r"rows.parquet: column code holds string"):
         do(bundle, tmp_path / "rows.parquet", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv.parts").exists()
 
@@ -218,6 +218,17 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         list_inputs(tmp_path / "rows.xlsx")
     with pytest.raises(ConfigError, match="holds no file that ends with"):
         list_inputs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["b.CSV", "b.arrow", "b.jsonl.gz", "README.md"])
+def test_no_file_of_a_folder_is_left_out_in_silence(tmp_path: Path, name: str) -> None:
+    for other in ("a.csv", "_SUCCESS", ".b.csv.crc"):
+        (tmp_path / other).touch()
+    assert list_inputs(tmp_path) == [tmp_path / "a.csv"]
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"{name} is not one of: .parquet") as said:
+        list_inputs(tmp_path)
+    assert "begin with _" in (said.value.hint or "")
 
 
 @pytest.mark.parametrize("name", ["out.xlsx", "nowhere/out.csv"])

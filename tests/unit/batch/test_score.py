@@ -153,7 +153,7 @@ def test_a_compressed_file_and_a_folder(bundle: Bundle, rows: pd.DataFrame, tmp_
     write(folder / "day" / "c.jsonl", rows[200:])
     (folder / "_SUCCESS").touch()
     (folder / ".a.parquet.crc").touch()
-    (folder / "notes.txt").write_text("x")
+    (folder / "_notes.txt").write_text("x")
     names = [path.relative_to(folder).as_posix() for path in list_inputs(folder)]
     assert names == ["a.parquet", "b.csv.gz", "day/c.jsonl"]
     found = do(bundle, folder, tmp_path / "out.parquet", piece_rows=30)

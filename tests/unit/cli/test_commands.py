@@ -189,7 +189,17 @@ def test_the_status_says_how_many_replicas_there_are(
     printed = run("status", "visits.yaml")[1]
     assert "\nreplicas: 3 wanted, 1 up to date, 2 ready\n" in printed
     found = json.loads(run("status", "visits.yaml", "--json")[1])["replicas"]
-    assert found == {"wanted": 3, "up_to_date": 1, "ready": 2}
+    assert found | {"wanted": 3, "up_to_date": 1, "ready": 2} == found
+
+
+def test_the_status_says_why_no_replica_starts(
+    run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init", rows.name, "--target", "stays")
+    counts = ReplicaCounts(wanted=2, up_to_date=0, ready=0, error="ServingError: x is damaged")
+    monkeypatch.setattr("holdtrue.serving._deploy.replicas_of", lambda *_: counts)
+    printed = run("status", "visits.yaml")[1]
+    assert "0 ready\n  they do not start: ServingError: x is damaged\n" in printed
 
 
 def test_the_status_of_something_new(run: Run, rows: Path) -> None:

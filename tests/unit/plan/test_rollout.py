@@ -14,7 +14,7 @@ from holdtrue.declaration import Declaration
 from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
 from holdtrue.plan import BY_NAME, Context, Journal
 from holdtrue.plan._journal import Record
-from holdtrue.plan._rollout import arms_of, expected_shift
+from holdtrue.plan._rollout import arms_of, as_declared, expected_shift
 from holdtrue.plan._step import Work
 from holdtrue.progress import Silent
 from holdtrue.references import Estimate, Evaluation, ModelRef, ProfileRef, Split, Verdict, Version
@@ -146,6 +146,26 @@ def test_with_steps_a_version_challenges_the_champion(store: Store) -> None:
     assert begun.plan.shares == (0.0, 0.1)
     assert (begun.plan.every_s, begun.plan.requests) == (60, 50)
     assert begun.plan.compare_scores
+
+
+def test_a_rollout_that_runs_goes_by_the_steps_that_are_declared_now(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2)
+    begun = context.registry.running_rollout("small")
+    assert begun is not None
+    assert as_declared(context, begun) == begun
+    late = begun.model_copy(update={"step": 1})
+    steps = {"canary": ["40%", "80%", "100%"], "every": "2m", "requests": 70, "shadow": True}
+    found = as_declared(context_of(store, rollout=steps), late)
+    assert (found.step, found.share, found.plan.shares) == (1, 0.4, (0.0, 0.4, 0.8))
+    assert (found.plan.every_s, found.plan.requests) == (120, 70)
+    assert found.evidence == late.evidence
+    assert found.plan.expected_shift == begun.plan.expected_shift
+    fewer = as_declared(context_of(store, rollout={"canary": ["30%", "100%"]}), late)
+    assert (fewer.step, fewer.share) == (0, 0.3)
+    assert as_declared(context_of(store), late) == late
+    assert as_declared(context_of(store, rollout={"canary": ["100%"]}), late) == late
 
 
 def test_a_version_that_did_not_pass_is_not_rolled_out(store: Store) -> None:

@@ -141,8 +141,8 @@ def test_the_history_says_who_and_why(registry: Registry) -> None:
         ([1, 2, -1, 3], 1),
         ([1, 2, 3, -2, 4], 2),
         ([1, 2, 3, -2, 4, -2], 1),
-        ([2, -1], None),  # back to one that was never the champion
-        ([1, 2, -3], None),
+        ([1, 2, 3, -1, -3], 1),  # to one that was gone back from
+        ([1, 2, 3, -1, -3, -1], None),
     ],
 )
 def test_the_version_to_roll_back_to(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdtrue.rollout import Arms, Counts, Rollout, decide, follow, observe, status_of, stop
+from holdtrue.rollout._checks import odds
 from tests.unit.rollout._traffic import BEGAN, Traffic, at, rollout
 
 LOOK_S = 10.0
@@ -193,3 +194,10 @@ def test_any_counters_give_a_verdict(looks: list[tuple[tuple[int, int], tuple[in
         )
         begun = observe(begun, Arms(champion=first, challenger=second), None, at(number))
         assert decide(begun, at(number)).action in ("wait", "advance", "back")
+
+
+@pytest.mark.parametrize(
+    ("log", "said"), [(0.0, "1"), (7.6, "2e+03"), (30.0, "10^13"), (101.4, "10^44")]
+)
+def test_evidence_in_words_is_what_the_numbers_say(log: float, said: str) -> None:
+    assert odds(log) == said

@@ -153,6 +153,8 @@ def test_the_openapi_document_is_valid_and_its_examples_are_answered(
     document = _openapi.document(model, 3, door.slate)
     document = json.loads(json.dumps(document))
     validate(document)
+    (refused,) = document["components"]["responses"]["BadRow"]["content"].values()
+    assert refused["example"]["errors"][0]["column"] in model.signature.columns
     predict = document["paths"]["/predict"]["post"]["requestBody"]["content"]
     for example in predict["application/json"]["examples"].values():
         reply = door.reply("predict", example["value"])
