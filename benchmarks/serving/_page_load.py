@@ -35,18 +35,21 @@ def refused(part: dict[str, Any]) -> str:
             f"{run['client_share']:.0%}",
             f"{run['lag_ms']:.0f}",
             share(run["stolen"]),
+            _ms(run.get("greeted_ms")),
         )
         for run in part["runs"]
     ]
     head = (
         *("refused with", "allowed or able, /s", "got an answer, /s", "statuses"),
         *("refused p50, ms", "refused p99, ms", "answered p99, ms", "load took of a core"),
-        *("load away, ms", "host took"),
+        *("load away, ms", "host took", "connections new, ms"),
     )
     return (
         "## Requests that are refused\n\nThree times what is allowed or can be answered. A refusal "
         "is timed by the client, from when the request was sent: the server has no clock of its "
-        "own for them. Those who are answered are timed from when they should have been sent: the "
+        "own for them. Its connections are there before: each has asked once whether the server "
+        "lives, and the last column says when all of them, which came at once, had the answer. "
+        "Those who are answered are timed from when they should have been sent: the "
         "median of the seconds after the first, whose burst is let in. Each load is offered "
         "several times, and the median is compared with the target. What a model without a "
         "compiled form has no turn for is refused at once, as soon as it is known how fast turns "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.serving._measure import load
+from benchmarks.serving._measure import HOST, load
 from benchmarks.serving._model import WAITS_S
+from benchmarks.serving._ours import SYSTEM
 from benchmarks.serving._process import Asking
 from benchmarks.serving.client import Phase
 from holdtrue.serving._app import SCORING_THREADS
@@ -57,7 +58,8 @@ def _run(
     """Offer three times what it is able to answer."""
     phase = Phase(place.size.offered_s, TIMES * able)
     wanted = load(server.running(), server.fitted[1], phase, rows=rows, connections=connections)
-    found = Asking(replace(wanted, newest_first=True)).found()
+    greeting = f"GET /{SYSTEM}/live HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
+    found = Asking(replace(wanted, newest_first=True, greeting=greeting)).found()
     counted = {key: value for key, value in found.items() if key not in {"by_second", "marks"}}
     place.say(f"  {name}: {found['statuses']}, p99 {found['refused_p99_ms'] or 0:.1f} ms")
     return counted | {

@@ -23,6 +23,8 @@ STALLED_S = 0.25
 _CHUNK = 262_144
 _END = b"\r\n\r\n"
 _TICK_S = 0.05
+# Between two looks at all connections: to look through thousands takes a millisecond.
+_GIVE_UP_EVERY_S = 1.0
 # Requests that are sent, or answers that are read, before it is looked for the other: an answer
 # would else seem to have come later than it did.
 _AT_ONCE = 32
@@ -56,6 +58,9 @@ class Load:
     all take turns."""
     marker: str = ""
     """What stands before a number in an answer, such as ``"version":``; its changes are noted."""
+    greeting: str = ""
+    """A request that each connection sends before the first phase, and has the answer to: the
+    server has taken them all by then. Bytes as Latin-1; empty for none."""
 
 
 @dataclass
@@ -105,6 +110,8 @@ class Client:
         self._errors: Counter[str] = Counter()
         self._marks: dict[str, dict[str, float]] = {}
         self._lag = 0.0
+        self._looked = 0.0
+        self._greeted: float | None = None
         self._over = False
 
     def run(self) -> dict[str, Any]:
@@ -117,6 +124,8 @@ class Client:
             self._open(connection)
         if self._control is not None:
             self._poll.register(self._control, select.EPOLLIN | select.EPOLLHUP)
+        if self._load.greeting:
+            self._greet()
         cpu = time.process_time()
         self._began_at, self._began = time.time(), time.perf_counter()
         for phase in self._load.phases:
@@ -139,7 +148,8 @@ class Client:
             ``marks``: of each number that followed the marker the first and last moment (seconds
             since 1970) and how often,
             ``dropped`` requests that were due and found no free connection until their phase was
-            over, ``cpu_s`` of the client and ``lag_ms``, the longest it was away itself.
+            over, ``cpu_s`` of the client and ``lag_ms``, the longest it was away itself;
+            ``greeted_ms``, until all new connections had the answer to their greeting.
         """
         good = sorted(value for second in self._seconds for value in second.latencies)
         refused = sorted(value for second in self._seconds for value in second.refusals)
@@ -171,7 +181,29 @@ class Client:
             "marks": self._marks,
             "cpu_s": self._cpu,
             "lag_ms": 1000 * self._lag,
+            "greeted_ms": None if self._greeted is None else 1000 * self._greeted,
         }
+
+    def _greet(self) -> None:
+        """Have every connection taken by the server before anything is measured."""
+        greeting = self._load.greeting.encode("latin-1")
+        began = time.perf_counter()
+        left = {connection.number for connection in self._connections if connection.stream}
+        for connection in self._connections:
+            if connection.stream is not None:
+                connection.received.clear()
+                connection.stream.send(greeting)
+        while left and time.perf_counter() < began + self._load.timeout_s:
+            for descriptor, _ in self._poll.poll(_TICK_S, _AT_ONCE):
+                connection = self._by_fd.get(descriptor)
+                if connection is not None and connection.stream is not None:
+                    connection.received += connection.stream.recv(_CHUNK)
+                    if _whole(connection.received) is not None:
+                        left.discard(connection.number)
+        if left:
+            message = f"{len(left)} of {len(self._connections)} connections were not answered"
+            raise RuntimeError(message)
+        self._greeted = time.perf_counter() - began
 
     def _phase(self, phase: Phase) -> None:
         start = now = time.perf_counter()
@@ -212,7 +244,8 @@ class Client:
         events = self._poll.poll(seconds, _AT_ONCE)
         now = time.perf_counter()
         self._lag = max(self._lag, now - before - seconds)
-        if not events:
+        if now > self._looked + _GIVE_UP_EVERY_S:
+            self._looked = now
             self._give_up(now)
         for descriptor, _ in events:
             if descriptor == self._control:

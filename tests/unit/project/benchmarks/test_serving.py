@@ -98,6 +98,21 @@ def test_the_load_keeps_to_a_rate():
     assert server.asked == found["answers"]
 
 
+def test_a_load_begins_when_all_its_connections_are_taken():
+    greeting = "GET /live HTTP/1.1\r\n\r\n"
+    with served(OK) as (server, port):
+        client = Client(a_load(port, Phase(0.1), connections=50, greeting=greeting))
+        found = client.run()
+    assert server.asked == found["answers"] + 50
+    assert found["greeted_ms"] > 0
+        assert Client(a_load(port, Phase(0.1))).run()["greeted_ms"] is None
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes them, and says nothing
+        port = listener.getsockname()[1]
+        silent = Client(a_load(port, Phase(0.1), greeting=greeting, timeout_s=0.2))
+        with pytest.raises(RuntimeError, match="2 of 2 connections were not answered"):
+            silent.run()
+
+
 def test_the_connections_take_turns_or_the_last_one_goes_on():
     for newest_first, order in ((False, [0, 1, 2]), (True, [2, 1, 0])):
         client = Client(a_load(1, connections=3, newest_first=newest_first))
@@ -225,6 +240,7 @@ def a_refusal(name: str) -> dict:
         "client_share": 0.2,
         "lag_ms": 2.0,
         "stolen": 0.01,
+        "greeted_ms": 290.0,
     }
 
 
