@@ -195,12 +195,14 @@ class Client:
                 connection.stream.send(greeting)
         while left and time.perf_counter() < began + self._load.timeout_s:
             for descriptor, _ in self._poll.poll(_TICK_S, _AT_ONCE):
-                connection = self._by_fd.get(descriptor)
-                if connection is not None and connection.stream is not None:
-                    connection.received += connection.stream.recv(_CHUNK)
-                    if _whole(connection.received) is not None:
-                        left.discard(connection.number)
+                found = self._by_fd.get(descriptor)
+                if found is not None and found.stream is not None:
+                    found.received += found.stream.recv(_CHUNK)
+                    if _whole(found.received) is not None:
+                        left.discard(found.number)
         if left:
+            for connection in self._connections:
+                self._close(connection)
             message = f"{len(left)} of {len(self._connections)} connections were not answered"
             raise RuntimeError(message)
         self._greeted = time.perf_counter() - began
