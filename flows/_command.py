@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import HoldtrueError
+from holdtrue.errors import HoldtrueError, StackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,40 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
         parser.add_argument("--refresh", action="store_true")
     if "until" in flags:
         parser.add_argument("--until")
+    arguments = vars(parser.parse_args())
     try:
-        flow(**vars(parser.parse_args()))
+        _greet()
+        flow(**arguments)
     except HoldtrueError as err:
         sys.stderr.write(f"error: {err}\n")
         raise SystemExit(err.exit_code) from None
+
+
+def _greet() -> None:
+    """Ask the Prefect server whether it answers, and takes what it is told.
+
+    Raises:
+        StackError: It does not.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    hint = (
+        "`holdtrue up` starts a server; PREFECT_API_URL and PREFECT_API_AUTH_STRING, where set, "
+        "must be those that it prints"
+    )
+    if not url:
+        message = "no Prefect server is known"
+        raise StackError(message, hint=hint)
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_flows(limit=1)
+        except PrefectHTTPStatusError as err:
+            message = f"the Prefect server at {url} refuses: {err.response.status_code}"
+            raise StackError(message, hint=hint) from err
+        except httpx.HTTPError as err:
+            message = f"the Prefect server at {url} does not answer: {type(err).__name__}"
+            raise StackError(message, hint=hint) from err

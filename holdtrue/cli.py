@@ -356,8 +356,21 @@ def monitor(
         trigger = ", ".join(report.decision.signals)
         applied = system.apply(as_of=report.at, reporter=reporter, trigger=trigger)
         if not as_json:
-            outcome = applied.refused or f"version {applied.champion} answers now"
-            typer.echo(f"retrained: {outcome}")
+            typer.echo(_retrained(applied, report.version, system))
+
+
+def _retrained(applied: Applied, before: int, system: System) -> str:
+    """What became of a retraining, whose monitor looked at the version before."""
+    if applied.refused is not None:
+        return (
+            f"trained, and refused: {applied.refused}; version {applied.champion} goes on answering"
+        )
+    rollout = system.registry.running_rollout(system.declaration.name)
+    if rollout is not None:
+        return f"trained: version {rollout.challenger} is rolled out by steps"
+    if applied.champion == before:
+        return f"trained, with nothing new in it: version {before} goes on answering"
+    return f"retrained: version {applied.champion} answers now"
 
 
 def _report_text(report: DriftReport) -> str:
@@ -437,6 +450,12 @@ def up(project: Folder = Path(), as_json: AsJson = False) -> None:
         if done.returncode != 0:
             message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
             raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
+    else:
+        say(
+            "no prefect.yaml here, so no deployments: nothing runs by a schedule, and `apply` and "
+            "`monitor` run without flows; flows/, tasks/ and prefect.yaml of holdtrue's repository "
+            "make them"
+        )
     password = stack.environment()["PREFECT_API_AUTH_STRING"]
     words = (
         f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"

@@ -481,6 +481,11 @@ class Decision(Reference):
     """Why a retraining that was called for is not started: cooldown, budget, manual."""
     reason: str
     """In words: what was seen, against which limit, and what follows."""
+    seen: dict[str, str] = {}
+    """What windows showed to the last one, by ``drift`` or ``schema``: it holds until a later
+    window is compared."""
+    since: datetime | None = None
+    """When that was first decided on."""
 
 
 class DriftReport(Reference):
@@ -495,5 +500,9 @@ class DriftReport(Reference):
     decision: Decision
     folded: int = 0
     """Captured rows that were moved into the table."""
+    answered: int = 0
+    """Requests that were answered until then, from the first one on."""
+    refused: int = 0
+    """The same of those that were refused for their content (400 and 422)."""
     removed: int = 0
     """Captured rows that were older than ``serve.keep`` and were deleted."""

@@ -13,11 +13,11 @@ from holdtrue.data import as_frame, class_names, read_source
 from holdtrue.declaration import METRICS
 from holdtrue.errors import MonitoringError
 from holdtrue.models import Signature, read_signature
-from holdtrue.monitoring import History, check_performance, compare, decide
+from holdtrue.monitoring import Before, History, check_performance, compare, decide
 from holdtrue.plan import Journal, write_front_page
 from holdtrue.profiles import Calibration, Profile
 from holdtrue.references import DriftReport
-from holdtrue.serving import capture_places, fold_in, read_captured
+from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
 from holdtrue.serving._retention import remove_old
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdtrue.plan import Context
     from holdtrue.progress import Progress
     from holdtrue.references import PerformanceCheck, WindowCheck
-    from holdtrue.registry import Champion
+    from holdtrue.registry import Champion, RegisteredVersion
 
 # Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
@@ -57,6 +57,10 @@ def watch(context: Context) -> DriftReport:
         windows = _compare_windows(context, champion, signature, table, progress)
         progress(0, 0, "joining labels")
         performance = _performance(context, champion, signature, table)
+    counts = read_statistics(context.store, context.system)
+    arms = [arm for arm in counts.arms if arm.role != "shadow"]
+    answered = sum(arm.requests - sum(arm.errors.values()) for arm in arms)
+    refused = sum(counts.refused.get(status, 0) for status in ("400", "422"))
     decision = decide(
         windows,
         performance,
@@ -64,6 +68,7 @@ def watch(context: Context) -> DriftReport:
         context.declaration.retrain,
         context.declaration.automation,
         context.as_of,
+        _before(context, champion, answered, refused),
     )
     report = DriftReport(
         system=context.system,
@@ -73,11 +78,41 @@ def watch(context: Context) -> DriftReport:
         performance=tuple(performance),
         decision=decision,
         folded=folded.rows,
+        answered=answered,
+        refused=refused,
         removed=_remove_old(context, champion, windows),
     )
     context.registry.record_report(report)
     write_monitor_report(context)
     return report
+
+
+def _before(context: Context, champion: Champion, answered: int, refused: int) -> Before:
+    """What the run before decided, and what happened since."""
+    reports = context.registry.drift_reports(context.system)
+    last = reports[-1] if reports else None
+    if last is None or last.version != champion.version.number:
+        return Before()
+    began = last.decision.since
+    trained = [
+        version
+        for version in context.registry.versions(context.system)
+        if began is not None and version.as_of >= began and version.number > champion.version.number
+    ]
+    return Before(
+        decision=last.decision,
+        answered=max(0, answered - last.answered),
+        refused=max(0, refused - last.refused),
+        outcome=_outcome(context, trained[-1]) if trained else None,
+    )
+
+
+def _outcome(context: Context, version: RegisteredVersion) -> str:
+    trained = f"Version {version.number} was trained since then, and"
+    rollout = context.registry.running_rollout(context.system)
+    if rollout is not None and rollout.challenger == version.number:
+        return f"{trained} is rolled out by steps"
+    return f"{trained} is not the champion: {version.reason}"
 
 
 def _remove_old(context: Context, champion: Champion, windows: list[WindowCheck]) -> int:

@@ -186,6 +186,7 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     wanted |= dict.fromkeys(declaration.features.numeric, "features.numeric")
     wanted |= dict.fromkeys(declaration.features.categorical, "features.categorical")
     wanted |= dict.fromkeys(declaration.features.temporal, "features.temporal")
+    wanted |= dict.fromkeys(declaration.features.exclude, "features.exclude")
     wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
     require_columns(present, wanted, "the data")
 
@@ -204,12 +205,14 @@ def features(
         odd += [name for name in declared.categorical if kinds[name] == "time"]
         odd += [name for name in declared.temporal if kinds[name] != "time"]
         if odd:
-            message = f"features: {odd[0]} holds {kinds[odd[0]]} values"
-            raise DataError(
-                message,
-                hint="times belong to features.temporal, and only these; text that says times is "
-                "made times of in the source",
+            name = odd[0]
+            role = next(
+                r for r in ("numeric", "categorical", "temporal") if name in getattr(declared, r)
             )
+            message = f"features.{role}: {name} holds {kinds[name]} values"
+            fits = {"string": "categorical", "time": "temporal"}.get(kinds[name], "numeric")
+            hint = f"name it in features.{fits}, or have the source make other values of it"
+            raise DataError(message, hint=hint)
         return declared.numeric, declared.categorical, declared.temporal
     data = declaration.data
     out = {data.target, data.time, *data.key, *declared.exclude}

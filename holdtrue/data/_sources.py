@@ -14,6 +14,7 @@ from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -24,7 +25,11 @@ _READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
 
 
 def read_source(
-    data: Data, project: Path, start: datetime | None, end: datetime | None
+    data: Data,
+    project: Path,
+    start: datetime | None,
+    end: datetime | None,
+    times: Sequence[str] = (),
 ) -> pa.Table:
     """Read the rows of a window.
 
@@ -33,14 +38,18 @@ def read_source(
         project: Folder that relative paths and import paths start from.
         start: First moment (inclusive), in UTC; None reads from the beginning.
         end: End (exclusive), in UTC; None reads to the end.
+        times: Further columns that are declared to hold times: text in them is read as such.
 
     Returns:
         The rows with event time in the window, in order of time, in the types of snapshots.
 
     Raises:
         ConfigError: The function or the files do not exist.
-        DataError: What they hold is not a table, or the time column is missing or does not parse.
+        DataError: What they hold is not a table, or the time column is missing or does not parse,
+            or text in one of `times`.
     """
+    import pyarrow as pa
+
     if data.source.python is not None:
         name = f"the source {data.source.python}"
         function = import_from(project, data.source.python)
@@ -53,6 +62,11 @@ def read_source(
         name = f"the files {data.source.files}"
         rows = _read_files(data.source.files or "", project)
     table = as_table(rows, name)
+    for time in times:
+        at = table.column_names.index(time) if time in table.column_names else None
+        if at is not None and pa.types.is_string(table[time].type):
+            column = _as_times(table[time], f"{name}: the column {time}")
+            table = table.set_column(at, time, column)
     if data.time is not None:
         table = _inside(_with_time(table, data.time, name), data.time, start, end)
     return table

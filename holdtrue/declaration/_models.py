@@ -163,6 +163,11 @@ class Features(Section):
             if twice:
                 message = f"both {one} and {other}: {', '.join(twice)}"
                 raise ValueError(message)
+        used = {*self.numeric, *self.categorical, *self.temporal}
+        left_out = sorted(used & {*self.exclude})
+        if left_out:
+            message = f"both used and in exclude: {', '.join(left_out)}"
+            raise ValueError(message)
         return self
 
 
@@ -180,6 +185,10 @@ class Evaluate(Section):
     """Columns by whose values it is measured too."""
     confidence: Share = 0.95
     """Level of the intervals."""
+
+
+_AT_MOST_ONE = frozenset({"roc_auc", "average_precision", "accuracy", "f1", "r2"})
+_NEVER_NEGATIVE = frozenset(METRICS) - {"r2"}
 
 
 class Gate(Section):
@@ -211,6 +220,12 @@ class Gate(Section):
             raise ValueError(message)
         if self.better_than is not None and self.slice is not None:
             message = "better_than is judged on all test rows: leave out slice"
+            raise ValueError(message)
+        if self.at_least is not None and self.metric in _AT_MOST_ONE and self.at_least > 1:
+            message = f"at_least: {self.metric} is never above 1"
+            raise ValueError(message)
+        if self.at_most is not None and self.metric in _NEVER_NEGATIVE and self.at_most < 0:
+            message = f"at_most: {self.metric} is never below 0"
             raise ValueError(message)
         return self
 
@@ -446,6 +461,11 @@ class Declaration(Section):
             for i, gate in enumerate(self.promote)
             if gate.slice is not None and gate.slice not in self.evaluate.slices
         )
+        test = self.evaluate.test
+        if not isinstance(test, timedelta) and not 0 < test < 1:
+            problems.append(f"evaluate.test: {test * 100:g}% leaves no rows to train or to test on")
+        if self.data.target == self.data.time:
+            problems.append(f"data.target: {self.data.target} is data.time, too")
         if isinstance(self.evaluate.test, timedelta):
             if self.data.time is None:
                 problems.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdtrue.monitoring._compare import compare
-from holdtrue.monitoring._decide import History, decide
+from holdtrue.monitoring._decide import Before, History, decide
 from holdtrue.monitoring._performance import check_performance
 
-__all__ = ["History", "check_performance", "compare", "decide"]
+__all__ = ["Before", "History", "check_performance", "compare", "decide"]

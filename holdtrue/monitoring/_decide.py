@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdtrue.declaration._values import format_duration
 from holdtrue.profiles import IN_A_ROW
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WARN_IN_A_ROW = 2
 """Suspect windows in a row that are worth a warning."""
 _NAMED = 3
+_MANY_REFUSED = 20
 _BROKEN = frozenset({"absent", "empty", "broken"})
 
 Signal = Literal["drift", "performance", "age", "schema"]
@@ -40,6 +41,24 @@ class History:
     trainings: tuple[datetime, ...] = ()
 
 
+@dataclass(frozen=True)
+class Before:
+    """What is known of the time since the last run of the monitor, with the same champion.
+
+    Args:
+        decision: Of that run; None where there was none.
+        answered: Requests that were answered since.
+        refused: Requests that were refused for their content since.
+        outcome: What became of the version that was trained since the decision was first made, in
+            words; None where none was trained.
+    """
+
+    decision: Decision | None = None
+    answered: int = 0
+    refused: int = 0
+    outcome: str | None = None
+
+
 def decide(
     windows: Sequence[WindowCheck],
     performance: Sequence[PerformanceCheck],
@@ -47,6 +66,7 @@ def decide(
     retrain: Retrain,
     automation: Literal["manual", "pipeline"],
     at: datetime,
+    before: Before = Before(),
 ) -> Decision:
     """Decide what follows from the checks of one run of the monitor.
 
@@ -56,6 +76,9 @@ def decide(
     performance and age lead to a retraining, if the declaration lists them. Cooldown, budget and
     manual automation hold a retraining back; the decision then says until when.
 
+    What windows showed holds until a later one is compared: a training that failed is called for
+    again, and nothing is in order because nobody asked since.
+
     Args:
         windows: Windows compared since the last decision, oldest first, all with the model that
             is served now.
@@ -64,11 +87,20 @@ def decide(
         retrain: What the declaration says about retraining.
         automation: Who starts a retraining.
         at: The moment of the decision, with a time zone.
+        before: The run before, and what happened since.
     """
     judged = [window for window in windows if window.state != "too_few_rows"]
+    seen, since = {"schema": _schema(judged), "drift": _drift(judged)}, at
+    seen = {signal: said for signal, said in seen.items() if said}
+    open_ = before.decision
+    if not judged and open_ is not None and open_.seen:
+        seen, since = dict(open_.seen), open_.since or open_.at
+    lasts = bool(seen) and not (judged and judged[-1].state == "quiet")
+    kept: dict[str, Any] = {"seen": seen, "since": since} if lasts else {}
+    later = "" if judged or not seen else "; no window to compare is over since then"
     found = {
-        "schema": _schema(judged),
-        "drift": _drift(judged),
+        "schema": seen.get("schema", "") and seen["schema"] + later,
+        "drift": seen.get("drift", "") and seen["drift"] + later,
         "performance": "; ".join(check.detail for check in performance if check.worse),
         "age": _age(history, retrain, at) if "age" in retrain.on else "",
     }
@@ -78,18 +110,35 @@ def decide(
     told = ". ".join(found[signal] for signal in signals)
     if "schema" in signals:
         what = f"{told}. Repair the data that reach the model; a training on them would not help"
-        return Decision(at=at, action="fix_data", signals=signals, reason=f"{what}.")
+        return Decision(at=at, action="fix_data", signals=signals, reason=f"{what}.", **kept)
     asked = [signal for signal in signals if signal in retrain.on]
+    if asked == ["drift"] and later and before.outcome is not None:
+        reason = f"{told}. {before.outcome}."
+        return Decision(at=at, action="warn", signals=signals, reason=reason, **kept)
     if asked:
         held_back = _held_back(history, retrain, automation, at)
-        then = f"Not retrained: {held_back}" if held_back else "A retraining follows"
+        then = f"Not retrained: {held_back}" if held_back else "A retraining is called for"
+        reason = f"{told}. {then}."
         return Decision(
-            at=at, action="retrain", signals=signals, held_back=held_back, reason=f"{told}. {then}."
+            at=at, action="retrain", signals=signals, held_back=held_back, reason=reason, **kept
         )
     if signals:
         then = f"Not retrained: retrain.on does not list {' or '.join(signals)}"
-        return Decision(at=at, action="warn", signals=signals, reason=f"{told}. {then}.")
+        return Decision(at=at, action="warn", signals=signals, reason=f"{told}. {then}.", **kept)
+    refused = _refused(before)
+    if refused:
+        return Decision(at=at, action="warn", reason=refused)
     return _without_signal(windows, judged, performance, at)
+
+
+def _refused(before: Before) -> str:
+    """That callers are refused, mostly; empty where they are not."""
+    if before.refused < _MANY_REFUSED or before.refused <= before.answered:
+        return ""
+    return (
+        f"{before.refused:,} requests were refused for their content since the last check, and "
+        f"{before.answered:,} were answered: the callers were told what is wrong with them."
+    )
 
 
 def _schema(judged: Sequence[WindowCheck]) -> str:
@@ -203,7 +252,10 @@ def _without_signal(
         return Decision(at=at, action="warn", reason=reason)
     suspects = [window for window in judged if window.state != "quiet"]
     most = max(judged, key=lambda window: window.effect / window.effect_limit)
-    seen = "none suspect"
+    seen, numbers = "none suspect", _numbers(most)
+    if most.effect > most.effect_limit:
+        # As large as in none of the quiet ones, but not more often than by chance.
+        numbers = f"{numbers[:-1]}; p-value {most.p_value:.2g}, limit {most.p_limit:.2g})"
     if suspects:
         longest = max(window.in_a_row for window in judged)
         seen = (
@@ -211,7 +263,7 @@ def _without_signal(
             f"the last from {_moment(suspects[-1].start)}: {suspects[-1].detail}"
         )
     count = "1 window" if len(judged) == 1 else f"{len(judged)} windows"
-    reason = f"{count} compared, {seen} {_numbers(most)}; {quality}."
+    reason = f"{count} compared, {seen} {numbers}; {quality}."
     return Decision(at=at, action="none", reason=reason)
 
 

@@ -32,7 +32,8 @@ def _extract(work: Work) -> Snapshot:
         end = context.labelled_until
         start = None if data.window is None else end - data.window
     work.progress(0, 0, "reading the source")
-    table = read_source(data, context.project, start, end)
+    times = context.declaration.features.temporal
+    table = read_source(data, context.project, start, end, times)
     refuse_unusable(context.declaration, table)
     work.progress(0, 0, f"writing {len(table):,} rows")
     return take_snapshot(context.store, context.system, table, start, end)
@@ -108,7 +109,8 @@ def _dump(declaration: Declaration, **parts: set[str] | bool) -> dict[str, Any]:
 
 def _reads_source(declaration: Declaration) -> dict[str, Any]:
     windowed = {"window", "labels_after"} if declaration.data.time is not None else set()
-    return _dump(declaration, data={"source", "time"} | windowed)
+    times = {"temporal"} if declaration.features.temporal else set()
+    return _dump(declaration, data={"source", "time"} | windowed, features=times)
 
 
 DATA_STEPS = (

@@ -8,13 +8,14 @@ import pytest
 
 from holdtrue.declaration import parse
 from holdtrue.models import Signature
+from holdtrue.monitoring import Before
 from holdtrue.plan import Context
 from holdtrue.references import Decision, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
 from holdtrue.store import Store
-from holdtrue.watch import PERFORMANCE_WINDOWS, _feature_frame, _remove_old
+from holdtrue.watch import PERFORMANCE_WINDOWS, _before, _feature_frame, _remove_old
 
 DAY = timedelta(days=1)
 # Later than any clock that runs this, so that the declared time counts from here.
@@ -94,6 +95,55 @@ def remove(context, *windows: WindowCheck) -> tuple[int, int]:
     _, table = capture_places(context.store, "flights")
     left = read_captured(table, NOW - 1_000 * DAY, NOW + DAY)
     return removed, max(int(name) for name in left["id"].to_pylist())
+
+
+def add_version(context, number: int, as_of: datetime) -> None:
+    context.registry.register(
+        "flights",
+        digest=str(number) * 32,
+        bundle=f"bundles/flights/{number}",
+        as_of=as_of,
+        passed=False,
+        reason="log_loss is worse",
+        incumbent=None,
+        metrics={},
+        profile="profiles/flights/one",
+        lineage={},
+    )
+
+
+def report(context, decision: Decision, version: int = 1) -> None:
+    context.registry.record_report(
+        DriftReport(
+            system="flights",
+            version=version,
+            at=decision.at,
+            windows=(),
+            performance=(),
+            decision=decision,
+            answered=100,
+            refused=7,
+        )
+    )
+
+
+def test_what_happened_since_the_run_before_is_known(context):
+    champion = context.registry.champion("flights")
+    assert _before(context, champion, 10, 2) == Before()
+    decision = Decision(
+        at=NOW, action="retrain", signals=("drift",), reason="?", seen={"drift": "d"}, since=NOW
+    )
+    report(context, decision)
+    assert _before(context, champion, 130, 9) == Before(decision, answered=30, refused=2)
+    # Counts begin again where what replicas had counted is gone.
+    assert _before(context, champion, 10, 2) == Before(decision)
+    add_version(context, 2, NOW - DAY)
+    assert _before(context, champion, 100, 7).outcome is None
+    add_version(context, 3, NOW)
+    said = "Version 3 was trained since then, and is not the champion: log_loss is worse"
+    assert _before(context, champion, 100, 7).outcome == said
+    report(context, decision, version=2)  # of another champion
+    assert _before(context, champion, 100, 7) == Before()
 
 
 def test_rows_older_than_declared_are_removed(context):

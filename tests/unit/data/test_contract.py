@@ -307,10 +307,11 @@ def test_every_missing_column_is_named_with_its_place(
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({"numeric": ["color"]}, "features: color holds string values"),
-        ({"categorical": ["at"]}, "features: at holds time values"),
-        ({"temporal": ["color"]}, "features: color holds string values"),
+        ({"numeric": ["color"]}, "features.numeric: color holds string values"),
+        ({"categorical": ["at"]}, "features.categorical: at holds time values"),
+        ({"temporal": ["color"]}, "features.temporal: color holds string values"),
         ({"exclude": ["size", "weight", "color", "id", "at"]}, "no column is left"),
+        ({"exclude": ["colour"]}, "features.exclude: colour is not a column"),
     ],
 )
 def test_features_that_are_none(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -217,6 +218,27 @@ def test_text_with_zones_parses_as_times(tmp_path: Path) -> None:
     )
     table = read_source(files("a.jsonl", "at"), tmp_path, None, None)
     assert [at.hour for at in table["at"].to_pylist()] == [0, 1]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_text_in_a_column_that_is_declared_to_hold_times_is_read_as_such(
+    tmp_path: Path, ending: str
+) -> None:
+    frame = pd.DataFrame({"x": [1, 2, 3], "born": ["2024-01-01", "2024-01-02T05:00:00Z", None]})
+    path = tmp_path / f"a{ending}"
+    if ending == ".csv":
+        frame.to_csv(path, index=False)
+    elif ending == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    table = read_source(files(f"*{ending}"), tmp_path, None, None, ["born", "not there"])
+    first, second = (datetime(2024, 1, day, hour, tzinfo=UTC) for day, hour in ((1, 0), (2, 5)))
+    assert table["born"].to_pylist() == [first, second, None]
+    frame["born"] = ["2024-01-01", "soon", None]
+    frame.to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="the column born does not parse as times: 1 of 3 rows"):
+        read_source(files("b.parquet"), tmp_path, None, None, ["born"])
 
 
 def test_the_fingerprint_of_files_changes_with_them(tmp_path: Path) -> None:

@@ -94,9 +94,9 @@ def test_a_poor_split_is_refused(
 def test_a_share_of_nothing_is_refused(declare: Declare) -> None:
     frame = pd.DataFrame({"x": np.arange(4), "y": ["a", "b"] * 2})
     with pytest.raises(DataError, match="the split leaves no test rows"):
-        split_frame(declare(evaluate={"test": 0.0}), frame, None)
+        split_frame(declare(evaluate={"test": 0.01}), frame, None)
     with pytest.raises(DataError, match="the split leaves no training rows"):
-        split_frame(declare(evaluate={"test": 1.0}), frame, None)
+        split_frame(declare(evaluate={"test": 0.99}), frame, None)
 
 
 def test_both_parts_are_kept(declare: Declare, store: Store) -> None:

@@ -150,6 +150,26 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "pruner, folds, sample, warm_start, deterministic, parallel, cpus, gpus",
         ),
         (
+            "categorical: [origin]",
+            "categorical: [origin], exclude: [origin, id]",
+            "f.yaml:15:11: features: both used and in exclude: origin",
+        ),
+        (
+            "at_least: 0.70",
+            "at_least: 70",
+            "f.yaml:26:5: promote[0]: at_least: roc_auc is never above 1",
+        ),
+        (
+            "evaluate: {test: 30d",
+            "evaluate: {test: 100%",
+            "f.yaml:24:18: evaluate.test: 100% leaves no rows to train or to test on",
+        ),
+        (
+            "target: late",
+            "target: departure",
+            "f.yaml:6:11: data.target: departure is data.time, too",
+        ),
+        (
             '{files: "x/*.csv"}',
             "x/*.csv",
             "f.yaml:5:11: data.source: expected a mapping\n"

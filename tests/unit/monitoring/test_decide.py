@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from holdtrue.declaration._models import Retrain
-from holdtrue.monitoring import History, decide
+from holdtrue.monitoring import Before, History, decide
 from holdtrue.references import (
     ColumnDrift,
     Decision,
@@ -70,6 +70,8 @@ def _decide(
     history: History | None = None,
     retrain: Retrain | None = None,
     automation: str = "pipeline",
+    at: datetime = BEGIN + 30 * DAY,
+    before: Before | None = None,
 ) -> Decision:
     return decide(
         _windows(states),
@@ -77,7 +79,8 @@ def _decide(
         history or History(),
         retrain or Retrain(),
         automation,  # type: ignore[arg-type]
-        BEGIN + 30 * DAY,
+        at,
+        before or Before(),
     )
 
 
@@ -119,7 +122,7 @@ def test_a_retraining_says_what_was_seen() -> None:
     reason = _decide("sss").reason
     assert "temp in window 2" in reason
     assert "largest effect 4.0, limit 2.0" in reason
-    assert reason.endswith("A retraining follows.")
+    assert reason.endswith("A retraining is called for.")
 
 
 NOW = BEGIN + 30 * DAY
@@ -208,3 +211,68 @@ def test_a_training_that_failed_is_not_repeated_at_once() -> None:
     assert held.held_back.startswith("cooldown of 2d")
     later = decide(_windows("qq"), [], history, retrain, "pipeline", failed + 3 * DAY)
     assert (later.action, later.held_back) == ("retrain", None)
+
+
+# what was decided before holds until a later window says otherwise
+
+
+@pytest.mark.parametrize(
+    ("states", "action"), [("qsss", "retrain"), ("qu", "retrain"), ("qb", "fix_data")]
+)
+def test_an_alarm_holds_until_a_later_window_is_compared(states: str, action: str) -> None:
+    first = _decide(states)
+    second = _decide("", at=NOW + DAY, before=Before(first))
+    third = _decide("ff", at=NOW + 2 * DAY, before=Before(second))
+    for later in (second, third):
+        assert (later.action, later.signals) == (action, first.signals)
+        assert later.since == first.at == NOW
+        assert later.reason.count("no window to compare is over since then") == 1
+        assert "temp in window" in later.reason
+    assert _decide("q", at=NOW + 3 * DAY, before=Before(third)).action == "none"
+    assert _decide("", at=NOW + 4 * DAY, before=Before(_decide("q"))).action == "none"
+
+
+def test_a_drift_that_was_over_does_not_hold() -> None:
+    first = _decide("sssq")
+    assert (first.action, first.seen) == ("retrain", {})
+    assert _decide("", before=Before(first)).action == "none"
+
+
+def test_a_training_that_failed_is_called_for_again_after_the_cooldown() -> None:
+    first = _decide("sss")
+    failed = History(trainings=(NOW,))
+    soon = _decide("", at=NOW + 0.5 * DAY, history=failed, before=Before(first))
+    assert (soon.action, (soon.held_back or "")[:14]) == ("retrain", "cooldown of 1d")
+    again = _decide("", at=NOW + DAY, history=failed, before=Before(soon))
+    assert (again.action, again.held_back) == ("retrain", None)
+
+
+def test_a_training_that_made_no_champion_is_not_repeated_on_the_same_evidence() -> None:
+    first = _decide("sss")
+    said = "Version 4 was trained since then, and is not the champion: worse"
+    later = _decide("", at=NOW + DAY, before=Before(first, outcome=said))
+    assert (later.action, later.signals) == ("warn", ("drift",))
+    assert later.reason.endswith(f"{said}.")
+    assert _decide("", at=NOW + 2 * DAY, before=Before(later, outcome=said)).action == "warn"
+    # Another window is other evidence.
+    fresh = _decide("sss", at=NOW + 2 * DAY, before=Before(later, outcome=said))
+    assert fresh.action == "retrain"
+
+
+def test_manual_automation_goes_on_saying_so() -> None:
+    first = _decide("sss", automation="manual")
+    later = _decide("", at=NOW + DAY, automation="manual", before=Before(first))
+    assert later.action == "retrain"
+    assert "automation is manual" in (later.held_back or "")
+
+
+@pytest.mark.parametrize(
+    ("answered", "refused", "action"),
+    [(0, 19, "none"), (0, 20, "warn"), (500, 500, "none"), (500, 501, "warn")],
+)
+def test_callers_that_are_mostly_refused_are_a_warning(
+    answered: int, refused: int, action: str
+) -> None:
+    decision = _decide("", before=Before(answered=answered, refused=refused))
+    assert decision.action == action
+    assert (f"{refused} requests were refused" in decision.reason) == (action == "warn")

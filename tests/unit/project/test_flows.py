@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 
 from holdtrue.plan import STEPS
 from holdtrue.references import Decision, DriftReport
+from holdtrue.stack import free_ports
 from holdtrue.stack._prefect import POOL
 
 ROOT = Path(__file__).parents[3]
@@ -149,3 +152,19 @@ def test_every_file_of_flows_can_be_loaded_from_its_path(path: Path) -> None:
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_sentence():
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/api"
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.monitor", "any.yaml"],
+        cwd=ROOT,
+        env=os.environ | {"PREFECT_API_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the Prefect server at {url} does not answer: ")
+    assert "Traceback" not in done.stderr
