@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from holdtrue.errors import Retryable
 from holdtrue.plan import Runner, report_markdown
+from holdtrue.references import (
+    DataCheck,
+    DriftReport,
+    Evaluation,
+    Release,
+    Snapshot,
+    Study,
+    Verdict,
+    Version,
+)
 from tasks._progress import Shown
 
 if TYPE_CHECKING:
@@ -45,11 +56,43 @@ def perform(run: Run, step: str, inputs: Mapping[str, Reference]) -> Any:
     runner = Runner(context)
     done = runner.perform(step, inputs)
     publish(context.system, step, report_markdown(context.declaration, step, runner.output))
+    say(step, done.output, "found, done before" if done.cached else f"done in {done.seconds:.1f} s")
     if done.cached:
         return Completed(
             name="Cached", message=f"found by its digest {done.digest}", data=done.output
         )
     return done.output
+
+
+def say(what: str, output: Reference, how: str = "") -> None:
+    """Say in the log of the run what a step came to."""
+    parts = [part for part in (how, outcome(output)) if part]
+    get_run_logger().info("%s: %s", what, "; ".join(parts))
+
+
+def outcome(output: Reference) -> str:
+    """What a step came to, in words; nothing where there is nothing to tell."""
+    match output:
+        case Snapshot():
+            return f"{output.rows:,} rows"
+        case DataCheck():
+            return f"{output.kept_rows:,} rows to learn from, {output.quarantined:,} set aside"
+        case Study():
+            best = output.best_trial
+            return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
+        case Evaluation():
+            each = (f"{name} {found.value:.4g}" for name, found in output.metrics.items())
+            return ", ".join(each)
+        case Verdict():
+            return f"{'may be promoted' if output.passed else 'refused'}: {output.reason}"
+        case Version():
+            made = "the champion" if output.promoted else "registered"
+            return f"version {output.number}, {made}"
+        case Release():
+            return f"version {output.version} answers at {output.endpoint}"
+        case DriftReport():
+            return f"{output.decision.action}: {output.decision.reason}"
+    return ""
 
 
 def publish(system: str, step: str, markdown: str | None) -> None:

@@ -9,7 +9,7 @@ from prefect import task
 from holdtrue.progress import Terminal
 from holdtrue.reports import drift_markdown
 from holdtrue.watch import watch
-from tasks._step import OPTIONS, publish
+from tasks._step import OPTIONS, publish, say
 
 if TYPE_CHECKING:
     from holdtrue.references import DriftReport
@@ -26,4 +26,5 @@ def monitor(run: Run) -> DriftReport:
         "monitor",
         drift_markdown(context.declaration, context.registry.drift_reports(context.system)),
     )
+    say("monitor", report)
     return report

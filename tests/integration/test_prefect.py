@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -264,3 +265,15 @@ def test_the_drift_event_starts_a_retraining(watched):
     }
     status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
     assert (status["serving"], status["champion"]["version"]) == (True, 1)
+    # They are sent to the server after a while.
+    said = wait_for(lambda: _said_by(watched, run["id"], "serve: "), 60)
+    assert re.search(r"serve: done in [0-9.]+ s; version 1 answers at http://127.0.0.1:", said)
+    said = _said_by(watched, run["id"], "register: ")
+    assert said == "register: found, done before; version 1, the champion"
+    assert "log_loss" in _said_by(watched, run["id"], "evaluate: found, done before; ")
+
+
+def _said_by(place: Place, flow_run: str, start: str) -> str:
+    """The line of a run's log that begins so; nothing where there is none yet."""
+    lines = place.ask("logs", logs={"flow_run_id": {"any_": [flow_run]}})
+    return next((line["message"] for line in lines if line["message"].startswith(start)), "")
