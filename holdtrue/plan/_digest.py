@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PACKAGE = Path(__file__).parent.parent
+_DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 
 
 @cache
@@ -50,7 +52,11 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
         for i, (before, after) in enumerate(zip(old, new, strict=True)):
             said.extend(differences(before, after, f"{place}[{i}]"))
         return said
-    return [] if old == new else [f"{place}: {_short(old)} -> {_short(new)}"]
+    if old == new:
+        return []
+    if all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new)):
+        return [f"{place}: changed"]  # what a digest is of, only a machine can read in it
+    return [f"{place}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:
