@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(promote)
     app.command()(rollback)
+    app.command()(versions)
     app.add_typer(rollout_app, name="rollout")
 
 
@@ -103,6 +104,42 @@ def rollback(
         words = f"version {number} of {name} is the champion again"
     facts = {"system": name, "champion": number, "previous": before}
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+def versions(file: DeclarationFile, as_json: AsJson = False) -> None:
+    """List the registered versions: what they reached, what the gates said, which is the champion.
+
+    An asterisk marks the champion, a plus sign those that were it before.
+    """
+    system = system_of(file)
+    name, champion = system.declaration.name, _champion(system)
+    facts, lines = [], []
+    for version in system.registry.versions(name):
+        was_champion = system.registry.was_champion(name, version.number)
+        is_champion = version.number == champion
+        metrics = {key: found.value for key, found in version.metrics.items()}
+        facts.append(
+            {
+                "version": version.number,
+                "champion": is_champion,
+                "was_champion": was_champion,
+                "passed": version.passed,
+                "reason": version.reason,
+                "metrics": metrics,
+                "as_of": version.as_of.isoformat(),
+                "created": version.created.isoformat(),
+                "bundle": version.bundle,
+                "digest": version.digest,
+            }
+        )
+        mark = "*" if is_champion else "+" if was_champion else " "
+        reached = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        verdict = "passed" if version.passed else "refused"
+        when = f"{version.created:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"{mark}{version.number:>4}  {when}  {verdict:<7}  {reached}")
+        lines.append(f"       {version.reason}")
+    words = "\n".join(lines) or f"no version of {name} yet; run `holdtrue apply`"
+    tell(words, facts, as_json=as_json)
 
 
 @rollout_app.command()
@@ -288,7 +325,7 @@ def _foresee(system: System, running: Rollout, *, as_json: bool) -> None:
         return
     if context.stack.state().ray_address is None:
         message = "nothing is up: the rollout waits"
-        raise StackError(message, hint="run `holdtrue apply` to have the endpoint back")
+        raise StackError(message, hint="`holdtrue serve FILE` brings the endpoint back")
     now = datetime.now(UTC)
     counts, losses = release.counts_of(context, running), release.losses_now(context)
     verdict = decide(observe(running, counts, losses, now), now)

@@ -219,3 +219,27 @@ def test_a_dry_run_finds_a_rollout_that_was_overtaken(
     code, printed, _ = run("rollout", "advance", FILE, "--dry-run")
     said = "would end the rollout of version 1 of small: version 3 was made the champion meanwhile"
     assert (code, printed) == (0, f"{said}; nothing was done\n")
+
+
+def test_versions_are_listed_with_what_became_of_them(run: Run, registry: Registry) -> None:
+    code, printed, _ = run("versions", FILE)
+    assert code == 0
+    lines = printed.splitlines()
+    assert [line[:5] for line in lines[::2]] == ["+   1", "*   2", "    3"]
+    verdicts = [line.split()[-3] for line in lines[::2]]
+    assert verdicts == ["passed", "passed", "refused"]
+    assert lines[4].endswith("refused  log_loss 0.5000")
+    assert lines[5].strip() == "roc_auc 0.55 is below 0.7"
+    found = json.loads(run("versions", FILE, "--json")[1])
+    assert [(v["version"], v["champion"], v["was_champion"], v["passed"]) for v in found] == [
+        (1, False, True, True),
+        (2, True, True, True),
+        (3, False, False, False),
+    ]
+    assert found[0]["metrics"] == {"log_loss": 0.5}
+
+
+def test_versions_of_something_new(run: Run, registry: Registry) -> None:
+    Path("new.yaml").write_text(DECLARED.replace("small", "new"))
+    assert run("versions", "new.yaml")[:2] == (0, "no version of new yet; run `holdtrue apply`\n")
+    assert run("versions", "new.yaml", "--json")[:2] == (0, "[]\n")

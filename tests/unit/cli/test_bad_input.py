@@ -158,7 +158,7 @@ def test_a_declaration_that_is_not_there(run: Run, project: Path) -> None:
             2,
         ),
         ({"ray": {"address": "127.0.0.1:1"}}, "no Ray answers at 127.0.0.1:1", 1),
-        ({"features": {"numeric": ["word"]}}, "features: word holds string values", 1),
+        ({"features": {"numeric": ["word"]}}, "features.numeric: word holds string values", 1),
     ],
 )
 def test_a_declaration_that_cannot_be_made_so(

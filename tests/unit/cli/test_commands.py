@@ -32,7 +32,7 @@ class Guess(BaseEstimator):
 """
 COMMANDS = (
     *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
-    *("serve", "promote", "rollback", "rollout", "up", "down"),
+    *("serve", "promote", "rollback", "rollout", "versions", "trace", "logs", "up", "down"),
 )
 
 
