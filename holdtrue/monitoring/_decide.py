@@ -137,7 +137,7 @@ def _refused(before: Before) -> str:
         return ""
     return (
         f"{before.refused:,} requests were refused for their content since the last check, and "
-        f"{before.answered:,} were answered: the callers were told what is wrong with them."
+        f"{before.answered:,} were answered: `holdtrue logs` has some of them."
     )
 
 

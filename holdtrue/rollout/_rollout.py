@@ -20,7 +20,7 @@ FALSE_ALARMS = 0.05
 
 
 class Plan(Reference):
-    """How a new version takes over; what the declaration said when it began."""
+    """How a new version takes over, as it is declared."""
 
     shares: tuple[float, ...]
     """Share of the requests that the challenger answers, step by step; a first 0 is a shadow.

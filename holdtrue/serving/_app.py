@@ -78,6 +78,8 @@ SCORING_THREADS = 2
 SLOW_S = 1.0
 _LOG_LINES_PER_S = 10
 _LOG_IDS = 5
+_LOG_LENGTH = 300
+_CONTENT_REFUSED = (400, 415, 422)
 
 
 class Application:
@@ -119,7 +121,7 @@ class Application:
         self._answers = 0
         self._measured = (perf_counter(), 0.0, 0)
         self._ready = Readiness()
-        self._log_left = _LOG_LINES_PER_S
+        self._log_left, self._note_left = _LOG_LINES_PER_S, 1
         self._write_failures = 0
         self._write_error: str | None = None
 
@@ -141,6 +143,7 @@ class Application:
         except DisconnectedError:
             return
         except Problem as problem:
+            self._note(problem, scope["path"])
             reply = self._refusals.reply(scope["path"], self._system, problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
             (request,) = new_ids(1)
@@ -516,7 +519,7 @@ class Application:
         self.load = max((self._busy_s - busy) / passed, float(self._inside))
         self.answers_per_s = (self._answers - answers) / passed
         self._measured = (now, self._busy_s, self._answers)
-        self._log_left = _LOG_LINES_PER_S
+        self._log_left, self._note_left = _LOG_LINES_PER_S, 1
         keyring = self._keyring
         if keyring is not None:
             await asyncio.to_thread(keyring.refresh)
@@ -541,6 +544,13 @@ class Application:
         if said != self._write_error:  # each second it is tried again
             self._write_error = said
             self.log("a file could not be written", error=said)
+
+    def _note(self, problem: Problem, path: str) -> None:
+        """Have one refusal a second in the log, of those that the content is to blame for."""
+        if problem.status in _CONTENT_REFUSED and self._note_left > 0:
+            self._note_left -= 1
+            said = problem.detail[:_LOG_LENGTH]
+            self.log("a request was refused", path=path, status=problem.status, error=said)
 
     def log(self, event: str, **fields: Any) -> None:
         """Write one line of JSON to the log of Ray and to that of the system, ten a second at most.

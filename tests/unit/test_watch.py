@@ -31,23 +31,27 @@ monitor: {window: 1d}
 """
 
 
-@pytest.fixture
-def context(tmp_path):
-    """A system whose version was trained a hundred days ago, with a row of each day since."""
-    store = Store(tmp_path)
-    registry = Registry(store)
-    version = registry.register(
+def add_version(registry: Registry, number: int, as_of: datetime, *, passed: bool = False):
+    return registry.register(
         "flights",
-        digest="0" * 32,
-        bundle="bundles/flights/one",
-        as_of=NOW - 100 * DAY,
-        passed=True,
-        reason="test",
+        digest=str(number) * 32,
+        bundle=f"bundles/flights/{number}",
+        as_of=as_of,
+        passed=passed,
+        reason="log_loss is worse",
         incumbent=None,
         metrics={},
         profile="profiles/flights/one",
         lineage={},
     )
+
+
+@pytest.fixture
+def context(tmp_path):
+    """A system whose version was trained a hundred days ago, with a row of each day since."""
+    store = Store(tmp_path)
+    registry = Registry(store)
+    version = add_version(registry, 1, NOW - 100 * DAY, passed=True)
     registry.promote("flights", version.number, generation=0, reason="test")
     folder, table = capture_places(store, "flights")
     capture = Capture(folder)
@@ -97,21 +101,6 @@ def remove(context, *windows: WindowCheck) -> tuple[int, int]:
     return removed, max(int(name) for name in left["id"].to_pylist())
 
 
-def add_version(context, number: int, as_of: datetime) -> None:
-    context.registry.register(
-        "flights",
-        digest=str(number) * 32,
-        bundle=f"bundles/flights/{number}",
-        as_of=as_of,
-        passed=False,
-        reason="log_loss is worse",
-        incumbent=None,
-        metrics={},
-        profile="profiles/flights/one",
-        lineage={},
-    )
-
-
 def report(context, decision: Decision, version: int = 1) -> None:
     context.registry.record_report(
         DriftReport(
@@ -137,9 +126,9 @@ def test_what_happened_since_the_run_before_is_known(context):
     assert _before(context, champion, 130, 9) == Before(decision, answered=30, refused=2)
     # Counts begin again where what replicas had counted is gone.
     assert _before(context, champion, 10, 2) == Before(decision)
-    add_version(context, 2, NOW - DAY)
+    add_version(context.registry, 2, NOW - DAY)
     assert _before(context, champion, 100, 7).outcome is None
-    add_version(context, 3, NOW)
+    add_version(context.registry, 3, NOW)
     said = "Version 3 was trained since then, and is not the champion: log_loss is worse"
     assert _before(context, champion, 100, 7).outcome == said
     report(context, decision, version=2)  # of another champion

@@ -343,7 +343,22 @@ def test_a_failed_challenger_is_logged_also_where_the_champion_refuses(written, 
     app.live.champion.model.encode = refuses
     (answer,) = ask(app, predict(written.rows[:1]))
     assert answer.status_code == 422
-    assert [(line["event"], line["ids"]) for line in logged(caplog)] == [("a version failed", [])]
+    failed, refused = logged(caplog)
+    assert (failed["event"], failed["ids"]) == ("a version failed", [])
+    assert (refused["event"], refused["status"]) == ("a request was refused", 422)
+
+
+def test_one_refused_content_a_second_is_logged_with_what_the_caller_was_told(slate_with, caplog):
+    app = build(slate_with())
+    bad = ("POST", "/flights/predict", {"content": '{"distance": "far", "carrier": "A"}'})
+    first, _ = ask(app, bad, bad)
+    (line,) = logged(caplog)
+    assert (line["event"], line["path"]) == ("a request was refused", "/flights/predict")
+    assert (line["status"], line["error"]) == (422, first.json()["detail"])
+    assert "distance" in line["error"]
+    asyncio.run(app.tick())
+    ask(app, bad)
+    assert len(logged(caplog)) == 2
 
 
 def test_a_slow_request_is_logged_with_its_ids(written, slate_with, monkeypatch, caplog):

@@ -64,7 +64,7 @@ def test_rows_that_both_refuse_are_the_callers_and_count_against_nobody(
     assert [error["column"] for error in answer.json()["errors"]] == ["distance"]
     assert [(arm.requests, arm.errors) for arm in counts(app)] == [(0, {}), (0, {})]
     assert app.statistics().counts.refused == {"422": 1}
-    assert logged(caplog) == []
+    assert [line["event"] for line in logged(caplog)] == ["a request was refused"]
 
 
 def test_who_asks_for_a_version_is_refused_by_it(written, wider, slate_with):
