@@ -39,11 +39,14 @@ app = typer.Typer(
     **holdtrue apply flights.yaml** does it: it reads the data, searches a model,
     proves it, and serves it.
 
-    Exit codes: 0 done, 1 failed, 2 refused input, 3 done except for rows that were rejected.""",
+    Exit codes: 0 done, 1 failed, 2 refused input, 3 done except for rows that were rejected,
+    4 with **monitor --exit-code** where anything is called for.""",
 )
 
 # What `predict` ends with where it has left rows out.
 _SOME_REJECTED = 3
+# What `monitor --exit-code` ends with where it has decided on anything.
+_CALLED_FOR = 4
 # What typer ends with on Ctrl-C, without a word.
 _INTERRUPTED = 130
 
@@ -332,6 +335,9 @@ def monitor(
     retrain: Annotated[
         bool, typer.Option(help="Start the retraining that is called for.", show_default=True)
     ] = True,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 4 where anything is called for.")
+    ] = False,
     in_process: Here = False,
     as_json: AsJson = False,
 ) -> None:
@@ -357,6 +363,8 @@ def monitor(
         applied = system.apply(as_of=report.at, reporter=reporter, trigger=trigger)
         if not as_json:
             typer.echo(_retrained(applied, report.version, system))
+    if exit_code and report.decision.action != "none":
+        raise typer.Exit(_CALLED_FOR)
 
 
 def _retrained(applied: Applied, before: int, system: System) -> str:

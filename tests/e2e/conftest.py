@@ -100,8 +100,9 @@ def retrained(changed) -> Loop:
     replay.send(FIRST, SECOND, Silent())
     seen["replayed"] = replay.requests
     with replay.in_background(SECOND, END):
+        at = SECOND.isoformat()[:19]
         seen["monitor"] = project.ask(
-            "monitor", project.champions_judge, "--as-of", SECOND.isoformat()[:19]
+            *("monitor", project.champions_judge, "--as-of", at, "--exit-code"), code=4
         )
         seen["asked meanwhile"] = replay.requests - seen["replayed"]
     replay.close()
