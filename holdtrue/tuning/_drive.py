@@ -130,6 +130,8 @@ def drive(
     }
     if search.limits:
         facts["limits"] = dict(search.limits)
+    if search.function is not None:
+        facts["function"] = search.function
     planned, wanted = _planned(space, search, first)
     with StudyLog(log, study_name, search.direction, facts) as kept:
         forget_parallel(log)

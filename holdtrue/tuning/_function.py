@@ -121,6 +121,7 @@ def search(
         ConfigError: The space cannot be searched, at all or by this sampler, there is no such
             sampler, the pruner can never end a trial, or no node has room for a trial.
         StackError: Another process has the log, or Ray does not start.
+        TrainingError: The log is of another function (by its name), space or way to search.
 
     Example:
         >>> def parabola(params):
@@ -169,6 +170,7 @@ def search(
         parallel=parallel,
         cpus=cpus,
         gpus=gpus,
+        function=getattr(function, "__qualname__", None),
     )
     path = Path(log)
     objective = FunctionObjective(function, _reports(function))

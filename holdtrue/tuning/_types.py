@@ -131,6 +131,8 @@ class Search:
     """What a trial may cost that wins."""
     past: tuple[Past, ...] = ()
     """What the sampler tpe knows before the first trial; newest study first."""
+    function: str | None = None
+    """Name of the function whose arguments are searched; None where it is none."""
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,12 @@ def test_a_log_of_another_search_is_refused(here):
     with pytest.raises(TrainingError, match="is of another search: its space differs"):
         search(square, {"x": {"float": [0, 2]}}, trials=2, log="study.log")
 
+    def cube(params):
+        return params["x"] ** 3
+
+    with pytest.raises(TrainingError, match="function is square there, not .*cube"):
+        search(cube, SPACE, trials=4, log="study.log")
+
 
 def test_a_function_that_fails_fails_its_trial_only(here):
     def breaks(params):
