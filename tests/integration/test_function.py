@@ -149,7 +149,7 @@ def test_a_log_of_another_search_is_refused(here):
     def cube(params):
         return params["x"] ** 3
 
-    with pytest.raises(TrainingError, match="function is square there, not .*cube"):
+    with pytest.raises(TrainingError, match=r"function is square there, not .*cube"):
         search(cube, SPACE, trials=4, log="study.log")
 
 
