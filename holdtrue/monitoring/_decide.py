@@ -253,8 +253,8 @@ def _without_signal(
     suspects = [window for window in judged if window.state != "quiet"]
     most = max(judged, key=lambda window: window.effect / window.effect_limit)
     seen, numbers = "none suspect", _numbers(most)
-    if most.effect > most.effect_limit:
-        # As large as in none of the quiet ones, but not more often than by chance.
+    if not suspects and most.effect > most.effect_limit:
+        # Large, but not beyond what chance does.
         numbers = f"{numbers[:-1]}; p-value {most.p_value:.2g}, limit {most.p_limit:.2g})"
     if suspects:
         longest = max(window.in_a_row for window in judged)

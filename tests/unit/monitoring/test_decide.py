@@ -276,3 +276,12 @@ def test_callers_that_are_mostly_refused_are_a_warning(
     decision = _decide("", before=Before(answered=answered, refused=refused))
     assert decision.action == action
     assert (f"{refused} requests were refused" in decision.reason) == (action == "warn")
+
+
+def test_a_large_effect_that_chance_explains_is_told_with_its_p_value() -> None:
+    window = _windows("q")[0].model_copy(update={"effect": 3.3, "p_value": 0.2})
+    reason = decide([window], [], History(), Retrain(), "pipeline", NOW).reason
+    said = (
+        "1 window compared, none suspect (largest effect 3.3, limit 2.0; p-value 0.2, limit 0.01)"
+    )
+    assert reason.startswith(said)
