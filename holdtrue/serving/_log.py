@@ -64,32 +64,37 @@ class LogReader:
 
     def new(self) -> list[dict[str, Any]]:
         """The lines since the last time, the oldest first; at first all that are kept."""
-        if not self._folder.is_dir():
-            return []
         log, earlier = self._folder / LOG, self._folder / EARLIER
-        with locked(self._folder / _LOCK, shared=True):
-            file = _number(log)
-            if file is None:
-                return []
-            content = b""
+        # Without the lock: who reads must not hold up a replica.
+        while (file := _number(log)) is not None:
+            before, at = b"", self._at
             if file != self._file:
                 if self._file in (None, _number(earlier)) and earlier.exists():
-                    content = _rest(earlier, self._at)
-                self._file, self._at = file, 0
-            added = _rest(log, self._at)
-        self._at += len(added)
-        return [*_parsed((content + added).splitlines())]
+                    before = _rest(earlier, at)
+                at = 0
+            added = _rest(log, at)
+            if _number(log) == file:  # else another one was begun meanwhile
+                added = added[: added.rfind(b"\n") + 1]  # the rest is being written
+                self._file, self._at = file, at + len(added)
+                return [*_parsed((before + added).splitlines())]
+        return []
 
 
 def _number(path: Path) -> int | None:
     """Which file it is, whatever it is called."""
-    return path.stat().st_ino if path.exists() else None
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _rest(path: Path, start: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read()
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except FileNotFoundError:  # renamed just now
+        return b""
 
 
 def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from holdtrue.serving import _log
 from holdtrue.serving._log import LogReader, line_text, write_line
+from holdtrue.store import locked
 
 
 def lines(reader: LogReader) -> list[int]:
@@ -51,6 +52,17 @@ def test_several_write_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(8) as threads:
         [*threads.map(lambda number: write(tmp_path, number), range(1_000))]
     assert sorted(lines(LogReader(tmp_path))) == [*range(1_000)]
+
+
+def test_who_reads_waits_for_nobody_and_leaves_what_is_being_written(tmp_path):
+    write(tmp_path, 1)
+    reader = LogReader(tmp_path)
+    with locked(tmp_path / "log.lock"), (tmp_path / _log.LOG).open("ab") as file:
+        file.write(b'{"n": ')
+        file.flush()
+        assert lines(reader) == [1]
+        file.write(b"2}\n")
+    assert lines(reader) == [2]
 
 
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
