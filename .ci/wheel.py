@@ -12,7 +12,9 @@ import pkgutil
 import subprocess
 import sys
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import holdtrue
 
@@ -47,10 +49,23 @@ def main() -> None:
         if (installed.parent / name).read_bytes() != Path(sys.argv[1], name).read_bytes()
     ]
     assert not other, f"not the same in the wheel: {', '.join(other)}"
+    _application(Path(sys.argv[1]), installed / "_application")
     for module in pkgutil.walk_packages(holdtrue.__path__, "holdtrue."):
         importlib.import_module(module.name)
     _live()
     sys.stdout.write("The wheel is complete, and works by itself\n")
+
+
+def _application(repository: Path, installed: Path) -> None:
+    """See that what `holdtrue new` lays out is the repository's."""
+    tracked = subprocess.check_output(  # noqa: S603 - our own repository
+        ["git", "-C", repository, "ls-files", "flows", "tasks", "deployments", "prefect.yaml"],  # noqa: S607
+        text=True,
+    ).splitlines()
+    there = [str(p.relative_to(installed)) for p in installed.rglob("*") if p.is_file()]
+    assert sorted(there) == sorted(tracked), f"the application in the wheel is {sorted(there)}"
+    other = [p for p in tracked if (installed / p).read_bytes() != (repository / p).read_bytes()]
+    assert not other, f"not the same in the wheel: {', '.join(other)}"
 
 
 def _live() -> None:
@@ -60,8 +75,12 @@ def _live() -> None:
     rows = load_breast_cancer(as_frame=True).frame
     rows.to_csv("cells.csv", index=False)
     _run("init", "cells.csv", "--target", "target")
+    _run("new", "cells.yaml")
     try:
+        up = json.loads(_run("up", "--json"))
         _run("apply", "cells.yaml")
+        states = [run["state"]["type"] for run in _flow_runs(up) if not run["auto_scheduled"]]
+        assert states == ["COMPLETED"], f"the flow run of apply: {states}"
         score = _ask(rows.drop(columns="target").iloc[0].to_dict())
         assert 0 <= score <= 1, f"a probability is {score}"
         _run("predict", "cells.yaml", "cells.csv", "--output", "scores.csv")
@@ -84,6 +103,21 @@ def _ask(row: dict[str, float]) -> float:
         said = json.load(answer)
     sys.stdout.write(f"{said}\n")
     return float(said["predictions"][0]["probabilities"]["1"])
+
+
+def _flow_runs(up: dict[str, str]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(  # noqa: S310 - on this machine
+        f"{up['prefect_ui']}/api/flow_runs/filter",
+        b"{}",
+        {
+            "Authorization": f"Basic {b64encode(up['prefect_password'].encode()).decode()}",
+            "Content-Type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(  # noqa: S310 - on this machine
+        request, timeout=_ANSWERS_WITHIN_S
+    ) as answer:
+        return list(json.load(answer))
 
 
 def _run(*arguments: str) -> str:

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdtrue import __version__, answer_commands, release_commands
+from holdtrue import __version__, answer_commands, project_commands, release_commands
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell
-from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from holdtrue.plan import Applied
     from holdtrue.references import DriftReport
-    from holdtrue.stack import Stack
     from holdtrue.system import System
 
 app = typer.Typer(
@@ -37,7 +36,8 @@ app = typer.Typer(
     A first session: **holdtrue init flights.csv --target late** writes a declaration,
     **holdtrue plan flights.yaml** says what would be done, and
     **holdtrue apply flights.yaml** does it: it reads the data, searches a model,
-    proves it, and serves it.
+    proves it, and serves it. **holdtrue new flights.yaml** and **holdtrue up** make it run by
+    itself from then on.
 
     Exit codes: 0 done, 1 failed, 2 refused input, 3 done except for rows that were rejected,
     4 with **monitor --exit-code** where anything is called for.""",
@@ -60,48 +60,7 @@ Here = Annotated[
     bool,
     typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
 ]
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--project", help="Folder of the project; its store says what is up.", show_default=False
-    ),
-]
-
-
-def _stack(project: Path) -> Stack:
-    from holdtrue.stack import Stack
-    from holdtrue.store import Store
-
-    return Stack(Store.of(project / "any.yaml"))
-
-
-@app.command()
-def init(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")
-    ],
-    target: Annotated[str, typer.Option(help="Column to predict.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the system.", show_default=False)
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write a first declaration from a data file and the column to predict."""
-    from holdtrue.declaration import draft, parse
-    from holdtrue.store import write_atomically
-
-    text = draft(data, target, name=name)
-    called = parse(text, "the draft").name
-    path = output or Path(f"{called}.yaml")
-    if path.exists():
-        message = f"{path} exists already"
-        raise ConfigError(message, hint="remove it, or give another --output")
-    write_atomically(path, text.encode())
-    words = f"wrote {path}: read it through, then run: holdtrue apply {path}"
-    tell(words, {"file": path, "name": called}, as_json=as_json)
+project_commands.add_to(app)
 
 
 @app.command()
@@ -434,56 +393,7 @@ answer_commands.add_to(app)
 release_commands.add_to(app)
 
 
-@app.command()
-def up(project: Folder = Path(), as_json: AsJson = False) -> None:
-    """Start Ray, a Prefect server and a worker on this machine, and leave them running.
-
-    Where the project has a prefect.yaml, its deployments are created: schedules and events work.
-    """
-    stack = _stack(project)
-
-    def say(text: str) -> None:
-        typer.echo(text, err=as_json)  # the one document on stdout is for scripts
-
-    stack.up_ray(progress=say)
-    stack.up_prefect(progress=say)
-    state = stack.up_worker(project.resolve(), progress=say)
-    if (project / "prefect.yaml").exists():
-        say("creating the deployments of prefect.yaml")
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-        environment = os.environ | stack.environment()
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, cwd=project, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
-            raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
-    else:
-        say(
-            "no prefect.yaml here, so no deployments: nothing runs by a schedule, and `apply` and "
-            "`monitor` run without flows; flows/, tasks/ and prefect.yaml of holdtrue's repository "
-            "make them"
-        )
-    password = stack.environment()["PREFECT_API_AUTH_STRING"]
-    words = (
-        f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"
-        f"Prefect: {state.prefect_ui}\n  password: {password}"
-    )
-    facts = {
-        "ray": state.ray_address,
-        "ray_dashboard": state.ray_dashboard,
-        "prefect_ui": state.prefect_ui,
-        "prefect_password": password,
-    }
-    tell(words, facts, as_json=as_json)
-
-
-@app.command()
-def down(project: Folder = Path(), as_json: AsJson = False) -> None:
-    """End everything that up or apply started for this project; models and data stay."""
-    ended = _stack(project).down()
-    words = f"ended {', '.join(ended)}" if ended else "nothing was up"
-    tell(words, {"ended": ended}, as_json=as_json)
+project_commands.add_stack_to(app)
 
 
 @app.callback(invoke_without_command=True)

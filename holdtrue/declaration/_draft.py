@@ -49,13 +49,14 @@ class _Columns:
     slices: list[str] = field(default_factory=list)
 
 
-def draft(data: Path, target: str, *, name: str | None = None) -> str:
+def draft(data: Path, target: str, *, name: str | None = None, files: Path | None = None) -> str:
     """Write the text of a first declaration for a file, with comments.
 
     Args:
         data: A .parquet, .csv, .csv.gz or .jsonl file; its first 200,000 rows are looked at.
         target: Name of the column to predict.
         name: Name of the system; made from the file's name where left out.
+        files: Path of the file as the declaration should name it; `data` where left out.
 
     Returns:
         YAML text that `parse` accepts.
@@ -75,7 +76,7 @@ def draft(data: Path, target: str, *, name: str | None = None) -> str:
     system = name if name is not None else _slug(data.name.split(".")[0])
     return "\n".join(
         [
-            *_head(system, data, goal, classes, columns, len(frame)),
+            *_head(system, files or data, goal, classes, columns, len(frame)),
             *_tail(goal, classes, columns),
             "",
         ]

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 import holdtrue
+from holdtrue.application import Layout
 from holdtrue.plan import STEPS
 from holdtrue.stack import Stack, free_ports, port_is_free
 from holdtrue.stack._processes import _family, _runs
@@ -26,7 +26,6 @@ from holdtrue.store import Store
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 FILE = "configs/fruit.yaml"
 DECLARATION = """
 name: fruit
@@ -110,11 +109,7 @@ def wait_for(question, deadline_s: float):
 
 
 def lay_out(project: Path, port: int) -> None:
-    """Make a project with the same flows and deployments as this one, on a few rows."""
-    for folder in ("flows", "tasks"):
-        shutil.copytree(ROOT / folder, project / folder, ignore=shutil.ignore_patterns("__py*"))
-    deployments = (ROOT / "prefect.yaml").read_text().replace("configs/flights.yaml", FILE)
-    (project / "prefect.yaml").write_text(deployments)
+    """Make a project on a few rows, as `holdtrue new` does it."""
     (project / "configs").mkdir()
     (project / FILE).write_text(DECLARATION.format(port=port))
     draw, start = random.Random(0), datetime(2026, 1, 1, tzinfo=UTC)  # noqa: S311
@@ -125,6 +120,9 @@ def lay_out(project: Path, port: int) -> None:
         at = (start + timedelta(hours=number)).isoformat()
         rows.append(f"{number},{at},{size:.3f},{colour},{'yes' if ripe else 'no'}")
     (project / "fruit.csv").write_text("\n".join(rows))
+    layout = Layout.around(project / FILE, project)
+    layout.check()
+    layout.write()
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from holdtrue.declaration import load as load_declaration
 from holdtrue.plan import STEPS
 from holdtrue.references import Decision, DriftReport
 from holdtrue.stack import free_ports
 from holdtrue.stack._prefect import POOL
 
 ROOT = Path(__file__).parents[3]
+# By the name of their flow.
 DEPLOYMENTS = {
-    deployment["name"]: deployment
+    Path(deployment["entrypoint"].partition(":")[0]).stem: deployment
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 }
 
@@ -85,16 +87,25 @@ def test_the_deployments_are_the_loop() -> None:
     assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout"]
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=[*DEPLOYMENTS])
-def test_a_deployment_names_what_exists(deployment) -> None:
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_names_what_exists(name: str) -> None:
+    deployment = DEPLOYMENTS[name]
     flow = load(deployment["entrypoint"])
-    assert flow.name == deployment["name"]
+    assert flow.name == name
+    assert deployment["name"] == "flights"
     taken = inspect.signature(flow.fn).parameters
     triggers = deployment.get("triggers", [])
     for given in (deployment, *triggers):
         assert taken.keys() >= given["parameters"].keys()
     assert (ROOT / deployment["parameters"]["declaration"]).is_file()
     assert deployment["work_pool"]["name"] == POOL
+
+
+def test_the_monitor_runs_as_often_as_is_declared() -> None:
+    deployment = DEPLOYMENTS["monitor"]
+    (schedule,) = deployment["schedules"]
+    declared = load_declaration(ROOT / deployment["parameters"]["declaration"])
+    assert declared.monitor.every.total_seconds() == schedule["interval"]
 
 
 def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +126,7 @@ def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPa
 
     (trigger,) = DEPLOYMENTS["retrain"]["triggers"]
     assert trigger["expect"] == [emitted["event"]]
-    pattern = trigger["match"]["prefect.resource.id"]
-    assert emitted["resource"]["prefect.resource.id"].startswith(pattern.removesuffix("*"))
+    assert emitted["resource"]["prefect.resource.id"] == trigger["match"]["prefect.resource.id"]
     wanted = {f"{{{{ event.payload.{name} }}}}" for name in emitted["payload"]}
     assert {*trigger["parameters"].values()} == wanted
     assert emitted["payload"] == {
@@ -136,12 +146,11 @@ def test_the_trigger_expects_what_a_new_rollout_emits(monkeypatch: pytest.Monkey
         emitted.update(event=event, resource=resource, payload=payload)
 
     monkeypatch.setattr(tasks.release, "emit_event", emit)
-    tasks.release.ask_for_driving(rollout(), "configs/flights.yaml")
+    tasks.release.ask_for_driving(rollout(system="flights"), "configs/flights.yaml")
 
     (trigger,) = DEPLOYMENTS["rollout"]["triggers"]
     assert trigger["expect"] == [emitted["event"]]
-    pattern = trigger["match"]["prefect.resource.id"]
-    assert emitted["resource"]["prefect.resource.id"].startswith(pattern.removesuffix("*"))
+    assert emitted["resource"]["prefect.resource.id"] == trigger["match"]["prefect.resource.id"]
     assert trigger["parameters"] == {"declaration": "{{ event.payload.declaration }}"}
     assert emitted["payload"] == {"declaration": "configs/flights.yaml"}
 

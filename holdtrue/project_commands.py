@@ -1,0 +1,164 @@
+"""The commands about a project: init, new, and what runs for it: up, down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdtrue.commands import AsJson, DeclarationFile, DryRun, tell, tell_change
+from holdtrue.errors import ConfigError, StackError
+
+if TYPE_CHECKING:
+    from holdtrue.stack import Stack
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--project", help="Folder of the project; its store says what is up.", show_default=False
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands that one begins with to the command line."""
+    app.command()(init)
+    app.command()(new)
+
+
+def add_stack_to(app: typer.Typer) -> None:
+    """Add the commands about what runs to the command line."""
+    app.command()(up)
+    app.command()(down)
+
+
+def init(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")
+    ],
+    target: Annotated[str, typer.Option(help="Column to predict.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the system.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="NAME.yaml")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a first declaration from a data file and the column to predict."""
+    from holdtrue.declaration import draft, parse
+    from holdtrue.store import find_project, write_atomically
+
+    # Paths of a declaration start from its project's folder, which may be one above this.
+    project = find_project(output or Path("any.yaml"))
+    there = data.resolve()
+    within = there.relative_to(project) if there.is_relative_to(project) else there
+    text = draft(data, target, name=name, files=within)
+    called = parse(text, "the draft").name
+    path = output or Path(f"{called}.yaml")
+    if path.exists():
+        message = f"{path} exists already"
+        raise ConfigError(message, hint="remove it, or give another --output")
+    write_atomically(path, text.encode())
+    words = f"wrote {path}: read it through, then run: holdtrue apply {path}"
+    tell(words, {"file": path, "name": called}, as_json=as_json)
+
+
+def new(
+    file: DeclarationFile,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to lay them out in.", show_default="the folder that FILE's project is in"
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite what has been changed in the project.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lay out flows, tasks and Prefect deployments around a declaration, to run by themselves.
+
+    They are the project's own from then on, to be changed. Another declaration of the same project
+    gets deployments of its own. After an upgrade of holdtrue, --replace brings them up to date.
+    """
+    from holdtrue.application import Layout
+
+    layout = Layout.around(file, project)
+    layout.check(replace=replace)
+    changes = [str(path) for path in layout.changes]
+    listed = ", ".join(changes)
+    if dry_run:
+        words = f"write in {layout.project}: {listed or 'nothing, as all is there'}"
+    elif not changes:
+        words = f"all is there in {layout.project}"
+    else:
+        layout.write()
+        words = (
+            f"wrote in {layout.project}: {listed}\n"
+            f"`holdtrue up` there starts what runs them, and the schedules; "
+            f"`holdtrue apply {file}` is a run of the flow then"
+        )
+    facts = {"project": layout.project, "system": layout.system, "files": changes}
+    tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+def _stack(project: Path) -> Stack:
+    from holdtrue.stack import Stack
+    from holdtrue.store import Store
+
+    return Stack(Store.of(project / "any.yaml"))
+
+
+def up(project: Folder = Path(), as_json: AsJson = False) -> None:
+    """Start Ray, a Prefect server and a worker on this machine, and leave them running.
+
+    Where the project has a prefect.yaml, its deployments are created: schedules and events work.
+    """
+    stack = _stack(project)
+
+    def say(text: str) -> None:
+        typer.echo(text, err=as_json)  # the one document on stdout is for scripts
+
+    stack.up_ray(progress=say)
+    stack.up_prefect(progress=say)
+    state = stack.up_worker(project.resolve(), progress=say)
+    if (project / "prefect.yaml").exists():
+        say("creating the deployments of prefect.yaml")
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        environment = os.environ | stack.environment()
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
+            raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
+    else:
+        say(
+            "no prefect.yaml here, so no deployments: nothing runs by a schedule, and `apply` and "
+            "`monitor` run without flows; `holdtrue new FILE` lays them out"
+        )
+    password = stack.environment()["PREFECT_API_AUTH_STRING"]
+    words = (
+        f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"
+        f"Prefect: {state.prefect_ui}\n  password: {password}"
+    )
+    facts = {
+        "ray": state.ray_address,
+        "ray_dashboard": state.ray_dashboard,
+        "prefect_ui": state.prefect_ui,
+        "prefect_password": password,
+    }
+    tell(words, facts, as_json=as_json)
+
+
+def down(project: Folder = Path(), as_json: AsJson = False) -> None:
+    """End everything that up or apply started for this project; models and data stay."""
+    ended = _stack(project).down()
+    words = f"ended {', '.join(ended)}" if ended else "nothing was up"
+    tell(words, {"ended": ended}, as_json=as_json)

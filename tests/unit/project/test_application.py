@@ -1,0 +1,182 @@
+"""`holdtrue new`: flows, tasks and deployments around a declaration, and nothing written over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import holdtrue.application
+from holdtrue.application import Layout
+from holdtrue.cli import app
+from holdtrue.errors import ConfigError, StackError
+
+ROOT = Path(__file__).parents[3]
+FLOWS = ["train", "monitor", "retrain", "rollout"]
+TEXT = """
+name: {name}
+task: classification
+data: {{source: {{files: rows.csv}}, target: y}}
+model: auto
+monitor: {{every: 10m}}
+"""
+
+
+def declare(folder: Path, path: str = "fruit.yaml", name: str = "fruit") -> Path:
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(TEXT.format(name=name))
+    return file
+
+
+def lay_out(file: Path, project: Path | None = None) -> Layout:
+    layout = Layout.around(file, project)
+    layout.check()
+    layout.write()
+    return layout
+
+
+def deployed(project: Path) -> list[tuple[str, str]]:
+    """Flow and name of each deployment."""
+    listed = yaml.safe_load((project / "prefect.yaml").read_text())["deployments"]
+    return [(Path(d["entrypoint"].partition(":")[0]).stem, d["name"]) for d in listed]
+
+
+def test_all_that_the_flows_need_is_there_but_not_the_demo(tmp_path: Path) -> None:
+    lay_out(declare(tmp_path))
+    for folder in ("flows", "tasks", "deployments"):
+        ours = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*") if p.is_file()}
+        wanted = {p for p in ours if "__pycache__" not in p.parts}
+        wanted -= {Path("flows", name) for name in ("demo.py", "_replay.py", "_summary.py")}
+        there = {p.relative_to(tmp_path) for p in (tmp_path / folder).rglob("*") if p.is_file()}
+        assert there == wanted
+        for path in wanted:
+            assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes()
+
+
+def test_the_deployments_are_of_the_declared_system(tmp_path: Path) -> None:
+    lay_out(declare(tmp_path, "configs/flights.yaml of old.yaml"), tmp_path)
+    assert deployed(tmp_path) == [(flow, "fruit") for flow in FLOWS]
+    text = (tmp_path / "prefect.yaml").read_text()
+    assert "flights" not in text.replace("configs/flights.yaml of old.yaml", "")
+    train, monitor, retrain, rollout = yaml.safe_load(text)["deployments"]
+    for one in (train, monitor, retrain, rollout):
+        assert one["parameters"] == {"declaration": "configs/flights.yaml of old.yaml"}
+    assert [schedule["interval"] for schedule in monitor["schedules"]] == [600]
+    for one in (retrain, rollout):
+        (trigger,) = one["triggers"]
+        assert trigger["match"] == {"prefect.resource.id": "holdtrue.system.fruit"}
+
+
+def test_again_changes_nothing(tmp_path: Path) -> None:
+    file = declare(tmp_path)
+    first = lay_out(file)
+    assert len(first.files) > 10
+    assert Layout.around(file).changes == ()
+
+
+@pytest.mark.parametrize("indent", ["  ", ""])
+def test_another_system_gets_deployments_beside_what_is_there(tmp_path: Path, indent: str) -> None:
+    lay_out(declare(tmp_path))
+    theirs = (
+        "# mine\nname: shop\ndeployments:\n"
+        f"{indent}- name: nightly  # of another flow\n{indent}  entrypoint: a.py:b\n"
+    )
+    (tmp_path / "prefect.yaml").write_text(theirs)
+    layout = lay_out(declare(tmp_path, "pears.yaml", "pears"))
+    assert (tmp_path / "prefect.yaml").read_text().startswith(theirs)
+    assert deployed(tmp_path) == [("a", "nightly"), *((flow, "pears") for flow in FLOWS)]
+    assert layout.system == "pears"
+    assert Layout.around(tmp_path / "pears.yaml").changes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("deployments:\n  - name: a\nname: shop\n", "does not end with its list of deployments"),
+        ("name: shop\n", "does not end with its list of deployments"),
+        ("deployments: [{name: a}]\n", "does not end with its list of deployments"),
+        ("- a\n", "is no mapping"),
+        ("a: [\n", "is no YAML: "),
+    ],
+)
+def test_a_prefect_yaml_that_cannot_be_added_to_is_refused(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "prefect.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        Layout.around(declare(tmp_path))
+    assert (tmp_path / "prefect.yaml").read_text() == text
+
+
+def test_what_was_changed_is_written_over_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    file = declare(tmp_path)
+    lay_out(file)
+    changed, missing = tmp_path / "flows" / "train.py", tmp_path / "tasks" / "data.py"
+    changed.write_text("# mine\n")
+    missing.unlink()
+    layout = Layout.around(file)
+    with pytest.raises(ConfigError, match=r"has files that differ from .*: flows/train\.py\n"):
+        layout.check()
+    assert not missing.exists()
+    layout.check(replace=True)
+    layout.write()
+    assert changed.read_bytes() == (ROOT / "flows" / "train.py").read_bytes()
+    assert missing.exists()
+
+
+def test_a_module_that_would_be_hidden_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("")
+    with pytest.raises(ConfigError, match=r"tasks\.py would be hidden"):
+        Layout.around(declare(tmp_path)).check()
+
+
+def test_a_declaration_outside_of_the_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not in "):
+        Layout.around(declare(tmp_path, "a/fruit.yaml"), tmp_path / "b")
+
+
+def test_what_was_done_so_far_stays_in_sight(tmp_path: Path) -> None:
+    file = declare(tmp_path, "configs/fruit.yaml")
+    (tmp_path / "configs" / ".holdtrue").mkdir()
+    with pytest.raises(ConfigError, match="holds what was done so far"):
+        Layout.around(file, tmp_path)
+
+
+def test_an_installation_without_the_files_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdtrue.application.holdtrue, "__path__", [str(tmp_path / "holdtrue")])
+    with pytest.raises(StackError, match="lacks the flows"):
+        Layout.around(declare(tmp_path))
+
+
+def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
+    file = declare(tmp_path)
+    run = CliRunner()
+    tried = run.invoke(app, ["new", str(file), "--dry-run", "--json"])
+    facts = json.loads(tried.stdout)
+    assert facts["dry_run"] is True
+    assert "prefect.yaml" in facts["files"]
+    assert [*tmp_path.iterdir()] == [file]
+    done = run.invoke(app, ["new", str(file)])
+    assert done.stdout.startswith(f"wrote in {tmp_path}: ")
+    assert "holdtrue up" in done.stdout
+    assert run.invoke(app, ["new", str(file)]).stdout == f"all is there in {tmp_path}\n"
+
+
+def test_init_names_the_rows_from_the_projects_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "churn").mkdir()
+    rows = "\n".join(f"{i},{i % 2}" for i in range(100))
+    (tmp_path / "churn" / "rows.csv").write_text(f"a,y\n{rows}\n")
+    monkeypatch.chdir(tmp_path / "churn")
+    done = CliRunner().invoke(app, ["init", "rows.csv", "--target", "y"])
+    assert done.exit_code == 0, done.output
+    written = yaml.safe_load((tmp_path / "churn" / "rows.yaml").read_text())
+    assert written["data"]["source"]["files"] == "churn/rows.csv"
