@@ -79,6 +79,11 @@ class DataCheck(Reference):
     classes: tuple[str, ...] | None
     """Names of the classes, sorted; None for regression."""
 
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """The rules that stop the training."""
+        return tuple(found for found in self.findings if found.blocking and not found.passed)
+
 
 class ColumnSummary(Reference):
     """One column in numbers, for reports."""

@@ -1,9 +1,9 @@
 """Sources, snapshots, the contract and the split."""
 
 from holdtrue.data._contract import (
+    broken_contract,
     check_frame,
     class_names,
-    refuse_broken,
     refuse_unusable,
     write_check,
 )
@@ -15,6 +15,7 @@ from holdtrue.data._split import split_frame, write_split
 __all__ = [
     "as_frame",
     "as_table",
+    "broken_contract",
     "check_frame",
     "class_names",
     "fingerprint",
@@ -25,7 +26,6 @@ __all__ = [
     "load_snapshot",
     "read_file",
     "read_source",
-    "refuse_broken",
     "refuse_unusable",
     "require_columns",
     "split_frame",

@@ -16,6 +16,7 @@ from holdtrue.references import DataCheck, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -134,19 +135,19 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
     )
 
 
-def refuse_broken(check: DataCheck) -> None:
-    """Stop where the contract is broken.
+def broken_contract(check: DataCheck, page: Path) -> DataError:
+    """The error that stops a training on rows that break the contract.
 
-    Raises:
-        DataError: With every rule that blocks and was not kept.
+    Args:
+        check: What the contract said.
+        page: Where all of it can be read.
+
+    Returns:
+        It names every rule that blocks and was not kept.
     """
-    broken = [finding for finding in check.findings if finding.blocking and not finding.passed]
-    if broken:
-        said = "; ".join(f"{finding.rule}: {finding.detail}" for finding in broken[:10])
-        message = f"the data break the contract: {said}"
-        raise DataError(
-            message, hint="mend the data or the contract; what is served stays as it is"
-        )
+    said = "; ".join(f"{finding.rule}: {finding.detail}" for finding in check.broken[:10])
+    hint = f"mend the data or the contract; what is served stays as it is\n  all findings: {page}"
+    return DataError(f"the data break the contract: {said}", hint=hint)
 
 
 def refuse_unusable(declaration: Declaration, table: pa.Table) -> None:
@@ -241,6 +242,9 @@ def _row_findings(
 ) -> Iterator[tuple[Finding, pd.Series | None]]:
     """Findings of the rules that are about single rows, each with the rows that it sets aside."""
     data = declaration.data
+    if data.time is not None and (undated := frame[data.time].isna()).any():
+        said = f"{data.time}: a time in every row"
+        yield count_finding(said, data.time, undated, blocking=False), undated
     for name, rule in data.contract.columns.items():
         yield from _column_findings(name, rule, frame[name], kinds[name])
     if data.key:

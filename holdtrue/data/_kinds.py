@@ -68,7 +68,11 @@ def _column(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
     kind = kind_of(column.type)
     if kind is None:
         message = f"{place} has the type {column.type}, which holdtrue cannot learn from"
-        raise DataError(message, hint="leave it out, or turn it into numbers, text or times")
+        hint = "leave it out, or turn it into numbers, text or times"
+        if pa.types.is_binary(column.type):
+            message = f"{place} has values that are not text in UTF-8"
+            hint = "convert the file (iconv -f latin1 -t utf-8), or leave the column out"
+        raise DataError(message, hint=hint)
     target = ARROW[kind]
     if column.type == target:
         return _without_nan(column) if kind == "number" else column

@@ -41,12 +41,13 @@ def read_source(
         times: Further columns that are declared to hold times: text in them is read as such.
 
     Returns:
-        The rows with event time in the window, in order of time, in the types of snapshots.
+        The rows with event time in the window, in order of time, in the types of snapshots; those
+        without a time come last, for the contract to set aside.
 
     Raises:
         ConfigError: The function or the files do not exist.
-        DataError: What they hold is not a table, or the time column is missing or does not parse,
-            or text in one of `times`.
+        DataError: What they hold is not a table, or the time column is missing, has no value or
+            does not parse, or text in one of `times`.
     """
     import pyarrow as pa
 
@@ -176,9 +177,8 @@ def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     if not pa.types.is_timestamp(column.type):
         column = _as_times(column, f"{name}: the time column {time}")
         table = table.set_column(table.column_names.index(time), time, column)
-    if column.null_count:
-        share = f"{column.null_count:,} of {len(table):,} rows"
-        message = f"{name}: the time column {time} is missing in {share}"
+    if column.null_count and column.null_count == len(table):
+        message = f"{name}: the time column {time} is missing in all {len(table):,} rows"
         raise DataError(message)
     return table
 
@@ -207,10 +207,13 @@ def _inside(table: pa.Table, time: str, start: datetime | None, end: datetime | 
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    def keep(inside: pa.ChunkedArray) -> pa.Table:
+        return table.filter(pc.fill_null(inside, fill_value=True))
+
     if start is not None:
-        table = table.filter(pc.greater_equal(table[time], pa.scalar(start, table[time].type)))
+        table = keep(pc.greater_equal(table[time], pa.scalar(start, table[time].type)))
     if end is not None:
-        table = table.filter(pc.less(table[time], pa.scalar(end, table[time].type)))
+        table = keep(pc.less(table[time], pa.scalar(end, table[time].type)))
     return table.take(pc.sort_indices(table[time]))
 
 

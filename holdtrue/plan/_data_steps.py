@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.data import (
+    broken_contract,
     check_frame,
     fingerprint,
     load_snapshot,
     read_source,
-    refuse_broken,
     refuse_unusable,
     take_snapshot,
     write_check,
     write_split,
 )
+from holdtrue.plan._reports import write_refusal
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import DataCheck, ProfileRef, Snapshot, Split
 
@@ -48,7 +49,8 @@ def _check(work: Work) -> DataCheck:
     check = write_check(
         context.store, f"data/{context.system}/checks/{work.digest}", snapshot, checked
     )
-    refuse_broken(check)
+    if check.broken:
+        raise broken_contract(check, write_refusal(context, snapshot, check))
     return check
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from holdtrue import reports
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
-    from holdtrue.references import Reference
+    from holdtrue.references import DataCheck, Reference, Snapshot
 
 Outputs = Callable[[str], "Reference"]
 
@@ -54,6 +56,15 @@ def write_reports(context: Context, step: str, outputs: Outputs) -> None:
     shown = [outputs(name) for name in report.steps]
     report.write(folder / f"{report.name}.html", context.declaration, *shown)
     write_front_page(context)
+
+
+def write_refusal(context: Context, snapshot: Snapshot, check: DataCheck) -> Path:
+    """Write the data report of rows that broke the contract, of which no other step follows."""
+    page = context.store.path(context.reports, "data.html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    reports.write_data_report(page, context.declaration, snapshot, check)
+    write_front_page(context)
+    return page
 
 
 def report_markdown(declaration: Declaration, step: str, outputs: Outputs) -> str | None:

@@ -31,8 +31,8 @@ def write_data_report(
     declaration: Declaration,
     snapshot: Snapshot,
     check: DataCheck,
-    profile: ProfileRef,
-    split: Split,
+    profile: ProfileRef | None = None,
+    split: Split | None = None,
 ) -> None:
     """Write the data report as one HTML file.
 
@@ -41,8 +41,8 @@ def write_data_report(
         declaration: Of the system.
         snapshot: What was extracted.
         check: What the contract said.
-        profile: Of the training rows.
-        split: Which rows are trained and tested on.
+        profile: Of the training rows; left out where the contract is broken.
+        split: Which rows are trained and tested on; the same.
     """
     write_page(
         path,
@@ -50,17 +50,17 @@ def write_data_report(
         "data",
         title="Data",
         headline=_headline(check),
-        broken=_is_broken(check),
+        broken=bool(check.broken),
         snapshot=snapshot,
         check=check,
         findings=_by_weight(check),
         profile=profile,
         split=split,
         target=declaration.data.target,
-        shares=split.target_share,
+        shares=split.target_share if split is not None else {},
         columns=[
             _column(name, found, _typical(found, _written(name, declaration, check)))
-            for name, found in profile.columns.items()
+            for name, found in (profile.columns if profile is not None else {}).items()
         ],
     )
 
@@ -73,7 +73,7 @@ def data_markdown(
     split: Split,
 ) -> str:
     """Write the short form of the data report; arguments as for `write_data_report`."""
-    verdict = "✗ The contract is broken" if _is_broken(check) else "✓ The contract holds"
+    verdict = "✗ The contract is broken" if check.broken else "✓ The contract holds"
     facts: list[list[Any]] = [
         ["Rows extracted", number(snapshot.rows)],
         ["Window", f"{moment(snapshot.start)} to {moment(snapshot.end)}"],
@@ -105,10 +105,6 @@ def data_markdown(
         parts += ["## Contract", table(["Rule", "Verdict", "Rows", "What was found"], failed)]
     parts += ["## Columns", table(["Column", "Missing", "Distinct", "Typical"], columns)]
     return "\n\n".join(parts)
-
-
-def _is_broken(check: DataCheck) -> bool:
-    return any(found.blocking and not found.passed for found in check.findings)
 
 
 def _by_weight(check: DataCheck) -> list[Finding]:

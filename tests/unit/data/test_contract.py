@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from holdtrue.data import (
     as_frame,
     as_table,
+    broken_contract,
     check_frame,
     class_names,
-    refuse_broken,
     refuse_unusable,
     take_snapshot,
     write_check,
@@ -358,7 +359,7 @@ def test_what_was_found_is_kept(declare: Declare, frame: pd.DataFrame, store: St
     table = as_table(frame, "rows")
     snapshot = take_snapshot(store, "small", table, None, None)
     kept = write_check(store, "data/checks/1", snapshot, check(declaration, frame))
-    refuse_broken(kept)
+    assert kept.broken == ()
     assert (kept.rows, kept.kept_rows, kept.quarantined, kept.unlabelled) == (N, N - 1, 1, 0)
     assert len(pd.read_parquet(store.path(kept.kept))) == N - 1
     assert pd.read_parquet(store.path(kept.quarantine or ""))["reason"].tolist() == [
@@ -374,8 +375,18 @@ def test_a_broken_contract_names_every_rule(
     declaration = contract(declare, {"color": {"type": "integer"}}, rows={"min": 500})
     snapshot = take_snapshot(store, "small", as_table(frame, "rows"), None, None)
     kept = write_check(store, "data/checks/1", snapshot, check(declaration, frame))
-    with pytest.raises(DataError, match="type integer: it is string; at least 500 rows: 400 rows"):
-        refuse_broken(kept)
+    said = str(broken_contract(kept, Path("data.html")))
+    assert "type integer: it is string; at least 500 rows: 400 rows" in said
+    assert said.endswith("all findings: data.html")
+
+
+def test_rows_without_a_time_are_set_aside(declare: Declare, frame: pd.DataFrame) -> None:
+    frame["at"] = pd.date_range("2024-01-01", periods=N, tz="UTC")
+    frame.loc[[3, 5], "at"] = pd.NaT
+    checked = check(declare(data={"time": "at"}), frame)
+    assert checked.quarantined["reason"].tolist() == ["at: a time in every row"] * 2
+    assert len(checked.kept) == N - 2
+    assert checked.asked["at"].notna().all()
 
 
 def test_arrow_and_pandas_are_checked_alike(declare: Declare, frame: pd.DataFrame) -> None:

@@ -108,7 +108,7 @@ def test_the_kind_does_not_depend_on_who_wrote_it() -> None:
         (pd.DataFrame({"x": [object()]}), "mixes kinds"),
         (pd.DataFrame({"x": [[1], [2]]}), r"column x has the type list<.*cannot learn from"),
         (pa.table({"x": [{"a": 1}]}), r"column x has the type struct<"),
-        (pa.table({"x": [b"a"]}), "column x has the type binary"),
+        (pa.table({"x": [b"a"]}), "column x has values that are not text in UTF-8"),
         (pa.table({"x": [dt.timedelta(1)]}), "column x has the type duration"),
         (pd.DataFrame({"x": pd.period_range("2024", periods=2)}), "column x has the type"),
         (pd.DataFrame({"x": np.array([2**63], dtype="uint64")}), "column x does not fit int64"),

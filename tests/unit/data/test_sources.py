@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from holdtrue.data import fingerprint, import_from, read_file, read_source
 from holdtrue.declaration._models import Data
@@ -196,7 +198,7 @@ def test_clock_times_stay_text(tmp_path: Path) -> None:
     [
         (["2024-01-01", "soon"], "at does not parse as times: 1 of 2 rows, the first is row 1"),
         ([1, 2], "the time column at does not parse.*type int64"),
-        (["2024-01-01", ""], "the time column at is missing in 1 of 2 rows"),
+        (["2024-01-01", "soon", ""], "at does not parse as times: 1 of 3 rows"),
     ],
 )
 def test_a_time_column_without_times(tmp_path: Path, values: list[object], said: str) -> None:
@@ -204,6 +206,29 @@ def test_a_time_column_without_times(tmp_path: Path, values: list[object], said:
     (tmp_path / "a.csv").write_text("\n".join(["at,x", *lines]))
     with pytest.raises(DataError, match=said):
         read_source(files("a.csv", "at"), tmp_path, None, None)
+
+
+def test_a_time_column_without_any(tmp_path: Path) -> None:
+    empty = pa.table({"at": pa.array([None, None], pa.timestamp("us")), "x": [1, 2]})
+    parquet.write_table(empty, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="the time column at is missing in all 2 rows"):
+        read_source(files("a.parquet", "at"), tmp_path, None, None)
+
+
+def test_rows_without_a_time_are_in_every_window_and_come_last(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("at,x\n,1\n2024-01-03,2\n2024-01-02,3\n2024-01-01,4\n")
+    start, end = datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3, tzinfo=UTC)
+    assert read_source(files("a.csv", "at"), tmp_path, start, end)["x"].to_pylist() == [3, 1]
+    both = read_source(files("a.csv", "at"), tmp_path, None, None)["x"].to_pylist()
+    assert both == [4, 3, 2, 1]
+
+
+def test_text_that_is_not_utf8_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("name,x\nJosé,1\n".encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"column name has values that are not text in UTF-8\n.*iconv"
+    ):
+        read_source(files("a.csv"), tmp_path, None, None)
 
 
 def test_a_missing_time_column_names_the_nearest(tmp_path: Path) -> None:

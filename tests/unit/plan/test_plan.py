@@ -249,11 +249,15 @@ def test_a_torn_record_is_as_good_as_none(system: Make) -> None:
 
 
 def test_a_step_that_fails_leaves_the_earlier_ones(system: Make) -> None:
-    with pytest.raises(DataError, match="at least 10,000 rows: 600 rows"):
+    with pytest.raises(DataError, match="at least 10,000 rows: 600 rows") as caught:
         system("data.contract.rows.min", 10_000).apply(until="split")
+    page = Path((caught.value.hint or "").rpartition("all findings: ")[2])
+    assert "✗ The contract is broken." in page.read_text()
+    assert "data.html" in (page.parents[1] / "index.html").read_text()
     planned = {p.step: p.runs for p in system().plan(until="split")}
     assert planned == {"extract": False, "check": True, "profile": True, "split": True}
     assert list(system().apply(until="split").ran) == DATA[1:]
+    assert "✓ The contract holds." in page.read_text()
 
 
 def test_a_step_needs_what_it_depends_on(system: Make) -> None:

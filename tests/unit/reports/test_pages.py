@@ -38,6 +38,22 @@ def write_all(sample, folder: Path) -> dict[str, str]:
     return {path.stem: path.read_text() for path in folder.iterdir()}
 
 
+def test_rows_that_break_the_contract_have_a_page_before_they_are_profiled(
+    sample, tmp_path: Path
+) -> None:
+    found = [
+        f.model_copy(update={"passed": False, "blocking": True}) for f in sample.check.findings
+    ]
+    check = sample.check.model_copy(update={"findings": tuple(found)})
+    write_data_report(tmp_path / "data.html", sample.declaration, sample.snapshot, check)
+    page = (tmp_path / "data.html").read_text()
+    _Tags().feed(page)
+    assert "✗ The contract is broken." in page
+    assert page.count("✗ broken") == len(found)
+    assert "Trained on" in page
+    assert "<h2>Columns</h2>" not in page
+
+
 @pytest.fixture(scope="session")
 def pages(sample, tmp_path_factory) -> dict[str, str]:
     return write_all(sample, tmp_path_factory.mktemp("pages"))
