@@ -341,9 +341,11 @@ def _retrained(applied: Applied, before: int, system: System) -> str:
 
 
 def _report_text(report: DriftReport) -> str:
+    # Of those with too few rows each has the rows of the one before.
+    told = [w for w in report.windows if w.state != "too_few_rows" or w is report.windows[-1]]
     lines = [
-        f"  {window.start:%Y-%m-%d %H:%M}  {window.state}: {window.detail}"
-        for window in report.windows
+        f"  {window.start:%Y-%m-%d %H:%M}  {window.state.replace('_', ' ')}: {window.detail}"
+        for window in told
         if window.state != "quiet"
     ]
     lines += [f"  {seen.detail}" for seen in report.performance]

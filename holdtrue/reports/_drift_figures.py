@@ -32,8 +32,14 @@ def _times(found: Sequence[WindowCheck] | Sequence[PerformanceCheck]) -> npt.NDA
     return np.array([one.start.astimezone(UTC).replace(tzinfo=None) for one in found], "M8[us]")
 
 
+def _compared(windows: Sequence[WindowCheck]) -> Sequence[WindowCheck]:
+    """Those that were: what had too few rows has no effect, and is part of a later one."""
+    return [window for window in windows if window.state != "too_few_rows"] or windows
+
+
 def effect_figure(windows: Sequence[WindowCheck]) -> Markup:
-    """Draw the largest effect of each window against its limit."""
+    """Draw the largest effect of each window that was compared against its limit."""
+    windows = _compared(windows)
     title = "Largest effect over the columns, by window"
     with draw(title, "start of the window (UTC)", "standardised effect", width=11) as drawing:
         axes = drawing.axes
@@ -53,7 +59,8 @@ def effect_figure(windows: Sequence[WindowCheck]) -> Markup:
 
 
 def p_value_figure(windows: Sequence[WindowCheck]) -> Markup:
-    """Draw the smallest p-value of each window against its limit."""
+    """Draw the smallest p-value of each window that was compared against its limit."""
+    windows = _compared(windows)
     title = "Smallest p-value over the columns, by window"
     y = "p-value (logarithmic)"
     with draw(title, "start of the window (UTC)", y, width=11) as drawing:

@@ -6,6 +6,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from holdtrue.cli import _report_text
 from holdtrue.declaration import parse
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
@@ -198,3 +199,17 @@ def test_times_are_compared_by_how_long_before_the_event_they_were():
     late = captured.set_column(1, "event_time", pa.nulls(3, moment))
     frame = _feature_frame(late, signature, by_event=True)
     assert frame["due"].dt.total_seconds()[0] == 20 * 3600
+
+
+def test_of_windows_with_too_few_rows_the_last_one_is_told() -> None:
+    states = ["too_few_rows", "suspect", "quiet", "too_few_rows", "too_few_rows"]
+    windows = [
+        window(NOW + number * DAY, state).model_copy(update={"detail": str(number)})
+        for number, state in enumerate(states)
+    ]
+    decision = Decision(at=NOW, action="none", signals=(), reason="all is well.")
+    seen = DriftReport(
+        system="flights", version=1, at=NOW, windows=windows, performance=(), decision=decision
+    )
+    told = [line.split("  ")[-1] for line in _report_text(seen).splitlines()]
+    assert told == ["suspect: 1", "too few rows: 4", "none: all is well."]

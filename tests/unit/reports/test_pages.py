@@ -21,6 +21,7 @@ from holdtrue.reports import (
     write_index,
     write_tuning_report,
 )
+from holdtrue.reports._drift_figures import effect_figure, p_value_figure
 
 HOSTILE = "&lt;script&gt;alert("
 
@@ -277,3 +278,13 @@ def test_times_are_written_as_such(sample, time, said):
     data = s.declaration.data.model_copy(update={"time": time})
     declaration = s.declaration.model_copy(update={"data": data})
     assert said in data_markdown(declaration, s.snapshot, check, profile, s.split)
+
+
+def test_a_window_with_too_few_rows_is_no_point_of_the_figures(sample) -> None:
+    windows = [found.windows[0] for found in sample.drift[:6]]
+    few = {"state": "too_few_rows", "effect": 0.0, "p_value": 1.0, "effect_limit": 9.9}
+    among = [windows[0], windows[1].model_copy(update=few), *windows[2:]]
+    without = [windows[0], *windows[2:]]
+    for figure in (effect_figure, p_value_figure):
+        assert figure(among) == figure(without)
+        assert "too few rows" in figure([among[1]])
