@@ -53,8 +53,9 @@ class Layout:
             project: Where to; the folder of the declaration's project where left out.
 
         Raises:
-            ConfigError: The declaration is not acceptable or outside of the project, what was done
-                so far would not be found from the project, or its prefect.yaml cannot be added to.
+            ConfigError: The declaration is not acceptable, outside of the project, or at odds with
+                another one of it; what was done so far would not be found from the project; or its
+                prefect.yaml cannot be added to.
             StackError: The installation lacks the files.
         """
         declaration, known = load(file), find_project(file)
@@ -74,7 +75,7 @@ class Layout:
             system=declaration.name,
             files={path: (source / path).read_bytes() for path in paths},
             deployments=_with_deployments(
-                to / DEPLOYMENTS, _rendered(template, declaration, name), declaration.name
+                to / DEPLOYMENTS, _rendered(template, declaration, name), declaration, name
             ).encode(),
         )
 
@@ -158,18 +159,21 @@ def _rendered(template: str, declaration: Declaration, path: str) -> str:
     )
 
 
-def _with_deployments(there: Path, ours: str, system: str) -> str:
+def _with_deployments(there: Path, ours: str, declaration: Declaration, path: str) -> str:
     """What prefect.yaml should hold: what it has, and the deployments of a system.
 
     Raises:
-        ConfigError: It is no YAML, or does not end with its deployments.
+        ConfigError: It is no YAML, does not end with its deployments, or has those of a system that
+            has the same name or port.
     """
     if not there.exists():
         return ours
     text = there.read_text(encoding="utf-8")
     before, wanted = _parsed(text, there), _parsed(ours, there)
-    if any(one.get("name") == system for one in _deployments(before)):
+    deployed = _deployed(before)
+    if path in deployed:
         return text
+    _refuse_same(there.parent, deployed, declaration, path)
     added = textwrap.dedent(ours.partition("\ndeployments:\n")[2])
     for indent in ("  ", ""):
         longer = f"{text.rstrip()}\n\n{textwrap.indent(added, indent)}"
@@ -183,6 +187,24 @@ def _with_deployments(there: Path, ours: str, system: str) -> str:
     raise ConfigError(message, hint="move `deployments:` to its end")
 
 
+def _refuse_same(project: Path, paths: list[str], declaration: Declaration, path: str) -> None:
+    """Refuse a name or a port that another deployed declaration has.
+
+    Raises:
+        ConfigError: One has.
+    """
+    others = [(other, load(project / other)) for other in paths if (project / other).is_file()]
+    for other, found in others:
+        if found.name == declaration.name:
+            message = f"{path}: the name {declaration.name} is that of {other}, too"
+            raise ConfigError(message, hint="give it another name")
+        if found.serve.port == declaration.serve.port:
+            message = f"{path}: serve.port is {declaration.serve.port}, as in {other}"
+            taken = {one.serve.port for _, one in others}
+            free = next(port for port in range(declaration.serve.port, 65_536) if port not in taken)
+            raise ConfigError(message, hint=f"declare another one, such as {free}")
+
+
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
@@ -193,6 +215,13 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         message = f"{path} is no mapping"
         raise ConfigError(message)
     return content
+
+
+def _deployed(content: dict[str, Any]) -> list[str]:
+    """Paths of the declarations that deployments have."""
+    given = [one.get("parameters") or {} for one in _deployments(content)]
+    paths = [one.get("declaration") for one in given if isinstance(one, dict)]
+    return list(dict.fromkeys(path for path in paths if isinstance(path, str)))
 
 
 def _deployments(content: dict[str, Any]) -> list[dict[str, Any]]:

@@ -22,13 +22,14 @@ task: classification
 data: {{source: {{files: rows.csv}}, target: y}}
 model: auto
 monitor: {{every: 10m}}
+serve: {{port: {port}}}
 """
 
 
-def declare(folder: Path, path: str = "fruit.yaml", name: str = "fruit") -> Path:
+def declare(folder: Path, path: str = "fruit.yaml", name: str = "fruit", port: int = 8_700) -> Path:
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(TEXT.format(name=name))
+    file.write_text(TEXT.format(name=name, port=port))
     return file
 
 
@@ -110,6 +111,19 @@ def test_a_prefect_yaml_that_cannot_be_added_to_is_refused(
     with pytest.raises(ConfigError, match=why):
         Layout.around(declare(tmp_path))
     assert (tmp_path / "prefect.yaml").read_text() == text
+
+
+def test_a_system_with_the_port_or_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    lay_out(declare(tmp_path))
+    lay_out(declare(tmp_path, "plums.yaml", "plums", 8_701))
+    with pytest.raises(ConfigError, match=r"serve.port is 8700, as in fruit.yaml\n.* 8702"):
+        Layout.around(declare(tmp_path, "pears.yaml", "pears"))
+    with pytest.raises(ConfigError, match=r"the name fruit is that of fruit\.yaml, too"):
+        Layout.around(declare(tmp_path, "pears.yaml", "fruit", 8_702))
+    (tmp_path / "fruit.yaml").unlink()  # what is gone is in nobody's way
+    lay_out(declare(tmp_path, "pears.yaml", "pears"))
+    names = [name for flow, name in deployed(tmp_path) if flow == "train"]
+    assert names == ["fruit", "plums", "pears"]
 
 
 def test_what_was_changed_is_written_over_only_where_it_is_asked_for(tmp_path: Path) -> None:
