@@ -97,7 +97,7 @@ def _against_limit(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
 
 def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
     if evaluation.champion is None:
-        return True, "no other version is the champion, to be compared with"
+        return True, "there is no other champion to be compared with"
     found = evaluation.differences.get(gate.metric)
     if found is None:
         if gate.metric not in evaluation.metrics:

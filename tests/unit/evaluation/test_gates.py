@@ -56,7 +56,7 @@ BETTER = Gate(metric="log_loss", better_than="champion", confidence=0.95)
         (Gate(metric="log_loss", at_most=0.5), {}, True, "is at most 0.5"),
         (Gate(metric="log_loss", at_most=0.4), {}, False, "is not at most 0.4"),
         (Gate(metric="brier", at_most=0.4), {}, False, "brier could not be computed"),
-        (BETTER, {}, True, "no other version is the champion"),
+        (BETTER, {}, True, "there is no other champion"),
         (BETTER, against(0.01, 0.95), True, "of version 3 on the same 27,000 rows, better by 0.01"),
         (BETTER, against(0.001, 0.949), False, "0.949, does not reach 0.95"),
         (BETTER, against(-0.01, 0.001), False, "worse by 0.01"),
