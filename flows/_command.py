@@ -18,7 +18,7 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
 
     Args:
         flow: The flow.
-        *flags: Which options it takes, of: as-of, refresh, until.
+        *flags: Which options it takes, of: as-of, refresh, until, no-retrain.
     """
     parser = argparse.ArgumentParser(description=flow.__doc__)
     parser.add_argument("declaration")
@@ -28,6 +28,8 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
         parser.add_argument("--refresh", action="store_true")
     if "until" in flags:
         parser.add_argument("--until")
+    if "no-retrain" in flags:
+        parser.add_argument("--no-retrain", dest="retrain", action="store_false")
     arguments = vars(parser.parse_args())
     try:
         _greet()

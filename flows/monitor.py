@@ -20,12 +20,13 @@ DRIFT_EVENT = "holdtrue.drift.detected"
 
 
 @flow(name="monitor", log_prints=False)
-def monitor(declaration: str, as_of: datetime | None = None) -> str:
+def monitor(declaration: str, as_of: datetime | None = None, retrain: bool = True) -> str:
     """Run the monitor; emit the drift event if it decides to retrain and nothing holds it back.
 
     Args:
         declaration: Path of the YAML file.
         as_of: Moment to take for now; the clock's where left out.
+        retrain: Whether to emit the event.
 
     Returns:
         The action that was decided: none, warn, retrain or fix_data.
@@ -36,7 +37,7 @@ def monitor(declaration: str, as_of: datetime | None = None) -> str:
         Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
     )
     decision = report.decision
-    if decision.action == "retrain" and decision.held_back is None:
+    if retrain and decision.action == "retrain" and decision.held_back is None:
         ask_for_retraining(report, declaration)
     return decision.action
 
@@ -64,4 +65,4 @@ def ask_for_retraining(report: DriftReport, declaration: str) -> None:
 
 
 if __name__ == "__main__":
-    start(monitor, "as-of")
+    start(monitor, "as-of", "no-retrain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import textwrap
@@ -14,7 +15,7 @@ import yaml
 import holdtrue
 from holdtrue.declaration import load
 from holdtrue.errors import ConfigError, StackError
-from holdtrue.store import FOLDER, find_project, write_atomically
+from holdtrue.store import FOLDER, Store, find_project, is_project, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,95 +36,107 @@ class Layout:
     Attributes:
         project: Folder of the project.
         system: Name of the declared system.
-        files: What the files of the application should hold, by path in the project.
-        deployments: The same of prefect.yaml, in which other deployments may stand.
+        files: What is to be written, by path in the project.
+        kept: What is there, differs, and is left as it is.
     """
 
     project: Path
     system: str
     files: Mapping[Path, bytes]
-    deployments: bytes
+    kept: tuple[Path, ...]
 
     @classmethod
-    def around(cls, file: Path, project: Path | None = None) -> Layout:
+    def around(cls, file: Path, project: Path | None = None, *, replace: bool = False) -> Layout:
         """Find out what a declaration needs.
 
         Args:
             file: The declaration.
-            project: Where to; the folder of the declaration's project where left out.
+            project: Where to. Left out, it is the folder of the declaration's project; where there
+                is none yet, the working folder if it holds the declaration.
+            replace: Whether files that differ are to be written over.
 
         Raises:
             ConfigError: The declaration is not acceptable, outside of the project, or at odds with
-                another one of it; what was done so far would not be found from the project; or its
-                prefect.yaml cannot be added to.
+                another one of it; what was done so far or the rows would not be found from the
+                project; its prefect.yaml cannot be added to; or a module would be hidden.
             StackError: The installation lacks the files.
         """
-        declaration, known = load(file), find_project(file)
-        to = project.resolve() if project is not None else known
-        if not file.resolve().is_relative_to(to):
-            message = f"{file} is not in {to}"
-            raise ConfigError(message, hint="give a --project that holds it, or move it there")
-        if to != known and (known / FOLDER).exists():
-            message = f"{known / FOLDER} holds what was done so far, and would not be found"
-            raise ConfigError(message, hint=f"move it to {to / FOLDER}")
+        declaration = load(file)
+        to = _project(file, project, declaration)
+        for folder in ("flows", "tasks"):
+            if (to / f"{folder}.py").exists():
+                message = f"{to}: {folder}.py would be hidden by the folder {folder}/"
+                raise ConfigError(message, hint="rename it first")
         source = _source()
         paths = [path for folder in _FOLDERS for path in _files(source, folder)]
+        there = {path: _read(to / path) for path in paths}
+        wanted = {path: (source / path).read_bytes() for path in paths}
+        # An empty file has nothing to lose.
+        kept = tuple(p for p in paths if there[p] and there[p] != wanted[p] and not replace)
+        files = {p: wanted[p] for p in paths if there[p] != wanted[p] and p not in kept}
         name = file.resolve().relative_to(to).as_posix()
         template = (source / DEPLOYMENTS).read_text(encoding="utf-8")
-        return cls(
-            project=to,
-            system=declaration.name,
-            files={path: (source / path).read_bytes() for path in paths},
-            deployments=_with_deployments(
-                to / DEPLOYMENTS, _rendered(template, declaration, name), declaration, name
-            ).encode(),
+        before = _read(to / DEPLOYMENTS)
+        after = _with_deployments(
+            to / DEPLOYMENTS, before, _rendered(template, declaration, name), declaration, name
         )
+        if after != before:
+            files[DEPLOYMENTS] = after
+        return cls(to, declaration.name, files, kept)
 
     @property
-    def changes(self) -> tuple[Path, ...]:
-        """The files that are missing or hold something else; paths in the project."""
-        wanted = {**self.files, DEPLOYMENTS: self.deployments}
-        return tuple(path for path, content in wanted.items() if self._read(path) != content)
-
-    def check(self, *, replace: bool = False) -> None:
-        """Refuse to write over what is of the project.
-
-        Args:
-            replace: Also over files of the application that differ.
-
-        Raises:
-            ConfigError: There are files that differ, or a module that would be hidden.
-        """
-        for folder in ("flows", "tasks"):
-            if (self.project / f"{folder}.py").exists():
-                message = f"{self.project}: {folder}.py would be hidden by the folder {folder}/"
-                raise ConfigError(message, hint="rename it first")
-        # An empty file has nothing to lose.
-        theirs = [path for path in self.changes if path != DEPLOYMENTS and self._read(path)]
-        if theirs and not replace:
-            names = ", ".join(str(path) for path in theirs)
-            ours = f"those of holdtrue {holdtrue.__version__}"
-            message = f"{self.project} has files that differ from {ours}: {names}"
-            hint = "--replace overwrites them; keep them in version control to compare"
-            raise ConfigError(message, hint=hint)
+    def written(self) -> tuple[Path, ...]:
+        """The files that `write` writes; paths in the project."""
+        return tuple(self.files)
 
     def write(self) -> None:
-        """Write what is missing or differs.
+        """Write what is to be written.
 
         Raises:
             ConfigError: The folder cannot be written.
         """
-        wanted = {**self.files, DEPLOYMENTS: self.deployments}
-        try:
-            for path in self.changes:
-                write_atomically(self.project / path, wanted[path])
-        except OSError as err:
-            message = f"{self.project} cannot be written: {err.strerror}"
-            raise ConfigError(message) from err
+        for path, content in self.files.items():
+            try:
+                write_atomically(self.project / path, content)
+            except OSError as err:
+                message = f"{self.project / path} cannot be written: {err.strerror}"
+                raise ConfigError(message) from err
 
-    def _read(self, path: Path) -> bytes | None:
-        there = self.project / path
-        return there.read_bytes() if there.is_file() else None
+
+def _project(file: Path, project: Path | None, declaration: Declaration) -> Path:
+    """Where a declaration's application is laid out."""
+    known, here = find_project(file), Path.cwd()
+    to = project.resolve() if project is not None else known
+    if project is None and not is_project(known) and file.resolve().is_relative_to(here):
+        to = here
+    if not file.resolve().is_relative_to(to):
+        message = f"{file} is not in {to}"
+        raise ConfigError(message, hint="give a --project that holds it, or move it there")
+    if to == known:
+        return to
+    store, files = Store.of(file).root, declaration.data.source.files
+    if store == known / FOLDER and store.exists():
+        message = f"{store} holds what was done so far, and would not be found"
+        raise ConfigError(message, hint=f"move it to {to / FOLDER}")
+    if files is not None and not glob.glob(str(to / files), recursive=True):  # noqa: PTH207 - may be absolute
+        message = f"{file}: with {to} as the project, no file matches data.source.files: {files}"
+        raise ConfigError(message, hint="paths start from the project's folder: change it first")
+    return to
+
+
+def _read(path: Path) -> bytes | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        message = f"{path} cannot be read: {err.strerror}"
+        raise ConfigError(message) from err
 
 
 def _source() -> Path:
@@ -151,40 +164,50 @@ def _rendered(template: str, declaration: Declaration, path: str) -> str:
     every = f"{declaration.monitor.every.total_seconds():.0f}"
     text = template.replace("interval: 3600", f"interval: {every}")
     name = path if _PLAIN_PATH.fullmatch(path) else json.dumps(path)
+    own = declaration.name
+    # What YAML takes for something else, as it does `no`.
+    text = text.replace("- name: flights", f"- name: {_scalar(own)}")
     # In one go: the path may have that word in it.
     return re.sub(
         r"(configs/flights\.yaml)|\bflights\b",
-        lambda found: name if found.group(1) else declaration.name,
+        lambda found: name if found.group(1) else own,
         text,
     )
 
 
-def _with_deployments(there: Path, ours: str, declaration: Declaration, path: str) -> str:
+def _scalar(name: str) -> str:
+    return name if yaml.safe_load(name) == name else json.dumps(name)
+
+
+def _with_deployments(
+    there: Path, before: bytes | None, ours: str, declaration: Declaration, path: str
+) -> bytes:
     """What prefect.yaml should hold: what it has, and the deployments of a system.
 
     Raises:
         ConfigError: It is no YAML, does not end with its deployments, or has those of a system that
             has the same name or port.
     """
-    if not there.exists():
-        return ours
-    text = there.read_text(encoding="utf-8")
-    before, wanted = _parsed(text, there), _parsed(ours, there)
-    deployed = _deployed(before)
+    if before is None:
+        return ours.encode()
+    content = _parsed(before, there)
+    deployed = _deployed(content)
     if path in deployed:
-        return text
+        return before
     _refuse_same(there.parent, deployed, declaration, path)
+    wanted = yaml.safe_load(ours)["deployments"]
+    both = {**content, "deployments": _deployments(content) + wanted}
     added = textwrap.dedent(ours.partition("\ndeployments:\n")[2])
+    heading = "" if "deployments" in content else "deployments:\n"
     for indent in ("  ", ""):
-        longer = f"{text.rstrip()}\n\n{textwrap.indent(added, indent)}"
-        both = {**before, "deployments": _deployments(before) + wanted["deployments"]}
+        longer = f"{before.decode().rstrip()}\n\n{heading}{textwrap.indent(added, indent)}"
         try:
             if yaml.safe_load(longer) == both:
-                return longer
+                return longer.encode()
         except yaml.YAMLError:
             continue
-    message = f"{there} does not end with its list of deployments, so that none can be added"
-    raise ConfigError(message, hint="move `deployments:` to its end")
+    message = f"{there}: deployments is not a list in lines of its own at the end of the file"
+    raise ConfigError(message, hint="move it there, and take out `[]`; or take out the whole key")
 
 
 def _refuse_same(project: Path, paths: list[str], declaration: Declaration, path: str) -> None:
@@ -205,16 +228,16 @@ def _refuse_same(project: Path, paths: list[str], declaration: Declaration, path
             raise ConfigError(message, hint=f"declare another one, such as {free}")
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def _parsed(text: bytes, path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as err:
+        content = yaml.safe_load(text.decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
         message = f"{path} is no YAML: {str(err).splitlines()[0]}"
-        raise ConfigError(message) from err
-    if not isinstance(content, dict):
+        raise ConfigError(message, hint="see that Prefect can read it") from err
+    if content is not None and not isinstance(content, dict):
         message = f"{path} is no mapping"
-        raise ConfigError(message)
-    return content
+        raise ConfigError(message, hint="see that Prefect can read it")
+    return content or {}
 
 
 def _deployed(content: dict[str, Any]) -> list[str]:

@@ -189,7 +189,9 @@ def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | No
 
 def _prefect_known(system: System) -> bool:
     known = "PREFECT_API_URL" in os.environ or system.stack.state().prefect_api is not None
-    return known and (system.project / "flows" / "train.py").exists()
+    # Another project may have flows of that name; `holdtrue new` makes both.
+    flows = system.project / "flows"
+    return known and (flows / "train.py").exists() and (flows / "_compile.py").exists()
 
 
 def _run_flow(system: System, flow: str, **options: Any) -> None:
@@ -311,7 +313,7 @@ def monitor(
     reporter = Silent() if as_json else Terminal()
     in_flow = not in_process and _prefect_known(system)
     if in_flow:
-        _run_flow(system, "monitor", as_of=as_of)
+        _run_flow(system, "monitor", as_of=as_of, no_retrain=not retrain)
         report = system.registry.drift_reports(system.declaration.name)[-1]
     else:
         report = system.monitor(as_of=as_of, reporter=reporter)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdtrue import __version__
 from holdtrue.commands import AsJson, DeclarationFile, DryRun, tell, tell_change
 from holdtrue.errors import ConfigError, StackError
 
@@ -22,6 +23,10 @@ Folder = Annotated[
         "--project", help="Folder of the project; its store says what is up.", show_default=False
     ),
 ]
+
+
+# Of what Prefect says when it cannot deploy: its reason comes last.
+_LINES_OF_PREFECT = 12
 
 
 def add_to(app: typer.Typer) -> None:
@@ -73,7 +78,7 @@ def new(
     project: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to lay them out in.", show_default="the folder that FILE's project is in"
+            help="Folder to lay them out in.", show_default="that of FILE's project, or this one"
         ),
     ] = None,
     replace: Annotated[
@@ -84,27 +89,38 @@ def new(
 ) -> None:
     """Lay out flows, tasks and Prefect deployments around a declaration, to run by themselves.
 
-    They are the project's own from then on, to be changed. Another declaration of the same project
-    gets deployments of its own. After an upgrade of holdtrue, --replace brings them up to date.
+    They are the project's own from then on, to be changed; what is there is left as it is. Another
+    declaration of the same project gets deployments of its own. After an upgrade of holdtrue,
+    --replace brings all files but prefect.yaml up to date.
     """
     from holdtrue.application import Layout
 
-    layout = Layout.around(file, project)
-    layout.check(replace=replace)
-    changes = [str(path) for path in layout.changes]
-    listed = ", ".join(changes)
+    layout = Layout.around(file, project, replace=replace)
+    written, kept = ([str(path) for path in paths] for paths in (layout.written, layout.kept))
+    listed = ", ".join(written)
     if dry_run:
         words = f"write in {layout.project}: {listed or 'nothing, as all is there'}"
-    elif not changes:
-        words = f"all is there in {layout.project}"
     else:
         layout.write()
         words = (
-            f"wrote in {layout.project}: {listed}\n"
-            f"`holdtrue up` there starts what runs them, and the schedules; "
+            f"wrote in {layout.project}: {listed}"
+            if written
+            else f"all is there in {layout.project}"
+        )
+    if kept:
+        ours = f"they differ from those of holdtrue {__version__}; --replace overwrites them"
+        words += f"\nleft as they are: {', '.join(kept)} ({ours})"
+    if written and not dry_run:
+        words += (
+            f"\n`holdtrue up` there starts what runs them, and the schedules; "
             f"`holdtrue apply {file}` is a run of the flow then"
         )
-    facts = {"project": layout.project, "system": layout.system, "files": changes}
+    facts = {
+        "project": layout.project,
+        "system": layout.system,
+        "files": written,
+        "kept": kept,
+    }
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
 
@@ -120,6 +136,9 @@ def up(project: Folder = Path(), as_json: AsJson = False) -> None:
 
     Where the project has a prefect.yaml, its deployments are created: schedules and events work.
     """
+    from holdtrue.store import find_project
+
+    project = find_project(project / "any.yaml")
     stack = _stack(project)
 
     def say(text: str) -> None:
@@ -127,22 +146,7 @@ def up(project: Folder = Path(), as_json: AsJson = False) -> None:
 
     stack.up_ray(progress=say)
     stack.up_prefect(progress=say)
-    state = stack.up_worker(project.resolve(), progress=say)
-    if (project / "prefect.yaml").exists():
-        say("creating the deployments of prefect.yaml")
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-        environment = os.environ | stack.environment()
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, cwd=project, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            message = f"prefect deploy --all failed: {done.stderr.strip()[-500:]}"
-            raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
-    else:
-        say(
-            "no prefect.yaml here, so no deployments: nothing runs by a schedule, and `apply` and "
-            "`monitor` run without flows; `holdtrue new FILE` lays them out"
-        )
+    state = stack.up_worker(project, progress=say)
     password = stack.environment()["PREFECT_API_AUTH_STRING"]
     words = (
         f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"
@@ -154,7 +158,24 @@ def up(project: Folder = Path(), as_json: AsJson = False) -> None:
         "prefect_ui": state.prefect_ui,
         "prefect_password": password,
     }
+    # Before the deployments, which somebody may have to mend with Prefect's own commands.
     tell(words, facts, as_json=as_json)
+    if (project / "prefect.yaml").exists():
+        say("creating the deployments of prefect.yaml")
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        environment = os.environ | stack.environment()
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            said = f"{done.stdout}\n{done.stderr}".strip().splitlines()
+            message = "prefect deploy --all failed:\n" + "\n".join(said[-_LINES_OF_PREFECT:])
+            raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
+    else:
+        say(
+            f"no prefect.yaml in {project}, so no deployments: nothing runs by a schedule, and "
+            "`apply` and `monitor` run without flows; `holdtrue new FILE` lays them out"
+        )
 
 
 def down(project: Folder = Path(), as_json: AsJson = False) -> None:

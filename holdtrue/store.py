@@ -29,10 +29,12 @@ def find_project(declaration: Path) -> Path:
     or a flows folder; the file's own folder where there is none.
     """
     folder = declaration.resolve().parent
-    for candidate in (folder, *folder.parents):
-        if any((candidate / mark).exists() for mark in _PROJECT_MARKS):
-            return candidate
-    return folder
+    return next((one for one in (folder, *folder.parents) if is_project(one)), folder)
+
+
+def is_project(folder: Path) -> bool:
+    """Whether a folder has what marks that of a project."""
+    return any((folder / mark).exists() for mark in _PROJECT_MARKS)
 
 
 def put_on_path(project: Path) -> None:

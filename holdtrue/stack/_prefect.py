@@ -101,9 +101,13 @@ def start_worker(
 ) -> StackState:
     """Start a worker that runs the flows of a project, and remember it.
 
+    Runs that an earlier worker has left are crashed: as long as they are taken for running, none
+    that follows would get the place of their deployment.
+
     Raises:
         StackError: It did not start.
     """
+    _crash_what_was_left(api, env["PREFECT_API_AUTH_STRING"])
     name = f"holdtrue-{secrets.token_hex(3)}"
     log = logs / "worker.log"
     command = (sys.executable, "-m", "prefect", "worker", "start")
@@ -164,6 +168,29 @@ def _make_pool(api: str, auth: str) -> bool:
         message = f"Prefect refused the work pool {POOL}: {answer.status_code} {answer.text[:300]}"
         raise StackError(message)
     return True
+
+
+def _crash_what_was_left(api: str, auth: str) -> None:
+    """Tell the server that runs of our pool have ended with their worker.
+
+    Raises:
+        StackError: It does not answer, or refuses.
+    """
+    left = {
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+        "work_pools": {"name": {"any_": [POOL]}},
+    }
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "Its worker was ended."}
+    try:
+        runs = _request("POST", f"{api}/flow_runs/filter", auth, left).raise_for_status().json()
+        for run in runs:
+            # Forced: some rules would wait for the process that is gone. Slots are given back.
+            state = {"state": crashed, "force": True}
+            url = f"{api}/flow_runs/{run['id']}/set_state"
+            _request("POST", url, auth, state).raise_for_status()
+    except httpx.HTTPError as err:
+        message = f"the Prefect server at {api} did not end the runs of an earlier worker: {err}"
+        raise StackError(message) from err
 
 
 def _process_template() -> dict[str, Any]:

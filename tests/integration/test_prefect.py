@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,11 @@ model:
       space: {{C: {{float: [0.1, 10], log: true}}}}
 tune: {{metric: log_loss, trials: 2, folds: 2}}
 serve: {{port: {port}}}
+"""
+DRIFT = "holdtrue.drift.detected"
+OTHER = f"""
+from prefect.events import emit_event
+emit_event("{DRIFT}", resource={{"prefect.resource.id": "other"}})
 """
 TRAINING = [step.name for step in STEPS if not step.serves]
 # What the monitor does when it decides to retrain; here the decision is given.
@@ -85,9 +91,13 @@ class Place:
 
     def ask(self, what: str, **body):
         """What the Prefect API has of a kind."""
+        return self.post(f"{what}/filter", body)
+
+    def post(self, where: str, body):
+        """What the Prefect API answers."""
         known = self.stack.environment()
         user, _, password = known["PREFECT_API_AUTH_STRING"].partition(":")
-        url = f"{known['PREFECT_API_URL']}/{what}/filter"
+        url = f"{known['PREFECT_API_URL']}/{where}"
         return httpx.post(url, json=body, auth=(user, password)).raise_for_status().json()
 
     def flow_runs(self, flow: str):
@@ -121,7 +131,6 @@ def lay_out(project: Path, port: int) -> None:
         rows.append(f"{number},{at},{size:.3f},{colour},{'yes' if ripe else 'no'}")
     (project / "fruit.csv").write_text("\n".join(rows))
     layout = Layout.around(project / FILE, project)
-    layout.check()
     layout.write()
 
 
@@ -269,6 +278,52 @@ def test_the_drift_event_starts_a_retraining(watched):
     said = _said_by(watched, run["id"], "register: ")
     assert said == "register: found, done before; version 1, the champion"
     assert "log_loss" in _said_by(watched, run["id"], "evaluate: found, done before; ")
+
+
+def test_a_look_asks_for_nothing(watched):
+    def asked():
+        wanted = {"filter": {"event": {"name": [DRIFT]}}}
+        events = watched.post("events/filter", wanted)["events"]
+        return [event["resource"]["prefect.resource.id"] for event in events]
+
+    before = asked()
+    text = (watched.project / FILE).read_text()
+    aged = f"{text}retrain: {{on: [age], max_age: 10d}}\n"
+    (watched.project / "configs" / "aged.yaml").write_text(aged)
+    command = ("-m", "flows.monitor", "configs/aged.yaml", "--as-of", "2026-02-20T00:00:00")
+    watched.run(*command, "--no-retrain")
+    status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
+    assert status["last_decision"]["action"] == "retrain"
+    assert status["last_decision"]["reason"].endswith("A retraining is called for.")
+    # What is emitted later arrives later.
+    watched.run("-c", OTHER)
+    wait_for(lambda: "other" in asked(), 60)
+    assert sorted(asked()) == sorted([*before, "other"])
+
+
+def test_a_run_that_a_worker_left_holds_no_place(deployed):
+    (train,) = deployed.ask("deployments", flows={"name": {"any_": ["train"]}})
+    worker = deployed.stack.state().process("worker")
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_for(lambda: deployed.stack.state().process("worker") is None, 30)
+    run = deployed.post(f"deployments/{train['id']}/create_flow_run", {})
+    for state in ("PENDING", "RUNNING"):
+        said = deployed.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": state}})
+        assert said["status"] == "ACCEPT"
+
+    def taken():
+        (limit,) = [
+            found
+            for found in deployed.ask("v2/concurrency_limits")
+            if found["name"] == f"deployment:{train['id']}"
+        ]
+        return limit["active_slots"]
+
+    assert taken() == 1
+    deployed.stack.up_worker(deployed.project)
+    (left,) = deployed.ask("flow_runs", flow_runs={"id": {"any_": [run["id"]]}})
+    assert (left["state"]["type"], left["state"]["message"]) == ("CRASHED", "Its worker was ended.")
+    assert taken() == 0
 
 
 def _said_by(place: Place, flow_run: str, start: str) -> str:

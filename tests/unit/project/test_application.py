@@ -35,7 +35,6 @@ def declare(folder: Path, path: str = "fruit.yaml", name: str = "fruit", port: i
 
 def lay_out(file: Path, project: Path | None = None) -> Layout:
     layout = Layout.around(file, project)
-    layout.check()
     layout.write()
     return layout
 
@@ -59,6 +58,7 @@ def test_all_that_the_flows_need_is_there_but_not_the_demo(tmp_path: Path) -> No
 
 
 def test_the_deployments_are_of_the_declared_system(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("y\n1\n")
     lay_out(declare(tmp_path, "configs/flights.yaml of old.yaml"), tmp_path)
     assert deployed(tmp_path) == [(flow, "fruit") for flow in FLOWS]
     text = (tmp_path / "prefect.yaml").read_text()
@@ -76,7 +76,14 @@ def test_again_changes_nothing(tmp_path: Path) -> None:
     file = declare(tmp_path)
     first = lay_out(file)
     assert len(first.files) > 10
-    assert Layout.around(file).changes == ()
+    assert Layout.around(file).files == {}
+
+
+@pytest.mark.parametrize("indent", ["  ", ""])
+def test_a_prefect_yaml_without_deployments_gets_them(tmp_path: Path, indent: str) -> None:
+    (tmp_path / "prefect.yaml").write_text(f"# mine\n{indent and 'name: shop'}\n")
+    lay_out(declare(tmp_path))
+    assert deployed(tmp_path) == [(flow, "fruit") for flow in FLOWS]
 
 
 @pytest.mark.parametrize("indent", ["  ", ""])
@@ -91,15 +98,15 @@ def test_another_system_gets_deployments_beside_what_is_there(tmp_path: Path, in
     assert (tmp_path / "prefect.yaml").read_text().startswith(theirs)
     assert deployed(tmp_path) == [("a", "nightly"), *((flow, "pears") for flow in FLOWS)]
     assert layout.system == "pears"
-    assert Layout.around(tmp_path / "pears.yaml").changes == ()
+    assert Layout.around(tmp_path / "pears.yaml").files == {}
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("deployments:\n  - name: a\nname: shop\n", "does not end with its list of deployments"),
-        ("name: shop\n", "does not end with its list of deployments"),
-        ("deployments: [{name: a}]\n", "does not end with its list of deployments"),
+        ("deployments:\n  - name: a\nname: shop\n", "at the end of the file"),
+        ("deployments: []\n", "at the end of the file"),
+        ("deployments: [{name: a}]\n", "at the end of the file"),
         ("- a\n", "is no mapping"),
         ("a: [\n", "is no YAML: "),
     ],
@@ -132,20 +139,42 @@ def test_what_was_changed_is_written_over_only_where_it_is_asked_for(tmp_path: P
     changed, missing = tmp_path / "flows" / "train.py", tmp_path / "tasks" / "data.py"
     changed.write_text("# mine\n")
     missing.unlink()
+    lay_out(declare(tmp_path, "pears.yaml", "pears", 8_701))
+    assert missing.exists()
+    assert changed.read_text() == "# mine\n"
+    assert len(deployed(tmp_path)) == 2 * len(FLOWS)
     layout = Layout.around(file)
-    with pytest.raises(ConfigError, match=r"has files that differ from .*: flows/train\.py\n"):
-        layout.check()
-    assert not missing.exists()
-    layout.check(replace=True)
+    assert (layout.written, layout.kept) == ((), (Path("flows/train.py"),))
+    layout = Layout.around(file, replace=True)
+    assert (layout.written, layout.kept) == ((Path("flows/train.py"),), ())
     layout.write()
     assert changed.read_bytes() == (ROOT / "flows" / "train.py").read_bytes()
-    assert missing.exists()
 
 
 def test_a_module_that_would_be_hidden_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text("")
     with pytest.raises(ConfigError, match=r"tasks\.py would be hidden"):
-        Layout.around(declare(tmp_path)).check()
+        Layout.around(declare(tmp_path))
+
+
+def test_where_nothing_marks_a_project_it_is_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = declare(tmp_path, "configs/fruit.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no file matches data.source.files: rows\.csv"):
+        Layout.around(file)
+    (tmp_path / "rows.csv").write_text("y\n1\n")
+    assert Layout.around(file).project == tmp_path
+    monkeypatch.chdir(tmp_path / "configs")
+    assert Layout.around(file).project == tmp_path / "configs"
+
+
+@pytest.mark.parametrize("name", ["no", "null", "on"])
+def test_a_name_that_yaml_takes_for_something_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "fruit.yaml").write_text(TEXT.format(name=f"'{name}'", port=8_700))
+    lay_out(tmp_path / "fruit.yaml")
+    assert deployed(tmp_path) == [(flow, name) for flow in FLOWS]
 
 
 def test_a_declaration_outside_of_the_project_is_refused(tmp_path: Path) -> None:
