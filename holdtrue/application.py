@@ -224,7 +224,7 @@ def _refuse_same(project: Path, paths: list[str], declaration: Declaration, path
         if found.serve.port == declaration.serve.port:
             message = f"{path}: serve.port is {declaration.serve.port}, as in {other}"
             taken = {one.serve.port for _, one in others}
-            free = next(port for port in range(declaration.serve.port, 65_536) if port not in taken)
+            free = next(port for port in range(8_700, 65_536) if port not in taken)
             raise ConfigError(message, hint=f"declare another one, such as {free}")
 
 
@@ -241,12 +241,14 @@ def _parsed(text: bytes, path: Path) -> dict[str, Any]:
 
 
 def _deployed(content: dict[str, Any]) -> list[str]:
-    """Paths of the declarations that deployments have."""
-    given = [one.get("parameters") or {} for one in _deployments(content)]
+    """Paths of the declarations that deployments of our flows have."""
+    listed = [one for one in _deployments(content) if isinstance(one, dict)]
+    ours = [one for one in listed if str(one.get("entrypoint")).startswith("flows/")]
+    given = [one.get("parameters") for one in ours]
     paths = [one.get("declaration") for one in given if isinstance(one, dict)]
     return list(dict.fromkeys(path for path in paths if isinstance(path, str)))
 
 
-def _deployments(content: dict[str, Any]) -> list[dict[str, Any]]:
+def _deployments(content: dict[str, Any]) -> list[Any]:
     listed = content.get("deployments")
     return listed if isinstance(listed, list) else []

@@ -42,6 +42,7 @@ def lay_out(file: Path, project: Path | None = None) -> Layout:
 def deployed(project: Path) -> list[tuple[str, str]]:
     """Flow and name of each deployment."""
     listed = yaml.safe_load((project / "prefect.yaml").read_text())["deployments"]
+    listed = [one for one in listed if isinstance(one, dict)]
     return [(Path(d["entrypoint"].partition(":")[0]).stem, d["name"]) for d in listed]
 
 
@@ -92,6 +93,7 @@ def test_another_system_gets_deployments_beside_what_is_there(tmp_path: Path, in
     theirs = (
         "# mine\nname: shop\ndeployments:\n"
         f"{indent}- name: nightly  # of another flow\n{indent}  entrypoint: a.py:b\n"
+        f"{indent}  parameters: {{declaration: pears.yaml}}\n{indent}- odd\n"
     )
     (tmp_path / "prefect.yaml").write_text(theirs)
     layout = lay_out(declare(tmp_path, "pears.yaml", "pears"))
