@@ -11,6 +11,7 @@ import orjson
 from holdtrue.models import read_signature
 from holdtrue.rollout import Losses, compare_losses
 from holdtrue.serving import capture_places, fold_in
+from holdtrue.tables import is_table, opened
 from holdtrue.watch import read_labels
 
 if TYPE_CHECKING:
@@ -68,18 +69,18 @@ def _answers(context: Context, rollout: Rollout) -> pd.DataFrame:
     """What both versions have scored since the rollout began, with the time of the event."""
     import pandas as pd
     import pyarrow.compute as pc
-    from deltalake import DeltaTable
 
     segments, table = capture_places(context.store, context.system)
     fold_in(segments, table)
-    if not DeltaTable.is_deltatable(str(table)):
+    if not is_table(table):
         return pd.DataFrame({":event_time": pd.DatetimeIndex([], tz="UTC")})
     wanted = (
         (pc.field("received") >= rollout.began)
         & pc.field("version").isin([rollout.champion, rollout.challenger])
         & pc.field("event_time").is_valid()
     )
-    found = DeltaTable(table).to_pyarrow_table(columns=_COLUMNS, filters=wanted)
+    with opened(table) as captured:
+        found = captured.to_pyarrow_table(columns=_COLUMNS, filters=wanted)
     # The user's columns are put beside these: a colon keeps the names apart.
     frame: pd.DataFrame = found.to_pandas().add_prefix(":")
     # A row may have been asked for several times: its first answer counts.

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from holdtrue.data._kinds import as_frame, kinds_of
 from holdtrue.references import Snapshot
+from holdtrue.tables import damaged, is_table, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     import pandas as pd
     import pyarrow as pa
 
+    from holdtrue.references import Kind
     from holdtrue.store import Store
 
 _DIGEST = "holdtrue.digest"
@@ -24,13 +27,18 @@ _LOOK_BACK = 200
 
 def table_digest(table: pa.Table) -> str:
     """Digest of names, kinds, values and their order, whatever the chunks."""
+    kinds = kinds_of(table)
+    return _digest(
+        kinds, (as_frame(table.select([name]), {name: kinds[name]})[name] for name in kinds)
+    )
+
+
+def _digest(kinds: Mapping[str, Kind], columns: Iterable[pd.Series]) -> str:
     import pandas as pd
 
     state = hashlib.blake2b(digest_size=16)
-    kinds = kinds_of(table)
-    state.update(json.dumps(kinds).encode())
-    for name in kinds:
-        column = as_frame(table.select([name]), {name: kinds[name]})[name]
+    state.update(json.dumps(dict(kinds)).encode())
+    for column in columns:
         state.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
     return state.hexdigest()
 
@@ -39,16 +47,16 @@ def take_snapshot(
     store: Store, system: str, table: pa.Table, start: datetime | None, end: datetime | None
 ) -> Snapshot:
     """Write a table as a new version, or find the version that already has this content."""
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
+    from deltalake import CommitProperties, write_deltalake
 
     digest = table_digest(table)
     path = store.path("data", system, "snapshots")
     version = None
-    if DeltaTable.is_deltatable(str(path)):
-        for commit in DeltaTable(path).history(_LOOK_BACK):
-            if commit.get(_DIGEST) == digest:
-                version = int(commit["version"])
-                break
+    if is_table(path):
+        with opened(path) as before:
+            commits = before.history(_LOOK_BACK)
+        same = (int(commit["version"]) for commit in commits if commit.get(_DIGEST) == digest)
+        version = next(same, None)
     if version is None:
         write_deltalake(
             path,
@@ -57,7 +65,8 @@ def take_snapshot(
             schema_mode="overwrite",
             commit_properties=CommitProperties(custom_metadata={_DIGEST: digest}),
         )
-        version = DeltaTable(path).version()
+        with opened(path) as after:
+            version = after.version()
     return Snapshot(
         table=store.relative(path),
         version=version,
@@ -70,9 +79,17 @@ def take_snapshot(
 
 
 def load_snapshot(store: Store, snapshot: Snapshot) -> pd.DataFrame:
-    """Read a snapshot: shape (rows, columns), one dtype for each kind."""
-    import pyarrow as pa
-    from deltalake import DeltaTable
+    """Read a snapshot: shape (rows, columns), one dtype for each kind.
 
-    table = DeltaTable(store.path(snapshot.table), version=snapshot.version).to_pyarrow_table()
-    return as_frame(pa.table(table), snapshot.columns)
+    Raises:
+        DataError: Its table is damaged, or holds other values than were written.
+    """
+    import pyarrow as pa
+
+    path = store.path(snapshot.table)
+    with opened(path, snapshot.version) as table:
+        rows = pa.table(table.to_pyarrow_table())
+    frame = as_frame(rows, snapshot.columns)
+    if _digest(snapshot.columns, (frame[name] for name in snapshot.columns)) != snapshot.digest:
+        raise damaged(path, f"version {snapshot.version} holds other rows than were written")
+    return frame

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from holdtrue.plan._digest import digest
 from holdtrue.references import Reference
 from holdtrue.store import read_json, write_json
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # How many trainings are remembered.
 _TRAININGS = 1_000
+# Beside a record's content: a digest of it, so that a changed byte is not taken for a result.
+_SEAL = "seal"
 
 
 class Record(Reference):
@@ -39,20 +42,21 @@ class Journal:
         self._store = store
         self._path = store.path("systems", f"{system}.json")
 
-    def find(self, step: str, digest: str) -> Record | None:
-        """The record of a digest; None where there is none, or its file is unreadable."""
-        return self._read(step, digest)
+    def find(self, step: str, key: str) -> Record | None:
+        """The record of a digest; None where there is none, or its file is damaged."""
+        return self._read(step, key)
 
     def last(self, step: str) -> Record | None:
         """The record that this system used last."""
-        digest = self.state().get("steps", {}).get(step)
-        return self._read(step, digest) if digest else None
+        key = self.state().get("steps", {}).get(step)
+        return self._read(step, key) if key else None
 
     def write(self, record: Record) -> None:
         """Keep a record."""
+        content = record.model_dump(mode="json")
         write_json(
             self._store.path("steps", record.step, f"{record.digest}.json"),
-            record.model_dump(mode="json"),
+            content | {_SEAL: digest(content)},
         )
 
     def state(self) -> dict[str, Any]:
@@ -63,12 +67,12 @@ class Journal:
             state = None
         return state if isinstance(state, dict) else {}
 
-    def used(self, step: str, digest: str, as_of: datetime, declared: datetime | None) -> None:
+    def used(self, step: str, key: str, as_of: datetime, declared: datetime | None) -> None:
         """Remember which record the system uses now.
 
         Args:
             step: Name of the step.
-            digest: Of the record.
+            key: Digest of the record.
             as_of: Moment that the run takes for now.
             declared: ``data.as_of``; where it changes, the remembered moment is void.
         """
@@ -76,7 +80,7 @@ class Journal:
         state = before | {
             "as_of": as_of.isoformat(),
             "declared_as_of": None if declared is None else declared.isoformat(),
-            "steps": before.get("steps", {}) | {step: digest},
+            "steps": before.get("steps", {}) | {step: key},
         }
         if state == before:
             return
@@ -93,9 +97,18 @@ class Journal:
         """Moments that trainings took for now, oldest first."""
         return [datetime.fromisoformat(moment) for moment in self.state().get("trainings", [])]
 
-    def _read(self, step: str, digest: str) -> Record | None:
+    def _read(self, step: str, key: str) -> Record | None:
         try:
-            content = read_json(self._store.path("steps", step, f"{digest}.json"))
-            return None if content is None else Record.model_validate(content)
-        except (ValidationError, ValueError):
+            content = read_json(self._store.path("steps", step, f"{key}.json"))
+        except ValueError:
+            return None
+        if not isinstance(content, dict):
+            return None
+        # What an earlier version has written has none.
+        seal = content.pop(_SEAL, None)
+        if seal not in (None, digest(content)):
+            return None
+        try:
+            return Record.model_validate(content)
+        except ValidationError:
             return None

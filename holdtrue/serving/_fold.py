@@ -13,6 +13,7 @@ import orjson
 from holdtrue.references import Reference
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
 from holdtrue.store import locked
+from holdtrue.tables import is_table, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -158,11 +159,10 @@ def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
 
 
 def _read_table(table: Path, wanted: pc.Expression) -> pa.Table:
-    from deltalake import DeltaTable
-
-    if not DeltaTable.is_deltatable(str(table)):
+    if not is_table(table):
         return schema().empty_table()
-    found: pa.Table = DeltaTable(table).to_pyarrow_dataset(schema=schema()).to_table(filter=wanted)
+    with opened(table) as captured:
+        found: pa.Table = captured.to_pyarrow_dataset(schema=schema()).to_table(filter=wanted)
     return found
 
 
@@ -214,11 +214,10 @@ def _closed_segments(folder: Path) -> list[Path]:
 
 
 def _last_number(table: Path) -> int:
-    from deltalake import DeltaTable
-
-    if not DeltaTable.is_deltatable(str(table)):
+    if not is_table(table):
         return -1
-    number = DeltaTable(table).transaction_version(_APPLICATION)
+    with opened(table) as captured:
+        number = captured.transaction_version(_APPLICATION)
     return -1 if number is None else int(number)
 
 
@@ -285,9 +284,8 @@ def _append(records: list[dict[str, Any]], table: Path, number: int) -> None:
 
 def _force(table: Path) -> None:
     """Bring the last commit to the disk, before the segments that it replaces are removed."""
-    from deltalake import DeltaTable
-
-    commit = table / "_delta_log" / f"{DeltaTable(table).version():020}.json"
+    with opened(table) as captured:
+        commit = table / "_delta_log" / f"{captured.version():020}.json"
     actions = [orjson.loads(line) for line in commit.read_bytes().splitlines()]
     added = [table / action["add"]["path"] for action in actions if "add" in action]
     for path in (*added, commit, table, commit.parent):

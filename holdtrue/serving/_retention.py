@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.serving._fold import batches_of, table_lock
+from holdtrue.tables import is_table, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,26 +35,25 @@ def remove_old(table: Path, received_before: datetime, needed_from: datetime) ->
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    from deltalake import DeltaTable
 
-    if not DeltaTable.is_deltatable(str(table)):
+    if not is_table(table):
         return 0
     moment = pa.timestamp("us", tz="UTC")
     old, past = (pa.scalar(t.astimezone(UTC), moment) for t in (received_before, needed_from))
     when = pc.coalesce(pc.field("event_time"), pc.field("received"))
     with table_lock(batches_of(table)):
-        opened = DeltaTable(table)
         wanted = (pc.field("received") < old) & (when < past)
-        count = int(opened.to_pyarrow_dataset().count_rows(filter=wanted))
+        with opened(table) as captured:
+            count = int(captured.to_pyarrow_dataset().count_rows(filter=wanted))
         if count:
-            opened.delete(
+            captured.delete(
                 f"received < {_literal(received_before)} "
                 f"AND coalesce(event_time, received) < {_literal(needed_from)}"
             )
-        if len(opened.file_uris()) > _MANY_FILES:
-            opened.optimize.compact()
-        if _vacuum(opened, dry_run=True):  # where there is nothing to do, no version is made
-            _vacuum(opened, dry_run=False)
+        if len(captured.file_uris()) > _MANY_FILES:
+            captured.optimize.compact()
+        if _vacuum(captured, dry_run=True):  # where there is nothing to do, no version is made
+            _vacuum(captured, dry_run=False)
     return count
 
 

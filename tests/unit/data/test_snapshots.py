@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 from holdtrue.data import as_table, load_snapshot, take_snapshot
 from holdtrue.data._snapshots import table_digest
+from holdtrue.errors import DataError
 from holdtrue.references import Snapshot
 from holdtrue.store import Store
 
@@ -108,3 +111,42 @@ def test_the_digest_does_not_depend_on_chunks(frame: pd.DataFrame) -> None:
 )
 def test_the_digest_changes_with_names_kinds_order_and_values(change, frame: pd.DataFrame) -> None:
     assert table_digest(as_table(change(frame), "x")) != table_digest(as_table(frame, "x"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "what", "why"),
+    [
+        ("commit", lambda path: path.write_bytes(b""), "00000000000000000001.json is empty"),
+        ("commit", lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged: "),
+        ("part", lambda path: path.unlink(), "damaged: "),
+        ("part", lambda path: path.write_bytes(path.read_bytes()[:200]), "damaged: "),
+    ],
+)
+def test_a_damaged_table_is_told(
+    store: Store, frame: pd.DataFrame, damage: str, what: Callable[[Path], None], why: str
+) -> None:
+    first = take(store, frame)
+    known = set(store.path(first.table).glob("*.parquet"))
+    second = take(store, frame.assign(number=2.0))
+    table = store.path(second.table)
+    files = {
+        "commit": table / "_delta_log" / f"{second.version:020}.json",
+        "part": next(path for path in table.glob("*.parquet") if path not in known),
+    }
+    what(files[damage])
+    with pytest.raises(DataError, match=why) as told:
+        load_snapshot(store, second)
+    assert str(table) in str(told.value)
+    assert "restore" in str(told.value)
+    if damage == "part":
+        assert len(load_snapshot(store, first)) == len(frame)
+    else:
+        with pytest.raises(DataError, match="damaged: "):
+            take(store, frame)
+
+
+def test_other_rows_than_were_written_are_told(store: Store, frame: pd.DataFrame) -> None:
+    snapshot = take(store, frame)
+    other = take(store, frame.assign(number=2.0))
+    with pytest.raises(DataError, match="version 1 holds other rows than were written"):
+        load_snapshot(store, snapshot.model_copy(update={"version": other.version}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,3 +73,17 @@ def test_a_torn_state_is_none(journal: Journal, tmp_path: Path, content: bytes) 
     assert journal.state() == {}
     journal.used("check", "1", NOW, None)
     assert journal.state()["steps"] == {"check": "1"}
+
+
+def test_a_changed_record_is_none_but_one_from_before_seals_is_read(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.write(record("1"))
+    file = tmp_path / "steps" / "check" / "1.json"
+    content = json.loads(file.read_text())
+    for place, value in [("seconds", 0.75), ("output", {"b": 3}), ("seal", "0" * 32)]:
+        file.write_text(json.dumps(content | {place: value}))
+        assert journal.find("check", "1") is None
+    del content["seal"]
+    file.write_text(json.dumps(content))
+    assert journal.find("check", "1") == record("1")

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from deltalake import write_deltalake
 
+from holdtrue.errors import DataError
 from holdtrue.serving import Folded, capture_places, fold_in, read_captured
 from holdtrue.serving import _fold as module
 from holdtrue.serving._capture import Capture
@@ -271,3 +272,19 @@ def test_many_segments_are_folded_in_several_commits(places, monkeypatch):
         json.loads(row)["txn"]["version"] for rows in texts for row in rows if '"txn"' in row
     ]
     assert sorted(numbers) == [0, 1, 2]
+
+
+def test_a_damaged_table_is_told_and_what_is_captured_waits_for_its_repair(places):
+    folder, table = places
+    write(folder, line(1))
+    fold_in(folder, table)
+    commit = max((table / "_delta_log").glob("*.json"))
+    before = commit.read_bytes()
+    commit.write_bytes(b"")  # Delta would take it for a commit that changed nothing
+    write(folder, line(2))
+    for ask in (lambda: fold_in(folder, table), lambda: ids(table)):
+        with pytest.raises(DataError, match=f"{commit.name} is empty"):
+            ask()
+    commit.write_bytes(before)
+    assert fold_in(folder, table).rows == 1
+    assert ids(table) == ["id-1", "id-2"]
