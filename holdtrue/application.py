@@ -1,10 +1,11 @@
-"""Flows, tasks and deployments, laid out in a project of one's own."""
+"""Flows, tasks, deployments and a build, laid out in a project of one's own."""
 
 from __future__ import annotations
 
 import glob
 import json
 import re
+import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
 
 DEPLOYMENTS = Path("prefect.yaml")
+_WORKFLOW = Path("deployments/github.yml")
 _FOLDERS = ("flows", "tasks", "deployments")
 # The demonstration on flights, which is of this project.
 _DEMO = ("flows/demo.py", "flows/_replay.py", "flows/_summary.py")
@@ -46,7 +48,14 @@ class Layout:
     kept: tuple[Path, ...]
 
     @classmethod
-    def around(cls, file: Path, project: Path | None = None, *, replace: bool = False) -> Layout:
+    def around(
+        cls,
+        file: Path,
+        project: Path | None = None,
+        *,
+        replace: bool = False,
+        github: bool = False,
+    ) -> Layout:
         """Find out what a declaration needs.
 
         Args:
@@ -54,6 +63,7 @@ class Layout:
             project: Where to. Left out, it is the folder of the declaration's project; where there
                 is none yet, the working folder if it holds the declaration.
             replace: Whether files that differ are to be written over.
+            github: Whether a GitHub workflow that tries and applies the declaration is to be there.
 
         Raises:
             ConfigError: The declaration is not acceptable, outside of the project, or at odds with
@@ -68,13 +78,17 @@ class Layout:
                 message = f"{to}: {folder}.py would be hidden by the folder {folder}/"
                 raise ConfigError(message, hint="rename it first")
         source = _source()
-        paths = [path for folder in _FOLDERS for path in _files(source, folder)]
-        there = {path: _read(to / path) for path in paths}
-        wanted = {path: (source / path).read_bytes() for path in paths}
-        # An empty file has nothing to lose.
-        kept = tuple(p for p in paths if there[p] and there[p] != wanted[p] and not replace)
-        files = {p: wanted[p] for p in paths if there[p] != wanted[p] and p not in kept}
         name = file.resolve().relative_to(to).as_posix()
+        paths = [path for folder in _FOLDERS for path in _files(source, folder)]
+        wanted = {path: (source / path).read_bytes() for path in paths}
+        if github:
+            text = (source / _WORKFLOW).read_text(encoding="utf-8")
+            workflow = _about(text, declaration.name, shlex.quote(name))
+            wanted[Path(f".github/workflows/{declaration.name}.yml")] = workflow.encode()
+        there = {path: _read(to / path) for path in wanted}
+        # An empty file has nothing to lose.
+        kept = tuple(p for p in wanted if there[p] and there[p] != wanted[p] and not replace)
+        files = {p: wanted[p] for p in wanted if there[p] != wanted[p] and p not in kept}
         template = (source / DEPLOYMENTS).read_text(encoding="utf-8")
         before = _read(to / DEPLOYMENTS)
         after = _with_deployments(
@@ -156,7 +170,7 @@ def _source() -> Path:
 def _files(source: Path, folder: str) -> list[Path]:
     paths = sorted(path for path in (source / folder).rglob("*") if path.is_file())
     names = [path.relative_to(source) for path in paths if "__pycache__" not in path.parts]
-    return [name for name in names if name.as_posix() not in _DEMO]
+    return [name for name in names if name.as_posix() not in _DEMO and name != _WORKFLOW]
 
 
 def _rendered(template: str, declaration: Declaration, path: str) -> str:
@@ -167,10 +181,16 @@ def _rendered(template: str, declaration: Declaration, path: str) -> str:
     own = declaration.name
     # What YAML takes for something else, as it does `no`.
     text = text.replace("- name: flights", f"- name: {_scalar(own)}")
+    return _about(text, own, name)
+
+
+def _about(text: str, own: str, path: str) -> str:
+    """A text about the flights, about another system."""
+    text = text.replace("holdtrue==0.1.0", f"holdtrue=={holdtrue.__version__}")
     # In one go: the path may have that word in it.
     return re.sub(
         r"(configs/flights\.yaml)|\bflights\b",
-        lambda found: name if found.group(1) else own,
+        lambda found: path if found.group(1) else own,
         text,
     )
 

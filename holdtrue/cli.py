@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +13,12 @@ import typer
 
 from holdtrue import __version__, answer_commands, project_commands, release_commands
 from holdtrue.access_commands import key_app
-from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell
+from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from holdtrue.plan import Applied
     from holdtrue.references import DriftReport
@@ -50,12 +49,6 @@ _CALLED_FOR = 4
 # What typer ends with on Ctrl-C, without a word.
 _INTERRUPTED = 130
 
-AsOf = Annotated[
-    datetime | None,
-    typer.Option(
-        help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False
-    ),
-]
 Here = Annotated[
     bool,
     typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
@@ -151,6 +144,7 @@ def apply(
         "champion": applied.champion,
         "endpoint": applied.endpoint,
         "refused": applied.refused,
+        "stays_back": applied.stays_back,
     }
     tell(_applied_text(system, applied, ran), facts, as_json=as_json)
     if applied.refused is not None:
@@ -175,6 +169,8 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         if rollout is not None:
             lines.append(f"Version {rollout.challenger} is rolled out: {rollout.where}")
             lines.append(f"Drive it with `holdtrue rollout run {system.path}`")
+        if applied.stays_back is not None:
+            lines.append(applied.stays_back)
         lines.append("It goes on answering; `holdtrue down` ends it.")
     index = system.store.path("reports", system.declaration.name, "index.html")
     if index.exists():

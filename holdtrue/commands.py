@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,12 @@ DeclarationFile = Annotated[
     Path,
     typer.Argument(
         metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
+    ),
+]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(
+        help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -1,4 +1,4 @@
-"""The commands about a project: init, new, and what runs for it: up, down."""
+"""The commands about a project: init, new, ci, and what runs for it: up, down."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdtrue import __version__
-from holdtrue.commands import AsJson, DeclarationFile, DryRun, tell, tell_change
-from holdtrue.errors import ConfigError, StackError
+from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell, tell_change
+from holdtrue.errors import ConfigError, HoldtrueError, StackError
 
 if TYPE_CHECKING:
     from holdtrue.stack import Stack
@@ -33,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands that one begins with to the command line."""
     app.command()(init)
     app.command()(new)
+    app.command()(ci)
 
 
 def add_stack_to(app: typer.Typer) -> None:
@@ -84,6 +85,13 @@ def new(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite what has been changed in the project.")
     ] = False,
+    github: Annotated[
+        bool,
+        typer.Option(
+            "--github",
+            help="Also a GitHub workflow: try what is proposed, apply what is merged.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +103,7 @@ def new(
     """
     from holdtrue.application import Layout
 
-    layout = Layout.around(file, project, replace=replace)
+    layout = Layout.around(file, project, replace=replace, github=github)
     written, kept = ([str(path) for path in paths] for paths in (layout.written, layout.kept))
     listed = ", ".join(written)
     if dry_run:
@@ -122,6 +130,74 @@ def new(
         "kept": kept,
     }
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+def ci(
+    file: DeclarationFile,
+    rows: Annotated[int, typer.Option(help="Most rows of the sample.")] = 5_000,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Settings to try.", show_default="2 for each candidate"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A file of rows to use instead of the source.", show_default=False),
+    ] = None,
+    as_of: AsOf = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder to keep the HTML reports in.", show_default=False)
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file to add the outcome to.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a declaration from its rows to a proven model, within minutes; changes nothing.
+
+    The rows are held against the contract; a sample of them goes through every further step but
+    serve, in a store that is thrown away. For a build: fails where a step fails, or where a gate
+    cannot be expected to hold.
+    """
+    from holdtrue.progress import Silent, Terminal
+    from holdtrue.rehearsal import rehearse
+
+    reporter = Silent() if as_json else Terminal()
+    try:
+        seen = rehearse(
+            system_of(file),
+            rows=rows,
+            trials=trials,
+            data=data,
+            as_of=as_of,
+            keep=reports,
+            reporter=reporter,
+        )
+    except HoldtrueError as err:
+        _add_to(summary, f"### {file}: failed\n\n{err.message}\n")
+        raise
+    _add_to(summary, seen.markdown())
+    lines = [f"  {heading:<16} {words}" for heading, words in seen.lines()]
+    tell("\n".join([seen.title, *lines]), seen.model_dump(mode="json"), as_json=as_json)
+    if seen.missed:
+        named = "; ".join(f"{gate.gate}: {gate.reason}" for gate in seen.missed)
+        raise HoldtrueError(named, hint="with more rows or trials it may hold: --rows, --trials")
+
+
+def _add_to(summary: Path | None, text: str) -> None:
+    """Add to a file.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if summary is None:
+        return
+    try:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError as err:
+        message = f"--summary {summary} cannot be written: {err.strerror}"
+        raise ConfigError(message) from err
 
 
 def _stack(project: Path) -> Stack:

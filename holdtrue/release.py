@@ -100,7 +100,7 @@ def _act(context: Context, champion: Champion, rollout: Rollout, verdict: Verdic
 
 def _finish(context: Context, champion: Champion, rollout: Rollout) -> Rollout:
     reason = f"rolled out over version {rollout.champion}: {rollout.reason}"
-    _install(context, champion, rollout.challenger, reason, "promote")
+    _install(context, champion, rollout.challenger, reason, "gate")
     return context.registry.save_rollout(rollout)
 
 

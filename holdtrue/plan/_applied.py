@@ -23,6 +23,8 @@ class Applied:
     """Version of the champion; None where no version has passed yet."""
     refused: str | None
     """Why the gates refused the model; None where they did not, or a person promoted it."""
+    stays_back: str | None = None
+    """Why a model that passed is neither the champion nor rolled out; None where it is."""
 
     @property
     def ran(self) -> tuple[str, ...]:
@@ -35,15 +37,35 @@ def applied(context: Context, finished: list[Done]) -> Applied:
     outputs: dict[str, Any] = {done.step: done.output for done in finished}
     champion = context.registry.champion(context.system)
     release, version = outputs.get("serve"), outputs.get("register")
-    refused = None
+    refused = stays_back = None
     if isinstance(version, Version):
         registered = context.registry.version(context.system, version.number)
         # One that was promoted all the same is the champion, whatever the gates said.
         live = champion is not None and champion.version.number == registered.number
         refused = None if registered.passed or live else registered.reason
+        if registered.passed and not live:
+            stays_back = _why_back(context, registered.number)
     return Applied(
         steps=tuple(finished),
         endpoint=release.endpoint if isinstance(release, Release) else None,
         champion=None if champion is None else champion.version.number,
         refused=refused,
+        stays_back=stays_back,
+    )
+
+
+def _why_back(context: Context, number: int) -> str | None:
+    """What ended a version that passed: as the champion, or in its rollout."""
+    registry, system = context.registry, context.system
+    ended = [change for change in registry.history(system) if change.previous == number]
+    tried = [rollout for rollout in registry.rollouts(system) if rollout.challenger == number]
+    if ended:
+        why = f"version {ended[-1].number} took its place ({ended[-1].reason})"
+    elif tried and tried[-1].state != "running":
+        why = f"its rollout was ended ({tried[-1].reason})"
+    else:
+        return None
+    return (
+        f"Version {number} is declared, and stays back: {why}; "
+        f"`holdtrue promote --to {number}` makes it the champion all the same"
     )

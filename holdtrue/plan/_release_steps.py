@@ -20,7 +20,7 @@ from holdtrue.references import (
     Verdict,
     Version,
 )
-from holdtrue.registry import stale
+from holdtrue.registry import BY_ITSELF, stale
 from holdtrue.rollout import stop
 from holdtrue.serving import Endpoint, deploy
 from holdtrue.serving._slates import slate_of
@@ -56,9 +56,22 @@ def _register(work: Work) -> Version:
         lineage=dict(Journal(context.store, system).state().get("steps", {})),
     )
     promoted = False
+    champion = registry.champion(system)
+    if verdict.passed and champion is not None and declared_again(context, version.number):
+        reason = (
+            f"{context.trigger}: version {version.number} is declared again, in place of "
+            f"version {champion.version.number}"
+        )
+        registry.promote(
+            system,
+            version.number,
+            generation=champion.generation,
+            reason=reason,
+            action="restore",
+        )
+        promoted = True
     # A model that was promoted or rolled out before, and sent back, stays back.
-    if verdict.passed and not _was_tried(context, version.number):
-        champion = registry.champion(system)
+    elif verdict.passed and not _was_tried(context, version.number):
         if evaluation.champion != (None if champion is None else champion.version.number):
             raise stale(system)
         if goes_by_steps(context):
@@ -66,7 +79,13 @@ def _register(work: Work) -> Version:
             begin_rollout(context, version.number)
         else:
             generation = 0 if champion is None else champion.generation
-            registry.promote(system, version.number, generation=generation, reason=version.reason)
+            registry.promote(
+                system,
+                version.number,
+                generation=generation,
+                reason=version.reason,
+                action="gate",
+            )
             promoted = True
     if context.declaration.track.mlflow is not None:
         work.progress(0, 0, "mirroring it to MLflow")
@@ -78,6 +97,34 @@ def _register(work: Work) -> Version:
         promoted=promoted,
         reason=verdict.reason,
     )
+
+
+def declared_again(context: Context, number: int) -> bool:
+    """Whether a model that was the champion is wanted again, as its declaration is back.
+
+    That is so where the champion in its place came from another declaration by the gates. What a
+    person made or ended stays as it is, and so does a champion that has learnt from later data.
+    """
+    registry, system = context.registry, context.system
+    champion = registry.champion(system)
+    if champion is None or champion.version.number == number:
+        return False
+    history = registry.history(system)
+    ended = [change for change in history if change.previous == number]
+    if not ended or {ended[-1].action, history[-1].action} - BY_ITSELF:
+        return False
+    return registry.version(system, number).as_of >= champion.version.as_of
+
+
+def _undone(context: Context, version: Reference) -> str | None:
+    """Why a registration is not true any more; None where it is."""
+    if not isinstance(version, Version):
+        return "nothing was registered"
+    if context.registry.find(context.system, version.digest) is None:
+        return f"the registry does not know version {version.number}"
+    if declared_again(context, version.number):
+        return f"version {version.number} is declared again"
+    return None
 
 
 def _was_tried(context: Context, number: int) -> bool:
@@ -195,6 +242,7 @@ RELEASE_STEPS = (
         reads=lambda d: {"name": d.name} | ({"mlflow": True} if d.track.mlflow else {}),
         rooms=(),
         inputs=("profile", "fit", "evaluate", "gate"),
+        holds=_undone,
     ),
     Step(
         name="serve",

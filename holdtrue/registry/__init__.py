@@ -1,5 +1,12 @@
 """Versions, champion, history."""
 
-from holdtrue.registry._registry import Champion, Change, RegisteredVersion, Registry, stale
+from holdtrue.registry._registry import (
+    BY_ITSELF,
+    Champion,
+    Change,
+    RegisteredVersion,
+    Registry,
+    stale,
+)
 
-__all__ = ["Champion", "Change", "RegisteredVersion", "Registry", "stale"]
+__all__ = ["BY_ITSELF", "Champion", "Change", "RegisteredVersion", "Registry", "stale"]

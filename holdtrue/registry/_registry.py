@@ -70,7 +70,13 @@ class Change:
     previous: int | None
     at: datetime
     action: str
+    """``gate``: it passed, and a rollout where one is declared; ``restore``: its declaration is
+    back; ``promote`` and ``rollback``: by a person."""
     reason: str
+
+
+# Actions that no person asked for.
+BY_ITSELF = frozenset({"gate", "restore"})
 
 
 class Registry:
@@ -224,7 +230,7 @@ class Registry:
             number: The version.
             generation: Generation of the champion that this was decided on; 0 where there was none.
             reason: Why, in words.
-            action: ``promote`` or ``rollback``.
+            action: As in `Change`.
 
         Raises:
             RegistryError: The champion has changed since, or there is no such version.

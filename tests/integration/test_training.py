@@ -20,6 +20,7 @@ from holdtrue.models._served import ServedModel
 from holdtrue.models._sharded import fit_on_ray
 from holdtrue.plan import Applied
 from holdtrue.references import ModelRef, Study
+from holdtrue.rehearsal import rehearse
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import HOME_VARIABLE, Store
 from holdtrue.system import System
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
+LOGISTIC = "sklearn.linear_model.LogisticRegression"
 OWN = """
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -283,3 +285,38 @@ def test_what_the_declared_memory_cannot_hold_is_refused_before_the_search(
     assert caught.value.message.startswith("ray.memory: to train on 80,000 rows within")
     assert "candidate xgboost.XGBRegressor could not be fitted" in caught.value.message
     assert not System(project / "tight.yaml").store.path("studies", "tight").exists()
+
+
+def test_a_rehearsal_goes_from_rows_to_a_proven_model_and_leaves_nothing(project: Path) -> None:
+    frame = rows(2_000)
+    frame["price"] = np.where(frame["price"] > 0, "dear", "cheap")
+    frame.to_parquet(project / "rehearsed.parquet", index=False)
+    declared: dict[str, Any] = {
+        "name": "rehearsed",
+        "task": "classification",
+        "data": {"source": {"files": "rehearsed.parquet"}, "target": "price"},
+        "model": {"candidates": [{"estimator": LOGISTIC, "space": {"C": {"float": [0.1, 10]}}}]},
+        "tune": {"trials": 50},
+        "promote": [
+            {"metric": "roc_auc", "at_least": 0.8},
+            {"metric": "roc_auc", "at_least": 0.9999},
+            {"metric": "log_loss", "better_than": "champion"},
+        ],
+    }
+    file = project / "rehearsed.yaml"
+    file.write_text(yaml.safe_dump(declared))
+    before = sorted(project.rglob("*"))
+    reports = project.parent / f"{project.name}-reports"
+    seen = rehearse(System(file), rows=500, keep=reports)
+    assert (seen.rows, seen.set_aside, seen.sampled, seen.trials) == (2_000, 0, 500, 2)
+    assert seen.metrics["roc_auc"].value > 0.8
+    assert [gate.state for gate in seen.gates] == ["holds", "missed", "not judged"]
+    assert seen.missed == (seen.gates[1],)
+    assert "1 gate missed" in seen.title
+    assert seen.compilation is not None
+    assert seen.compilation.compiled
+    assert {page.stem for page in reports.rglob("*.html")} == {
+        *("data", "tuning", "evaluation", "index")
+    }
+    assert sorted(project.rglob("*")) == before
+    assert not seen.markdown().count("\n\n\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,75 @@ def test_without_steps_a_version_is_the_champion_at_once(store: Store) -> None:
         assert register(context, number).promoted
         assert champion(context) == number
         assert context.registry.rollouts("small") == []
+
+
+def undone(context: Context, version: Version) -> str | None:
+    holds = BY_NAME["register"].holds
+    assert holds is not None
+    return holds(context, version)
+
+
+def by_hand(context: Context, number: int, action: str) -> None:
+    found = context.registry.champion("small")
+    assert found is not None
+    context.registry.promote(
+        "small", number, generation=found.generation, reason="asked", action=action
+    )
+
+
+def test_a_model_whose_declaration_is_back_is_the_champion_again(store: Store) -> None:
+    context = context_of(store)
+    first, second = register(context, 1), register(context, 2)
+    assert undone(context, second) is None
+    assert undone(context, first) == "version 1 is declared again"
+    assert register(context, 1).promoted
+    assert champion(context) == 1
+    assert context.registry.history("small")[-1].action == "restore"
+    assert undone(context, first) is None
+    assert register(context, 2).promoted  # and back
+    assert champion(context) == 2
+    assert context.registry.previous_champion("small") == 1
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_declaration_that_is_back_does_not_go_by_steps_nor_past_its_gates(
+    store: Store, passed: bool
+) -> None:
+    register(context_of(store), 1)
+    register(context_of(store), 2)
+    context = context_of(store, rollout=STEPS)
+    assert register(context, 1, passed=passed).promoted is passed
+    assert champion(context) == (1 if passed else 2)
+    assert context.registry.rollouts("small") == []
+
+
+def test_what_a_person_made_the_champion_stays_whatever_is_declared(store: Store) -> None:
+    context = context_of(store)
+    first, second = register(context, 1), register(context, 2)
+    by_hand(context, 1, "rollback")
+    assert undone(context, second) is None
+    register(context, 3)
+    by_hand(context, 2, "promote")
+    assert undone(context, first) is None
+    assert not register(context, 1).promoted
+    assert champion(context) == 2
+
+
+def test_a_model_of_older_data_does_not_come_back(store: Store) -> None:
+    context = context_of(store)
+    first = register(context, 1)
+    register(replace(context, as_of=NOW + timedelta(days=1)), 2)
+    assert undone(context, first) is None
+    assert not register(context, 1).promoted
+
+
+def test_a_lost_registry_is_noticed(store: Store) -> None:
+    context = context_of(store)
+    version = register(context, 1)
+    store.path("registry.db").unlink()
+    context = context_of(store)
+    assert undone(context, version) == "the registry does not know version 1"
+    assert register(context, 1).promoted
 
 
 def test_the_first_version_has_nobody_to_be_compared_with(store: Store) -> None:

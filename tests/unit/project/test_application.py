@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 import holdtrue.application
+from holdtrue import __version__
 from holdtrue.application import Layout
 from holdtrue.cli import app
 from holdtrue.errors import ConfigError, StackError
@@ -52,6 +55,7 @@ def test_all_that_the_flows_need_is_there_but_not_the_demo(tmp_path: Path) -> No
         ours = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*") if p.is_file()}
         wanted = {p for p in ours if "__pycache__" not in p.parts}
         wanted -= {Path("flows", name) for name in ("demo.py", "_replay.py", "_summary.py")}
+        wanted -= {Path("deployments/github.yml")}
         there = {p.relative_to(tmp_path) for p in (tmp_path / folder).rglob("*") if p.is_file()}
         assert there == wanted
         for path in wanted:
@@ -71,6 +75,33 @@ def test_the_deployments_are_of_the_declared_system(tmp_path: Path) -> None:
     for one in (retrain, rollout):
         (trigger,) = one["triggers"]
         assert trigger["match"] == {"prefect.resource.id": "holdtrue.system.fruit"}
+
+
+def test_a_github_workflow_tries_and_applies_the_declaration(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("y\n1\n")
+    file = declare(tmp_path, "its own/$fruit.yaml", "no")  # which YAML takes for false
+    assert not (tmp_path / ".github").exists()
+    layout = Layout.around(file, tmp_path, github=True)
+    layout.write()
+    path = tmp_path / ".github" / "workflows" / "no.yml"
+    workflow = yaml.load(path.read_text(), yaml.BaseLoader)  # noqa: S506 - makes text only
+    assert workflow["name"] == "no"
+    assert "flights" not in path.read_text()
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    script = "\n".join(step.get("run", "") for step in steps)
+    assert f"pip install holdtrue=={__version__}" in script
+    # Every command is one that there is, with the options that it has; the shell finds the file.
+    commands = [shlex.split(line) for line in script.splitlines() if line.startswith("holdtrue ")]
+    assert [words[1] for words in commands] == ["ci", "plan", "up", "apply", "status"]
+    known = typer.main.get_command(app)
+    assert isinstance(known, typer.core.TyperGroup)
+    for _, name, *rest in commands:
+        end = next((i for i, word in enumerate(rest) if word in "|>"), len(rest))
+        with known.commands[name].make_context(name, rest[:end]) as context:
+            assert context.params.get("file", Path(file)).name == "$fruit.yaml"
+    assert Layout.around(file, tmp_path, github=True).files == {}
+    path.write_text("# mine\n")
+    assert Layout.around(file, tmp_path, github=True).kept == (path.relative_to(tmp_path),)
 
 
 def test_again_changes_nothing(tmp_path: Path) -> None:
