@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import share, table
+from benchmarks.serving._refused import HOST_TOOK
 from benchmarks.serving._replicas import CROWD, STEP_CONNECTIONS
 from benchmarks.serving._targets import (
     beside,
@@ -51,7 +52,10 @@ def refused(part: dict[str, Any]) -> str:
         "lives, and the last column says when all of them, which came at once, had the answer. "
         "Those who are answered are timed from when they should have been sent: the "
         "median of the seconds after the first, whose burst is let in. Each load is offered "
-        "several times, and the median is compared with the target. What a model without a "
+        "several times, and the median is compared with the target. Where the host gave more than "
+        f"{HOST_TOOK:.0%} of the machine to others meanwhile, a load is offered again and does not "
+        "count; all are in the table. What is asked three times of is the most of three "
+        "measurements. What a model without a "
         "compiled form has no turn for is refused at once, as soon as it is known how fast turns "
         "end, and those let in wait for one turn at most; here the model waits "
         f"{1000 * part['waits_s']:.0f} ms, so that the cores are free, and p99 is "

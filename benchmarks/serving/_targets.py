@@ -10,7 +10,7 @@ from benchmarks._markdown import Target
 from benchmarks.serving._beside import ALONE
 from benchmarks.serving._ours import OURS
 from benchmarks.serving._parts import UNCAPTURED
-from benchmarks.serving._refused import NO_TURN
+from benchmarks.serving._refused import NO_TURN, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -282,12 +282,14 @@ def _overload(part: dict[str, Any]) -> Iterator[Target]:
 
 
 def _refused(part: dict[str, Any]) -> Iterator[Target]:
-    for name in dict.fromkeys(run["name"] for run in part["runs"]):
-        times = [run["refused_p99_ms"] for run in part["runs"] if run["name"] == name]
+    names = dict.fromkeys(run["name"] for run in part["runs"])
+    counted = {name: undisturbed([r for r in part["runs"] if r["name"] == name]) for name in names}
+    for name, runs in counted.items():
+        times = [run["refused_p99_ms"] for run in runs]
         took = None if None in times else statistics.median(times)
         what = f"refused with {name}: p99"
         yield _within(what, took, REFUSED_MS, "ms", "nothing was refused")
-    seconds = [settled(run["seconds_p99_ms"]) for run in part["runs"] if run["name"] == NO_TURN]
+    seconds = [settled(run["seconds_p99_ms"]) for run in counted.get(NO_TURN, [])]
     what = "answered beside 503, not compiled: p99, as of two calls where just all are answered"
     limit = round(CALLS * part["full_p99_ms"], 1)
     yield _within(what, median_of([*chain(*seconds)]), limit, "ms", "no answer")

@@ -103,6 +103,7 @@ def test_shadows_are_compared_by_the_medians_of_their_turns():
 
 def test_what_was_never_refused_or_answered_is_a_miss():
     run = {"name": "503", "refused_p99_ms": None, "statuses": {"200": 1}, "errors": {}}
+    run["stolen"] = 0.0
     refused, answered, _ = targets({"refused": {"runs": [run], "full_p99_ms": 55.0}})
     assert (refused.measured, refused.met) == ("nothing was refused", False)
     assert (answered.measured, answered.met) == ("no answer", False)
@@ -110,6 +111,21 @@ def test_what_was_never_refused_or_answered_is_a_miss():
     late, other = targets({"large": {"ways": {"fast": way}}})
     assert (late.measured, late.met) == ("200.0 ms", False)
     assert (other.measured, other.met) == ("2", False)
+
+
+def test_loads_of_which_the_host_took_much_do_not_count_unless_all_are_such():
+    def found(*loads):
+        runs = [
+            {"name": "503", "refused_p99_ms": took, "stolen": stolen, "statuses": {}, "errors": {}}
+            for took, stolen in loads
+        ]
+        return targets({"refused": {"runs": runs, "full_p99_ms": 55.0}})[0]
+
+    counted = found((40.0, 0.2), (7.0, 0.05), (8.0, 0.0), (90.0, 0.06), (9.0, 0.01))
+    assert (counted.measured, counted.met) == ("8.0 ms", True)
+    # A slow one is no disturbed one.
+    assert found((40.0, 0.01), (50.0, 0.0), (7.0, 0.0)).measured == "40.0 ms"
+    assert found((40.0, 0.2), (50.0, 0.3), (7.0, 0.1)).measured == "40.0 ms"
 
 
 def test_other_statuses_and_broken_connections_are_wrong():
