@@ -6,11 +6,11 @@ from datetime import datetime  # noqa: TC003 - Prefect reads annotations at run 
 from typing import TYPE_CHECKING
 
 from prefect import flow
-from prefect.events import emit_event
 
 from flows._command import start
 from holdtrue.system import Run, System
 from tasks import monitoring
+from tasks._step import announce
 
 if TYPE_CHECKING:
     from holdtrue.references import DriftReport
@@ -50,17 +50,12 @@ def ask_for_retraining(report: DriftReport, declaration: str) -> None:
         declaration: Path of the YAML file.
     """
     decision = report.decision
-    emit_event(
+    announce(
         DRIFT_EVENT,
-        resource={
-            "prefect.resource.id": f"holdtrue.system.{report.system}",
-            "prefect.resource.name": report.system,
-        },
-        payload={
-            "declaration": declaration,
-            "as_of": report.at.isoformat(),
-            "trigger": f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
-        },
+        report.system,
+        declaration=declaration,
+        as_of=report.at.isoformat(),
+        trigger=f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
     )
 
 

@@ -333,6 +333,8 @@ def _retrained(applied: Applied, before: int, system: System) -> str:
     rollout = system.registry.running_rollout(system.declaration.name)
     if rollout is not None:
         return f"trained: version {rollout.challenger} is rolled out by steps"
+    if applied.stays_back is not None:
+        return f"trained. {applied.stays_back}"
     if applied.champion == before:
         return f"trained, with nothing new in it: version {before} goes on answering"
     return f"retrained: version {applied.champion} answers now"

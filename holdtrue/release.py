@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from holdtrue.approval import approval_of
 from holdtrue.errors import ConfigError, DataError, RegistryError, ServingError, StackError
 from holdtrue.plan import begin_rollout, deploy_arms, release_lock, serve_now
 from holdtrue.rollout import Arms, Counts, Moments, decide, follow, observe, stop
@@ -284,10 +285,10 @@ def earlier(context: Context, to: int | None) -> int:
 
 
 def check_passed(context: Context, number: int, *, force: bool) -> None:
-    """Refuse to promote or roll out a version that the gates refused, unless forced.
+    """Refuse to promote or roll out a version, unless forced.
 
     Raises:
-        ConfigError: With the gates' reason.
+        ConfigError: The gates refused it, or nobody approved it in time.
         RegistryError: There is no such version.
     """
     version = context.registry.version(context.system, number)
@@ -295,6 +296,9 @@ def check_passed(context: Context, number: int, *, force: bool) -> None:
     if not version.passed and not was_champion and not force:
         message = f"the gates refused version {number} of {context.system}: {version.reason}"
         raise ConfigError(message, hint="--force promotes it all the same")
+    asked = approval_of(context.registry, context.declaration)
+    if asked is not None and asked.version == number and asked.over and not force:
+        raise ConfigError(str(asked), hint="or train a new one: `holdtrue apply FILE --refresh`")
 
 
 def _looked(context: Context, rollout: Rollout) -> Rollout:

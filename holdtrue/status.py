@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from holdtrue.approval import Approval, approval_of
 from holdtrue.errors import ServingError
 from holdtrue.references import Compilation, Reference
 from holdtrue.rollout import RolloutStatus, status_of
@@ -55,6 +56,8 @@ class Status(Reference):
     versions: int
     refused: str | None
     """Why the gates refused the newest version; None where they did not."""
+    approval: Approval | None
+    """The version that waits for a person, or that nobody approved in time."""
     rollout: RolloutStatus | None
     """The rollout that runs, or how the last one ended."""
     last_decision: DecisionStatus | None
@@ -100,6 +103,7 @@ def look(system: System) -> Status:
         ),
         versions=len(versions),
         refused=versions[-1].reason if versions and not versions[-1].passed else None,
+        approval=approval_of(registry, system.declaration),
         rollout=None if not rollouts else status_of(rollouts[-1]),
         last_decision=None
         if not reports
@@ -150,6 +154,9 @@ def status_text(found: Status) -> str:
         lines.append(f"rollout: {found.rollout.headline}")
         lines.append(f"  {found.rollout.reason or 'no look yet'}")
         lines += [f"  {c.criterion}: {c.state}: {c.said}" for c in found.rollout.checks]
+    if found.approval is not None:
+        lines.append(f"approval: {found.approval}")
+        lines.append(f"  {found.approval.reason}")
     if found.refused is not None:
         lines.append(f"refused: version {found.versions}: {found.refused}")
     decision = found.last_decision

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
@@ -93,6 +94,24 @@ def outcome(output: Reference) -> str:
         case DriftReport():
             return f"{output.decision.action}: {output.decision.reason}"
     return ""
+
+
+def announce(event: str, system: str, **facts: Any) -> None:
+    """Emit an event about a system, which automations may wait for.
+
+    Args:
+        event: Its name, such as ``holdtrue.drift.detected``.
+        system: Name of the system; the event's resource is ``holdtrue.system.NAME``.
+        facts: Its payload.
+    """
+    emit_event(
+        event,
+        resource={
+            "prefect.resource.id": f"holdtrue.system.{system}",
+            "prefect.resource.name": system,
+        },
+        payload=facts,
+    )
 
 
 def publish(system: str, step: str, markdown: str | None) -> None:

@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.events import emit_event
 
+from holdtrue.approval import approval_of
+from holdtrue.references import Version
 from holdtrue.release import drive
 from holdtrue.reports import rollout_markdown
 from tasks._progress import Shown
-from tasks._step import OPTIONS, perform
+from tasks._step import OPTIONS, announce, perform
 
 if TYPE_CHECKING:
-    from holdtrue.references import Evaluation, ModelRef, ProfileRef, Verdict, Version
+    from holdtrue.references import Evaluation, ModelRef, ProfileRef, Verdict
     from holdtrue.rollout import Rollout
     from holdtrue.system import Run
 
 # The automation in prefect.yaml starts the deployment `rollout` on this event.
 ROLLOUT_EVENT = "holdtrue.rollout.began"
+# For automations of one's own, such as a message to those who approve.
+APPROVAL_EVENT = "holdtrue.approval.wanted"
 
 
 @task(name="register", **OPTIONS)
@@ -28,7 +31,14 @@ def register(
 ) -> Any:
     """Give the model a version; make it the champion, or roll it out: a `Version`."""
     inputs = {"profile": profile, "fit": fit, "evaluate": evaluate, "gate": gate}
-    return perform(run, "register", inputs)
+    version = perform(run, "register", inputs)
+    context = run.context()
+    asked = approval_of(context.registry, context.declaration)
+    found = not isinstance(version, Version)  # done before, and told then
+    if asked is not None and not asked.over and not found:
+        facts = asked.model_dump(mode="json")
+        announce(APPROVAL_EVENT, context.system, declaration=run.declaration, **facts)
+    return version
 
 
 @task(name="serve", **OPTIONS)
@@ -69,11 +79,4 @@ def ask_for_driving(rollout: Rollout, declaration: str) -> None:
         rollout: The one that began.
         declaration: Path of the YAML file.
     """
-    emit_event(
-        ROLLOUT_EVENT,
-        resource={
-            "prefect.resource.id": f"holdtrue.system.{rollout.system}",
-            "prefect.resource.name": rollout.system,
-        },
-        payload={"declaration": declaration},
-    )
+    announce(ROLLOUT_EVENT, rollout.system, declaration=declaration)

@@ -316,6 +316,8 @@ class Serve(Section):
     """Whether a request must carry a key; without, everybody on this machine may ask."""
     rollout: Rollout | None = None
     """How a new champion takes over; left out, at once."""
+    approve: Duration | None = None
+    """A version that passed waits this long for a person who promotes it or starts its rollout."""
     limits: Limits = Limits()
     """What one copy takes at a time."""
     max_body_bytes: int = Field(default=16_000_000, ge=1_000, le=1_000_000_000)

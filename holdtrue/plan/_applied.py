@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.approval import approval_of
 from holdtrue.references import Release, Version
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def applied(context: Context, finished: list[Done]) -> Applied:
         live = champion is not None and champion.version.number == registered.number
         refused = None if registered.passed or live else registered.reason
         if registered.passed and not live:
-            stays_back = _why_back(context, registered.number)
+            asked = approval_of(context.registry, context.declaration)
+            if asked is not None and asked.version == registered.number:
+                stays_back = str(asked)
+            else:
+                stays_back = _why_back(context, registered.number)
     return Applied(
         steps=tuple(finished),
         endpoint=release.endpoint if isinstance(release, Release) else None,

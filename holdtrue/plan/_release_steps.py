@@ -74,7 +74,9 @@ def _register(work: Work) -> Version:
     elif verdict.passed and not _was_tried(context, version.number):
         if evaluation.champion != (None if champion is None else champion.version.number):
             raise stale(system)
-        if goes_by_steps(context):
+        if champion is not None and context.declaration.serve.approve is not None:
+            work.progress(0, 0, "waiting for a person to approve it")
+        elif goes_by_steps(context):
             work.progress(0, 0, "planning its rollout")
             begin_rollout(context, version.number)
         else:

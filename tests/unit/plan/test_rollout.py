@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from holdtrue.approval import approval_of
 from holdtrue.declaration import Declaration
+from holdtrue.errors import ConfigError
 from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
 from holdtrue.plan import BY_NAME, Context, Journal
 from holdtrue.plan._journal import Record
@@ -19,6 +22,7 @@ from holdtrue.plan._rollout import arms_of, as_declared, expected_shift
 from holdtrue.plan._step import Work
 from holdtrue.progress import Silent
 from holdtrue.references import Estimate, Evaluation, ModelRef, ProfileRef, Split, Verdict, Version
+from holdtrue.release import check_passed
 from holdtrue.rollout import stop
 from holdtrue.serving._slates import slate_of
 from holdtrue.store import Store
@@ -197,6 +201,45 @@ def test_a_lost_registry_is_noticed(store: Store) -> None:
     context = context_of(store)
     assert undone(context, version) == "the registry does not know version 1"
     assert register(context, 1).promoted
+
+
+def test_a_version_waits_for_a_person_where_that_is_declared(store: Store) -> None:
+    context = context_of(store, approve="3d", rollout=STEPS)
+    assert register(context, 1).promoted  # nothing answered that could stay
+    assert approval_of(context.registry, context.declaration) is None
+    assert not register(context, 2, passed=False).promoted
+    assert approval_of(context.registry, context.declaration) is None
+    assert not register(context, 3).promoted
+    assert champion(context) == 1
+    assert context.registry.rollouts("small") == []
+    asked = approval_of(context.registry, context.declaration)
+    assert asked is not None
+    assert (asked.version, asked.over, asked.reason) == (3, False, "apply: as it is")
+    assert asked.until == context.registry.version("small", 3).created + timedelta(days=3)
+    assert "promote --to 3" in str(asked)
+    check_passed(context, 3, force=False)
+    # Whoever does not ask any more has nobody wait; the version is what it was.
+    assert approval_of(context.registry, declare()) is None
+    by_hand(context, 3, "promote")
+    assert approval_of(context.registry, context.declaration) is None
+
+
+def test_what_nobody_approved_in_time_is_promoted_only_by_force(store: Store) -> None:
+    context = context_of(store, approve="1s")
+    register(context, 1)
+    register(context, 2)
+    time.sleep(1.1)
+    asked = approval_of(context.registry, context.declaration)
+    assert asked is not None
+    assert asked.over
+    with pytest.raises(ConfigError, match=r"Nobody approved version 2 until .* UTC"):
+        check_passed(context, 2, force=False)
+    check_passed(context, 2, force=True)
+    check_passed(context, 1, force=False)
+    register(context, 3)  # a newer one is asked for instead
+    asked = approval_of(context.registry, context.declaration)
+    assert asked is not None
+    assert (asked.version, asked.over) == (3, False)
 
 
 def test_the_first_version_has_nobody_to_be_compared_with(store: Store) -> None:

@@ -110,13 +110,14 @@ def test_the_monitor_runs_as_often_as_is_declared() -> None:
 
 def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.monitor
+    import tasks._step
 
     emitted = {}
 
     def emit(event, resource, payload) -> None:
         emitted.update(event=event, resource=resource, payload=payload)
 
-    monkeypatch.setattr(flows.monitor, "emit_event", emit)
+    monkeypatch.setattr(tasks._step, "emit_event", emit)
     at = datetime(2013, 7, 8, tzinfo=UTC)
     decision = Decision(at=at, action="retrain", signals=("drift",), reason="three windows")
     report = DriftReport(
@@ -137,6 +138,7 @@ def test_the_trigger_expects_what_the_monitor_emits(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_trigger_expects_what_a_new_rollout_emits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks._step
     import tasks.release
     from tests.unit.rollout._traffic import rollout
 
@@ -145,7 +147,7 @@ def test_the_trigger_expects_what_a_new_rollout_emits(monkeypatch: pytest.Monkey
     def emit(event, resource, payload) -> None:
         emitted.update(event=event, resource=resource, payload=payload)
 
-    monkeypatch.setattr(tasks.release, "emit_event", emit)
+    monkeypatch.setattr(tasks._step, "emit_event", emit)
     tasks.release.ask_for_driving(rollout(system="flights"), "configs/flights.yaml")
 
     (trigger,) = DEPLOYMENTS["rollout"]["triggers"]
