@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import HoldtrueError, StackError
+from holdtrue.errors import HoldtrueError, StackError, refused_by_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,12 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
     try:
         _greet()
         flow(**arguments)
-    except HoldtrueError as err:
-        sys.stderr.write(f"error: {err}\n")
-        raise SystemExit(err.exit_code) from None
+    except (HoldtrueError, OSError) as err:
+        told = err if isinstance(err, HoldtrueError) else refused_by_machine(err)
+        if told is None:
+            raise
+        sys.stderr.write(f"error: {told}\n")
+        raise SystemExit(told.exit_code) from None
 
 
 def _greet() -> None:

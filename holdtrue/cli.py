@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from holdtrue import __version__, answer_commands, project_commands, release_commands
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell
-from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError
+from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
@@ -412,12 +413,22 @@ def main() -> None:
     try:
         app()
     except HoldtrueError as err:
-        typer.secho(f"error: {err}", err=True, fg=typer.colors.RED)
-        raise SystemExit(err.exit_code) from None
+        _fail(err)
+    except OSError as err:
+        refused = refused_by_machine(err)
+        if refused is None:
+            raise
+        _fail(refused)
     except SystemExit as err:
         if err.code == _INTERRUPTED:
             typer.echo("stopped; what was finished is kept, and found the next time", err=True)
         raise
+
+
+def _fail(err: HoldtrueError) -> NoReturn:
+    with suppress(OSError):  # such as on a full disk that the output goes to
+        typer.secho(f"error: {err}", err=True, fg=typer.colors.RED)
+    raise SystemExit(err.exit_code) from None
 
 
 if __name__ == "__main__":

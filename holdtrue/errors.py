@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +38,40 @@ class HoldtrueError(Exception):
 
 def _rebuild(kind: type[HoldtrueError], message: str, hint: str | None) -> HoldtrueError:
     return kind(message, hint=hint)
+
+
+# What a machine refuses whatever the program is like: a full or read-only disk, rights, limits.
+_REFUSALS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
+
+
+def refused_by_machine(err: OSError, place: Path | None = None) -> HoldtrueError | None:
+    """Say in a sentence what the machine refused; None where the error may be one of the program.
+
+    Args:
+        err: Also one that came from another process by Ray.
+        place: Where it was, if the error does not say.
+    """
+    cause = getattr(err, "cause", err)
+    if not isinstance(cause, OSError) or cause.errno not in _REFUSALS:
+        return None
+    name = cause.filename or place
+    message = os.strerror(cause.errno)
+    if name is not None:
+        message = f"{name}: {message}"
+    hint = "mend that, and run the same command again: what was finished is kept, and found"
+    if cause.errno == errno.ENOSPC and name is not None:
+        with suppress(OSError):
+            free = shutil.disk_usage(_existing(Path(name))).free
+            message += f" ({free / 1e6:,.1f} MB are free)"
+    return HoldtrueError(message, hint=hint)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above that exists."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
 
 
 class Retryable:

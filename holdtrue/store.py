@@ -118,6 +118,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         path: Where; missing folders are made.
         content: What.
         mode: Permission bits of the file.
+
+    Raises:
+        OSError: With the path, also where the system does not say it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
@@ -128,7 +131,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as err:
+        if isinstance(err, OSError):
+            err.filename = str(path)
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdtrue.errors import DataError
+from holdtrue.errors import DataError, HoldtrueError, refused_by_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,7 @@ def is_table(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, version: int | None = None) -> Iterator[DeltaTable]:
-    """Open a table to read it; for writes it is no use, as what they come upon is no damage.
+    """Open a table to read it.
 
     Args:
         path: Folder of the table.
@@ -32,6 +34,7 @@ def opened(path: Path, version: int | None = None) -> Iterator[DeltaTable]:
     Raises:
         DataError: It is damaged, as what is done with it may find out later. A commit without
             content, which would be taken for one that changed nothing, is damage.
+        HoldtrueError: The machine refused to read it.
     """
     import pyarrow as pa
     from deltalake import DeltaTable
@@ -43,9 +46,42 @@ def opened(path: Path, version: int | None = None) -> Iterator[DeltaTable]:
     try:
         yield DeltaTable(path, version=version)
     except (DeltaError, pa.ArrowException, OSError) as err:
+        refused = _of_machine(path, err)
+        if refused is not None:
+            raise refused from err
         # What follows the first line is the library's own stack.
         said = str(err).strip().splitlines() or [type(err).__name__]
         raise damaged(path, said[0]) from err
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Write a table.
+
+    Args:
+        path: Folder of the table.
+
+    Raises:
+        HoldtrueError: The machine refused, such as where its disk is full; the table is as before.
+    """
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as err:
+        refused = _of_machine(path, err)
+        if refused is None:
+            raise
+        raise refused from err
+
+
+def _of_machine(path: Path, err: Exception) -> HoldtrueError | None:
+    """What the machine refused; Delta says it in words only."""
+    found = re.search(r"\(os error (\d+)\)", str(err))
+    if found is None:
+        return None
+    number = int(found.group(1))
+    return refused_by_machine(OSError(number, os.strerror(number), str(path)))
 
 
 def damaged(path: Path, why: str) -> DataError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.data._kinds import as_frame, kinds_of
 from holdtrue.references import Snapshot
-from holdtrue.tables import damaged, is_table, opened
+from holdtrue.tables import damaged, is_table, opened, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,13 +58,14 @@ def take_snapshot(
         same = (int(commit["version"]) for commit in commits if commit.get(_DIGEST) == digest)
         version = next(same, None)
     if version is None:
-        write_deltalake(
-            path,
-            table,
-            mode="overwrite",
-            schema_mode="overwrite",
-            commit_properties=CommitProperties(custom_metadata={_DIGEST: digest}),
-        )
+        with written(path):
+            write_deltalake(
+                path,
+                table,
+                mode="overwrite",
+                schema_mode="overwrite",
+                commit_properties=CommitProperties(custom_metadata={_DIGEST: digest}),
+            )
         with opened(path) as after:
             version = after.version()
     return Snapshot(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from holdtrue.lazy import names_of
 
 if TYPE_CHECKING:
     from holdtrue.models._answering import Answering
@@ -87,10 +88,6 @@ _HOMES = {
     "write_bundle": "_bundle",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Only when asked for: a process that answers with a compiled model imports neither pandas nor
-    # scikit-learn (a second and 150 MB), and the modules beside it here do.
-    if name not in _HOMES:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Only when asked for: a process that answers with a compiled model imports neither pandas nor
+# scikit-learn (a second and 150 MB), and the modules beside it here do.
+__getattr__ = names_of(__name__, _HOMES)

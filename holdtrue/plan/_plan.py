@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, refused_by_machine
 from holdtrue.plan._data_steps import DATA_STEPS
 from holdtrue.plan._digest import code_digest, differences, digest
 from holdtrue.plan._journal import Journal, Record
@@ -113,7 +113,7 @@ class Runner:
             inputs: Their results, where the caller has them; looked up otherwise.
 
         Raises:
-            HoldtrueError: The step failed.
+            HoldtrueError: The step failed, or the machine refused, such as where its disk is full.
             NotDoneError: A step that it depends on was not done.
         """
         step = BY_NAME[name]
@@ -133,7 +133,13 @@ class Runner:
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
         with self.context.reporter.step(name) as progress:
-            output = step.run(Work(self.context, given, components, progress))
+            try:
+                output = step.run(Work(self.context, given, components, progress))
+            except OSError as err:
+                refused = refused_by_machine(err, self.context.store.root)
+                if refused is None:
+                    raise
+                raise refused from err
         if step is STEPS[0]:
             self._journal.began_training(self.context.as_of)
         seconds = time.monotonic() - started

@@ -96,8 +96,13 @@ class Registry:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._engine().begin() as connection:
-            yield connection
+        try:
+            with self._engine().begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except DatabaseError as err:
+            raise self._unusable(err.orig) from err
 
     def _engine(self) -> Engine:
         if self._opened is None:
@@ -111,12 +116,15 @@ class Registry:
                 with engine.begin() as connection:
                     self._prepare(connection)
             except (OSError, sqlite3.DatabaseError, DatabaseError) as err:
-                said = err.orig if isinstance(err, DatabaseError) else err
-                message = f"the registry {self._path} cannot be opened: {said}"
-                hint = "see that its folder can be written, or restore the file from a backup"
-                raise RegistryError(message, hint=hint) from err
+                raise self._unusable(err.orig if isinstance(err, DatabaseError) else err) from err
             self._opened = engine
         return self._opened
+
+    def _unusable(self, why: BaseException | None) -> RegistryError:
+        hint = "see that its folder can be written, or restore the file from a backup"
+        if "full" in str(why):
+            hint = "make room, and run the same command again"
+        return RegistryError(f"the registry {self._path} cannot be used: {why}", hint=hint)
 
     def _prepare(self, connection: Connection) -> None:
         """Make the tables of a new file, add what an older one lacks; refuse those of a newer."""

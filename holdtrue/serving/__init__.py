@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from holdtrue.lazy import names_of
 
 if TYPE_CHECKING:
     from holdtrue.serving._deploy import check_place, deploy, start_serve, undeploy
@@ -51,9 +52,5 @@ _HOMES = {
     "undeploy": "_deploy",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Only when asked for: a replica needs neither a client of its own endpoint nor Delta tables.
-    if name not in _HOMES:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Only when asked for: a replica needs neither a client of its own endpoint nor Delta tables.
+__getattr__ = names_of(__name__, _HOMES)

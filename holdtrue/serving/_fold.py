@@ -13,7 +13,7 @@ import orjson
 from holdtrue.references import Reference
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
 from holdtrue.store import locked
-from holdtrue.tables import is_table, opened
+from holdtrue.tables import is_table, opened, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -272,13 +272,15 @@ def _append(records: list[dict[str, Any]], table: Path, number: int) -> None:
     from deltalake import CommitProperties, Transaction, write_deltalake
 
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_deltalake(
-        table,
-        pa.Table.from_pylist(records, schema=schema()),
-        mode="append",
-        schema_mode="merge",  # a table that an older version made lacks columns
-        commit_properties=CommitProperties(app_transactions=[Transaction(_APPLICATION, number)]),
-    )
+    transaction = Transaction(_APPLICATION, number)
+    with written(table):
+        write_deltalake(
+            table,
+            pa.Table.from_pylist(records, schema=schema()),
+            mode="append",
+            schema_mode="merge",  # a table that an older version made lacks columns
+            commit_properties=CommitProperties(app_transactions=[transaction]),
+        )
     _force(table)
 
 

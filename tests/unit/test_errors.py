@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from holdtrue.errors import (
     StackError,
     Terminal,
     ValueProblem,
+    refused_by_machine,
 )
 
 KINDS = [
@@ -47,3 +51,25 @@ def test_refused_input_has_its_own_exit_code() -> None:
     assert {kind.exit_code for kind in KINDS if kind is not ConfigError} <= {1, 2}
     assert StackError("x").exit_code == 1
     assert str(ConfigError("x")) == "x"
+
+
+class ElsewhereError(OSError):
+    """What Ray makes of an error of another process: of its kind, and with it as the cause."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def test_what_the_machine_refuses_is_told_in_a_sentence(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "?", str(tmp_path / "gone" / "file"))
+    for err in (full, ElsewhereError(full)):
+        told = refused_by_machine(err)
+        assert told is not None
+        assert told.message.startswith(f"{tmp_path}/gone/file: {os.strerror(errno.ENOSPC)} (")
+        assert told.message.endswith(" MB are free)")
+    told = refused_by_machine(OSError(errno.EROFS, "?"), tmp_path)
+    assert told is not None
+    assert told.message == f"{tmp_path}: {os.strerror(errno.EROFS)}"
+    assert refused_by_machine(FileNotFoundError(errno.ENOENT, "?", "mine")) is None
+    assert refused_by_machine(OSError("no number")) is None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from holdtrue.lazy import names_of
 
 if TYPE_CHECKING:
     from holdtrue.models.compiled._columns import problems
@@ -35,9 +36,5 @@ _HOMES = {
     "prove": "_proof",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Only when asked for: who answers needs nothing of what compiles and proves.
-    if name not in _HOMES:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Only when asked for: who answers needs nothing of what compiles and proves.
+__getattr__ = names_of(__name__, _HOMES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -393,3 +395,32 @@ def test_the_only_champion_has_nothing_to_go_back_to(champion: Path, run: Run) -
     said = "version 1 of small is the champion already"
     assert_refused(run, root, said, 2, "rollback", champion, "--to", "1")
     assert_refused(run, root, "small has no version 9", 1, "rollback", champion, "--to", "9")
+
+
+@pytest.mark.parametrize(
+    ("before", "until", "where"),
+    [
+        (None, "check", "data/small/snapshots"),  # Delta writes that
+        ("extract", "check", ""),  # pandas
+        ("check", "profile", "profiles/.*/calibration.json"),
+    ],
+)
+def test_what_the_machine_refuses_to_write_is_told_and_goes_on_afterwards(
+    declare: Callable[..., Path], run: Run, before: str | None, until: str, where: str
+) -> None:
+    file = declare()
+    store = Store.of(file).root
+    if before is not None:
+        assert run("apply", file, "--until", before)[0] == 0
+    # A limit on the size of files, as a quota or a disk would be one; no rights are needed for it.
+    limited = f"ulimit -f 1; exec {sys.executable} -m holdtrue.cli apply {file} --until {until}"
+    done = subprocess.run(  # noqa: S603 - the lines above
+        ["bash", "-c", limited],  # noqa: S607 - whichever there is
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.search(f"error: {store / where}: File too large\n  mend that, and run", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert run("apply", file, "--until", until)[0] == 0

@@ -251,7 +251,7 @@ def test_a_registry_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "folder" / "registry.db").mkdir(parents=True)
     (tmp_path / "file").write_bytes(b"")
     for name in ("damaged", "folder", "file"):
-        with pytest.raises(RegistryError, match=r"registry\.db cannot be opened: "):
+        with pytest.raises(RegistryError, match=r"registry\.db cannot be used: "):
             register(Registry(Store(tmp_path / name)), 1)
 
 
