@@ -509,5 +509,7 @@ class DriftReport(Reference):
     """Requests that were answered until then, from the first one on."""
     refused: int = 0
     """The same of those that were refused for their content (400 and 422)."""
+    lost: int = 0
+    """Answered rows that could not be captured until then, from the first one on."""
     removed: int = 0
     """Captured rows that were older than ``serve.keep`` and were deleted."""

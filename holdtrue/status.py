@@ -60,6 +60,8 @@ class Status(Reference):
     """The version that waits for a person, or that nobody approved in time."""
     rollout: RolloutStatus | None
     """The rollout that runs, or how the last one ended."""
+    lost_rows: int
+    """Answered rows that could not be captured since the system was first served."""
     last_decision: DecisionStatus | None
     as_of: datetime | None
     """Moment of the last run."""
@@ -75,6 +77,7 @@ def look(system: System) -> Status:
     from holdtrue.plan import Journal
     from holdtrue.serving import Endpoint
     from holdtrue.serving._deploy import replicas_of
+    from holdtrue.serving._statistics import read_statistics
 
     name, registry, stack = system.declaration.name, system.registry, system.stack.state()
     champion, versions = registry.champion(name), registry.versions(name)
@@ -105,6 +108,7 @@ def look(system: System) -> Status:
         refused=versions[-1].reason if versions and not versions[-1].passed else None,
         approval=approval_of(registry, system.declaration),
         rollout=None if not rollouts else status_of(rollouts[-1]),
+        lost_rows=read_statistics(system.store, name).capture_failures,
         last_decision=None
         if not reports
         else DecisionStatus(
@@ -159,6 +163,8 @@ def status_text(found: Status) -> str:
         lines.append(f"  {found.approval.reason}")
     if found.refused is not None:
         lines.append(f"refused: version {found.versions}: {found.refused}")
+    if found.lost_rows:
+        lines.append(f"capture: {found.lost_rows:,} answered rows could not be written so far")
     decision = found.last_decision
     if decision is None:
         lines.append("monitor: no check yet")

@@ -68,7 +68,7 @@ def watch(context: Context) -> DriftReport:
         context.declaration.retrain,
         context.declaration.automation,
         context.as_of,
-        _before(context, champion, answered, refused),
+        _before(context, champion, answered, refused, counts.capture_failures),
     )
     report = DriftReport(
         system=context.system,
@@ -80,6 +80,7 @@ def watch(context: Context) -> DriftReport:
         folded=folded.rows,
         answered=answered,
         refused=refused,
+        lost=counts.capture_failures,
         removed=_remove_old(context, champion, windows),
     )
     context.registry.record_report(report)
@@ -87,12 +88,13 @@ def watch(context: Context) -> DriftReport:
     return report
 
 
-def _before(context: Context, champion: Champion, answered: int, refused: int) -> Before:
+def _before(context: Context, champion: Champion, answered: int, refused: int, lost: int) -> Before:
     """What the run before decided, and what happened since."""
     reports = context.registry.drift_reports(context.system)
     last = reports[-1] if reports else None
+    lost -= 0 if last is None else last.lost
     if last is None or last.version != champion.version.number:
-        return Before()
+        return Before(lost=max(0, lost))
     began = last.decision.since
     trained = [
         version
@@ -103,6 +105,7 @@ def _before(context: Context, champion: Champion, answered: int, refused: int) -
         decision=last.decision,
         answered=max(0, answered - last.answered),
         refused=max(0, refused - last.refused),
+        lost=max(0, lost),
         outcome=_outcome(context, trained[-1]) if trained else None,
     )
 

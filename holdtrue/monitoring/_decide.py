@@ -49,6 +49,7 @@ class Before:
         decision: Of that run; None where there was none.
         answered: Requests that were answered since.
         refused: Requests that were refused for their content since.
+        lost: Answered rows that could not be captured since.
         outcome: What became of the version that was trained since the decision was first made, in
             words; None where none was trained.
     """
@@ -56,6 +57,7 @@ class Before:
     decision: Decision | None = None
     answered: int = 0
     refused: int = 0
+    lost: int = 0
     outcome: str | None = None
 
 
@@ -125,9 +127,9 @@ def decide(
     if signals:
         then = f"Not retrained: retrain.on does not list {' or '.join(signals)}"
         return Decision(at=at, action="warn", signals=signals, reason=f"{told}. {then}.", **kept)
-    refused = _refused(before)
-    if refused:
-        return Decision(at=at, action="warn", reason=refused)
+    blind = [said for said in (_refused(before), _lost(before)) if said]
+    if blind:
+        return Decision(at=at, action="warn", reason=" ".join(blind))
     return _without_signal(windows, judged, performance, at)
 
 
@@ -138,6 +140,16 @@ def _refused(before: Before) -> str:
     return (
         f"{before.refused:,} requests were refused for their content since the last check, and "
         f"{before.answered:,} were answered: `holdtrue logs` has some of them."
+    )
+
+
+def _lost(before: Before) -> str:
+    """That rows were answered which nothing here has seen; empty where there are none."""
+    if not before.lost:
+        return ""
+    return (
+        f"{before.lost:,} answered rows could not be captured since the last check, and are in no "
+        "window: see that the store's disk has room."
     )
 
 

@@ -113,27 +113,28 @@ def report(context, decision: Decision, version: int = 1) -> None:
             decision=decision,
             answered=100,
             refused=7,
+            lost=5,
         )
     )
 
 
 def test_what_happened_since_the_run_before_is_known(context):
     champion = context.registry.champion("flights")
-    assert _before(context, champion, 10, 2) == Before()
+    assert _before(context, champion, 10, 2, 4) == Before(lost=4)
     decision = Decision(
         at=NOW, action="retrain", signals=("drift",), reason="?", seen={"drift": "d"}, since=NOW
     )
     report(context, decision)
-    assert _before(context, champion, 130, 9) == Before(decision, answered=30, refused=2)
+    assert _before(context, champion, 130, 9, 8) == Before(decision, answered=30, refused=2, lost=3)
     # Counts begin again where what replicas had counted is gone.
-    assert _before(context, champion, 10, 2) == Before(decision)
+    assert _before(context, champion, 10, 2, 1) == Before(decision)
     add_version(context.registry, 2, NOW - DAY)
-    assert _before(context, champion, 100, 7).outcome is None
+    assert _before(context, champion, 100, 7, 5).outcome is None
     add_version(context.registry, 3, NOW)
     said = "Version 3 was trained since then, and is not the champion: log_loss is worse"
-    assert _before(context, champion, 100, 7).outcome == said
+    assert _before(context, champion, 100, 7, 5).outcome == said
     report(context, decision, version=2)  # of another champion
-    assert _before(context, champion, 100, 7) == Before()
+    assert _before(context, champion, 100, 7, 5) == Before()
 
 
 def test_rows_older_than_declared_are_removed(context):

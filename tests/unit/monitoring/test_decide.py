@@ -278,6 +278,14 @@ def test_callers_that_are_mostly_refused_are_a_warning(
     assert (f"{refused} requests were refused" in decision.reason) == (action == "warn")
 
 
+def test_answered_rows_that_could_not_be_kept_are_a_warning() -> None:
+    decision = _decide("q", before=Before(answered=100, lost=2_990))
+    assert decision.action == "warn"
+    assert decision.reason.startswith("2,990 answered rows could not be captured")
+    # What calls for more goes before it.
+    assert _decide("sss", before=Before(answered=100, lost=1)).action == "retrain"
+
+
 def test_a_large_effect_that_chance_explains_is_told_with_its_p_value() -> None:
     window = _windows("q")[0].model_copy(update={"effect": 3.3, "p_value": 0.2})
     reason = decide([window], [], History(), Retrain(), "pipeline", NOW).reason
