@@ -20,6 +20,8 @@ class Approval(Reference):
     """Afterwards the champion stays."""
     over: bool
     """Whether that moment has passed."""
+    by_steps: bool
+    """Whether ``serve.rollout`` is declared."""
     reason: str
     """What the gates said."""
 
@@ -30,10 +32,11 @@ class Approval(Reference):
                 f"Nobody approved version {self.version} until {until}, and the champion stays: "
                 f"`holdtrue promote --to {self.version} --force` takes it all the same"
             )
+        steps = f", or by steps `holdtrue rollout start --to {self.version}`"
         return (
             f"Version {self.version} passed, and waits until {until} for a person: "
-            f"`holdtrue promote --to {self.version}`, or by steps `holdtrue rollout start "
-            f"--to {self.version}`; else the champion stays"
+            f"`holdtrue promote --to {self.version}`{steps if self.by_steps else ''}; "
+            "else the champion stays"
         )
 
 
@@ -54,5 +57,9 @@ def approval_of(registry: Registry, declaration: Declaration) -> Approval | None
         return None
     until = newest.created + within
     return Approval(
-        version=newest.number, until=until, over=datetime.now(UTC) > until, reason=newest.reason
+        version=newest.number,
+        until=until,
+        over=datetime.now(UTC) > until,
+        by_steps=declaration.serve.rollout is not None,
+        reason=newest.reason,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -169,7 +170,14 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         rollout = system.registry.running_rollout(system.declaration.name)
         if rollout is not None:
             lines.append(f"Version {rollout.challenger} is rolled out: {rollout.where}")
-            lines.append(f"Drive it with `holdtrue rollout run {system.path}`")
+            file = shlex.quote(str(system.path))
+            if ran is None:
+                lines.append(
+                    "The deployment rollout takes it on; "
+                    f"`holdtrue rollout status {file}` says how far it is"
+                )
+            else:
+                lines.append(f"Drive it with `holdtrue rollout run {file}`")
         if applied.stays_back is not None:
             lines.append(applied.stays_back)
         lines.append("It goes on answering; `holdtrue down` ends it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def init(
         message = f"{path} exists already"
         raise ConfigError(message, hint="remove it, or give another --output")
     write_atomically(path, text.encode())
-    words = f"wrote {path}: read it through, then run: holdtrue apply {path}"
+    words = f"wrote {path}: read it through, then run: holdtrue apply {shlex.quote(str(path))}"
     tell(words, {"file": path, "name": called}, as_json=as_json)
 
 
@@ -121,7 +122,7 @@ def new(
     if written and not dry_run:
         words += (
             f"\n`holdtrue up` there starts what runs them, and the schedules; "
-            f"`holdtrue apply {file}` is a run of the flow then"
+            f"`holdtrue apply {shlex.quote(str(file))}` is a run of the flow then"
         )
     facts = {
         "project": layout.project,

@@ -39,15 +39,20 @@ class Shown:
     def step(self, name: str) -> Iterator[Progress]:
         """Show a step for as long as the context lasts."""
         artifact = _Artifact(f"{self._system}-{name}-progress")
+        said: list[str] = []
         with self._terminal.step(name) as shown:
 
             def show(done: int, total: int, words: str) -> None:
                 shown(done, total, words)
                 if total:
+                    said[:] = [words]
                     artifact.show(100 * min(done / total, 1), words)
 
             try:
                 yield show
+                # What ends before its last part was counted, as a search that is good enough does.
+                for words in said:
+                    artifact.show(100, words)
             finally:
                 artifact.close()
 

@@ -242,13 +242,39 @@ def test_every_report_is_an_artifact(watched):
         assert artifact["data"].startswith("# ")
 
 
-def test_the_search_shows_how_far_it_is(trained):
-    found = [a for a in trained.ask("artifacts") if a["key"] == "fruit-tune-progress"]
-    assert found, "the search has no progress artifact"
+@pytest.mark.parametrize(
+    ("step", "last"), [("tune", "2/2 trials"), ("evaluate", "metrics, intervals and slices")]
+)
+def test_a_long_step_shows_how_far_it_is(trained, step, last):
+    found = [a for a in trained.ask("artifacts") if a["key"] == f"fruit-{step}-progress"]
+    assert found, f"{step} has no progress artifact"
     for artifact in found:
         assert (artifact["type"], artifact["data"]) == ("progress", 100.0)
         assert artifact["task_run_id"] is not None
-        assert artifact["description"].startswith("2/2 trials"), artifact["description"]
+        assert artifact["description"].startswith(last), artifact["description"]
+
+
+def test_an_event_tells_that_a_version_waits_for_a_person(watched):
+    file = watched.project / FILE
+    declared = file.read_text()
+    other = declared.replace("categorical: [colour]", "categorical: []")
+    file.write_text(other.replace("serve: {port", "serve: {approve: 3d, port"))
+    for _ in range(2):  # it is told once
+        watched.run("-m", "flows.train", FILE, "--until", "register")
+    wanted = {"event": {"name": ["holdtrue.approval.wanted"]}}
+
+    def told():
+        return watched.post("events/filter", {"filter": wanted})["events"]
+
+    wait_for(told, 60)
+    (event,) = told()
+    assert event["resource"]["prefect.resource.id"] == "holdtrue.system.fruit"
+    payload = event["payload"]
+    assert (payload["declaration"], payload["version"], payload["over"]) == (FILE, 2, False)
+    said = watched.run("-m", "holdtrue.cli", "status", FILE)
+    assert "champion: version 1 of 2" in said
+    assert "approval: Version 2 passed, and waits until " in said
+    file.write_text(declared)
 
 
 def test_the_drift_event_starts_a_retraining(watched):
