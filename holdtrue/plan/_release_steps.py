@@ -122,10 +122,14 @@ def _undone(context: Context, version: Reference) -> str | None:
     """Why a registration is not true any more; None where it is."""
     if not isinstance(version, Version):
         return "nothing was registered"
-    if context.registry.find(context.system, version.digest) is None:
+    registered = context.registry.find(context.system, version.digest)
+    if registered is None:
         return f"the registry does not know version {version.number}"
     if declared_again(context, version.number):
         return f"version {version.number} is declared again"
+    approve = context.declaration.serve.approve
+    if registered.passed and approve is None and not _was_tried(context, version.number):
+        return f"version {version.number} passed, and no approval is declared any more"
     return None
 
 

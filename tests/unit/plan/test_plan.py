@@ -137,6 +137,7 @@ def done(system: Make) -> Make:
         profile="profiles/1",
         lineage={},
     )
+    context.registry.promote("small", 1, generation=0, reason="held", action="gate")
     return system
 
 

@@ -209,7 +209,8 @@ def test_a_version_waits_for_a_person_where_that_is_declared(store: Store) -> No
     assert approval_of(context.registry, context.declaration) is None
     assert not register(context, 2, passed=False).promoted
     assert approval_of(context.registry, context.declaration) is None
-    assert not register(context, 3).promoted
+    version = register(context, 3)
+    assert not version.promoted
     assert champion(context) == 1
     assert context.registry.rollouts("small") == []
     asked = approval_of(context.registry, context.declaration)
@@ -218,10 +219,25 @@ def test_a_version_waits_for_a_person_where_that_is_declared(store: Store) -> No
     assert asked.until == context.registry.version("small", 3).created + timedelta(days=3)
     assert "promote --to 3" in str(asked)
     check_passed(context, 3, force=False)
-    # Whoever does not ask any more has nobody wait; the version is what it was.
-    assert approval_of(context.registry, declare()) is None
+    assert undone(context, version) is None
+    # Where nobody is asked any more, nobody waits.
+    freed = context_of(store)
+    assert approval_of(freed.registry, freed.declaration) is None
+    assert undone(freed, version) == "version 3 passed, and no approval is declared any more"
     by_hand(context, 3, "promote")
     assert approval_of(context.registry, context.declaration) is None
+    assert undone(freed, version) is None
+
+
+def test_what_waited_is_the_champion_once_nobody_is_asked_any_more(store: Store) -> None:
+    register(context_of(store), 1)
+    context = context_of(store, approve="3d")
+    version = register(context, 2)
+    assert not version.promoted
+    freed = context_of(store)
+    assert register(freed, 2).promoted
+    assert champion(freed) == 2
+    assert undone(freed, version) is None
 
 
 def test_what_nobody_approved_in_time_is_promoted_only_by_force(store: Store) -> None:
