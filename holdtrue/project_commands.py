@@ -135,7 +135,7 @@ def new(
 
 def ci(
     file: DeclarationFile,
-    rows: Annotated[int, typer.Option(help="Most rows of the sample.")] = 5_000,
+    rows: Annotated[int, typer.Option(help="Rows of the sample.")] = 5_000,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Settings to try.", show_default="2 for each candidate"),
@@ -182,7 +182,10 @@ def ci(
     tell("\n".join([seen.title, *lines]), seen.model_dump(mode="json"), as_json=as_json)
     if seen.missed:
         named = "; ".join(f"{gate.gate}: {gate.reason}" for gate in seen.missed)
-        raise HoldtrueError(named, hint="with more rows or trials it may hold: --rows, --trials")
+        more = "more trials (--trials)"
+        if seen.sampled < seen.rows:
+            more = f"more rows (--rows) or {more}"
+        raise HoldtrueError(named, hint=f"it may hold with {more}")
 
 
 def _add_to(summary: Path | None, text: str) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,8 @@ R = TypeVar("R", bound=Reference)
 
 # Enough for metrics with intervals that say something, and little enough for a minute of work.
 ROWS = 5_000
+# Of each class at least so many, or all, so that none gets lost in the sample.
+_OF_A_CLASS = 50
 # For each candidate: a search that runs is looked for, not the best setting.
 _TRIALS = 2
 _SEARCH = timedelta(minutes=1)
@@ -123,7 +126,8 @@ def rehearse(
 
     Args:
         system: The declared system.
-        rows: Most rows of the sample, drawn at random with the declaration's seed.
+        rows: Of the sample, drawn at random with the declaration's seed; of a class that is rare
+            among them up to 50 more.
         trials: Settings to try; two for each candidate where left out.
         data: A file of rows to use instead of the declared source, such as one that is kept beside
             the tests; how many rows there must be is not asked of it.
@@ -153,25 +157,15 @@ def rehearse(
         scratch.store = Store(Path(folder) / "store")
         here = _on_this_machine(declared)
         scratch.declaration = _whole(here, data)
-        try:
+        with _pages_kept(scratch.store, declared.name, keep):
             done = scratch.apply(as_of=as_of, until="check", reporter=reporter)
-        except DataError as err:
-            # Its hint names a page of the store that is gone in a moment.
-            hint = "mend the data or the contract; --reports FOLDER keeps all findings"
-            if keep is not None:
-                _keep_reports(scratch.store, declared.name, keep)
-                hint = f"mend the data or the contract; all findings are in {keep}"
-            raise DataError(err.message, hint=hint) from err
         check = _output(done, DataCheck)
         sample = Path(folder) / "sample.parquet"
-        sampled = _write_sample(scratch.store.path(check.kept), sample, rows, declared.seed)
+        sampled = _write_sample(scratch.store.path(check.kept), sample, rows, declared)
         scratch.store = Store(Path(folder) / "sampled")
         scratch.declaration = _small(here, sample, trials)
-        try:
+        with _pages_kept(scratch.store, declared.name, keep):
             done = scratch.apply(as_of=as_of, until="register", reporter=reporter)
-        finally:
-            if keep is not None:
-                _keep_reports(scratch.store, declared.name, keep)
         evaluation, model = _output(done, Evaluation), _output(done, ModelRef)
         return Rehearsal(
             system=declared.name,
@@ -247,18 +241,39 @@ def _changed(declared: Declaration, **sections: dict[str, Any]) -> Declaration:
     return declared.model_copy(update=update)
 
 
-def _write_sample(kept: Path, sample: Path, rows: int, seed: int) -> int:
-    from holdtrue.models._rows import read_sample
+def _write_sample(kept: Path, sample: Path, rows: int, declared: Declaration) -> int:
+    """Write rows at random, in their order, and more of classes that are rare among them."""
+    import pandas as pd
 
-    frame = read_sample(kept, rows, seed)
-    frame.to_parquet(sample, index=False)
-    return len(frame)
+    frame = pd.read_parquet(kept).reset_index(drop=True)
+    found = frame.sample(min(rows, len(frame)), random_state=declared.seed).index
+    if declared.task == "classification":
+        target = frame[declared.data.target].astype("str")
+        seen = target.map(target[found].value_counts()).fillna(0)
+        rare = target[seen < _OF_A_CLASS].sample(frac=1, random_state=declared.seed)
+        found = found.union(rare.groupby(rare).head(_OF_A_CLASS).index)
+    frame.loc[found.sort_values()].to_parquet(sample, index=False)
+    return len(found)
 
 
-def _keep_reports(store: Store, name: str, keep: Path) -> None:
-    reports = store.path("reports", name)
-    if reports.is_dir():
-        shutil.copytree(reports, keep, dirs_exist_ok=True)
+@contextmanager
+def _pages_kept(store: Store, name: str, keep: Path | None) -> Iterator[None]:
+    """Keep the reports of a store that is gone in a moment, if that is asked for.
+
+    Raises:
+        DataError: Without the place of a page that nobody will find there.
+    """
+    try:
+        yield
+    except DataError as err:
+        if err.hint is None or str(store.root) not in err.hint:
+            raise
+        where = "--reports FOLDER keeps all findings" if keep is None else f"all findings: {keep}"
+        raise DataError(err.message, hint=f"mend the data or the contract; {where}") from err
+    finally:
+        reports = store.path("reports", name)
+        if keep is not None and reports.is_dir():
+            shutil.copytree(reports, keep, dirs_exist_ok=True)
 
 
 def _seen(evaluation: Evaluation, verdict: Verdict, gates: Sequence[Gate]) -> Iterator[GateSeen]:

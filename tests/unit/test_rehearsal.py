@@ -17,7 +17,7 @@ from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.evaluation import judge
 from holdtrue.references import Estimate, Evaluation, SliceResult
-from holdtrue.rehearsal import _on_this_machine, _seen, _small, _whole, rehearse
+from holdtrue.rehearsal import _on_this_machine, _seen, _small, _whole, _write_sample, rehearse
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 
@@ -119,7 +119,7 @@ def test_rows_that_break_the_contract_fail_it_and_nothing_is_left(
     with pytest.raises(DataError, match=r"300 of them break size: at least 0.*\n.*--reports"):
         rehearse(System(file), data=bad)
     reports = tmp_path.parent / f"{tmp_path.name}-reports"
-    with pytest.raises(DataError, match=f"all findings are in {reports}"):
+    with pytest.raises(DataError, match=f"all findings: {reports}"):
         rehearse(System(file), data=bad, keep=reports)
     assert len([*reports.rglob("data.html")]) == 1
     summary = tmp_path.parent / f"{tmp_path.name}-summary.md"
@@ -136,3 +136,24 @@ def test_what_cannot_be_used_is_refused(file: Path, tmp_path: Path) -> None:
         rehearse(system, data=tmp_path / "gone.parquet")
     with pytest.raises(ConfigError, match="at least one row, got 0"):
         rehearse(system, rows=0)
+
+
+def test_a_rare_class_is_not_lost_in_the_sample(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    classes = np.where(np.arange(20_000) % 500, chance.choice(["a", "b"], 20_000), "rare")
+    frame = pd.DataFrame({"size": np.arange(20_000.0), "y": classes})
+    frame.to_parquet(tmp_path / "kept.parquet")
+    declared = Declaration.model_validate(DECLARED)
+    written = _write_sample(tmp_path / "kept.parquet", tmp_path / "s.parquet", 1_000, declared)
+    found = pd.read_parquet(tmp_path / "s.parquet")
+    assert 1_000 < written == len(found) <= 1_040  # no more of the others
+    assert (found["y"] == "rare").sum() == 40  # all that there are
+    assert found["size"].is_monotonic_increasing
+    again = _write_sample(tmp_path / "kept.parquet", tmp_path / "t.parquet", 1_000, declared)
+    assert again == written
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), found)
+    # A number has no classes, and of fewer rows all are taken.
+    number = declared.model_copy(update={"task": "regression"})
+    assert _write_sample(tmp_path / "kept.parquet", tmp_path / "n.parquet", 10, number) == 10
+    whole = _write_sample(tmp_path / "kept.parquet", tmp_path / "w.parquet", 30_000, declared)
+    assert whole == len(frame)
