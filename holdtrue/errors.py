@@ -40,10 +40,11 @@ def _rebuild(kind: type[HoldtrueError], message: str, hint: str | None) -> Holdt
     return kind(message, hint=hint)
 
 
-# What a machine refuses whatever the program is like: a full or read-only disk, rights, limits.
+# What a machine refuses whatever the program is like: a full or read-only disk, rights, limits, a
+# folder where a file was.
 _REFUSALS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EISDIR, errno.ENOTDIR),
 }
 
 

@@ -424,3 +424,16 @@ def test_what_the_machine_refuses_to_write_is_told_and_goes_on_afterwards(
     assert re.search(f"error: {store / where}: File too large\n  mend that, and run", done.stderr)
     assert "Traceback" not in done.stderr
     assert run("apply", file, "--until", until)[0] == 0
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(declare: Callable[..., Path], run: Run) -> None:
+    file = declare()
+    assert run("apply", file, "--until", "check")[0] == 0
+    (record,) = (Store.of(file).root / "steps" / "check").glob("*.json")
+    record.unlink()
+    record.mkdir()
+    code, said = run("plan", file)
+    assert code == 1
+    assert f"{record}: Is a directory" in said
+    record.rmdir()
+    assert run("plan", file)[0] == 0
