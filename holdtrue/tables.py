@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from holdtrue.errors import DataError, HoldtrueError, refused_by_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from deltalake import DeltaTable
 
@@ -40,9 +41,9 @@ def opened(path: Path, version: int | None = None) -> Iterator[DeltaTable]:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
-    empty = [p for p in (path / "_delta_log").glob("*.json") if not p.stat().st_size]
-    if empty:
-        raise damaged(path, f"{Path('_delta_log', min(empty).name)} is empty")
+    empty = next((p for p in _commits(path, version) if not p.stat().st_size), None)
+    if empty is not None:
+        raise damaged(path, f"{empty.relative_to(path)} is empty")
     try:
         yield DeltaTable(path, version=version)
     except (DeltaError, pa.ArrowException, OSError) as err:
@@ -52,6 +53,17 @@ def opened(path: Path, version: int | None = None) -> Iterator[DeltaTable]:
         # What follows the first line is the library's own stack.
         said = str(err).strip().splitlines() or [type(err).__name__]
         raise damaged(path, said[0]) from err
+
+
+def _commits(path: Path, version: int | None) -> list[Path]:
+    """The commits that reading a version may take into account; not the thousands before them."""
+    log, first = path / "_delta_log", ""
+    if version is None:
+        # What came until then is in the checkpoint. Without one, or a damaged one, all are read.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads((log / "_last_checkpoint").read_bytes())
+            first = f"{known['version'] + 1:020}"
+    return sorted(commit for commit in log.glob("*.json") if commit.name >= first)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.serving._fold import batches_of, table_lock
-from holdtrue.tables import is_table, opened
+from holdtrue.tables import is_table, opened, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,15 +45,16 @@ def remove_old(table: Path, received_before: datetime, needed_from: datetime) ->
         wanted = (pc.field("received") < old) & (when < past)
         with opened(table) as captured:
             count = int(captured.to_pyarrow_dataset().count_rows(filter=wanted))
-        if count:
-            captured.delete(
-                f"received < {_literal(received_before)} "
-                f"AND coalesce(event_time, received) < {_literal(needed_from)}"
-            )
-        if len(captured.file_uris()) > _MANY_FILES:
-            captured.optimize.compact()
-        if _vacuum(captured, dry_run=True):  # where there is nothing to do, no version is made
-            _vacuum(captured, dry_run=False)
+        with written(table):
+            if count:
+                captured.delete(
+                    f"received < {_literal(received_before)} "
+                    f"AND coalesce(event_time, received) < {_literal(needed_from)}"
+                )
+            if len(captured.file_uris()) > _MANY_FILES:
+                captured.optimize.compact()
+            if _vacuum(captured, dry_run=True):  # where there is nothing to do, no version is made
+                _vacuum(captured, dry_run=False)
     return count
 
 

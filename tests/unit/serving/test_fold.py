@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from holdtrue.errors import DataError
 from holdtrue.serving import Folded, capture_places, fold_in, read_captured
@@ -288,3 +288,22 @@ def test_a_damaged_table_is_told_and_what_is_captured_waits_for_its_repair(place
     commit.write_bytes(before)
     assert fold_in(folder, table).rows == 1
     assert ids(table) == ["id-1", "id-2"]
+
+
+def test_an_empty_commit_behind_a_checkpoint_is_of_no_account_to_the_newest_version(places):
+    folder, table = places
+    for number in range(3):
+        write(folder, line(number))
+        fold_in(folder, table)
+    log = table / "_delta_log"
+    first, _, last = sorted(log.glob("*.json"))
+    DeltaTable(table).create_checkpoint()
+    first.write_bytes(b"")
+    assert ids(table) == ["id-0", "id-1", "id-2"]
+    write(folder, line(3))
+    fold_in(folder, table)
+    newest = max(log.glob("*.json"))
+    assert newest > last
+    newest.write_bytes(b"")
+    with pytest.raises(DataError, match=f"{newest.name} is empty"):
+        ids(table)
