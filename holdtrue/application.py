@@ -98,11 +98,6 @@ class Layout:
             files[DEPLOYMENTS] = after
         return cls(to, declaration.name, files, kept)
 
-    @property
-    def written(self) -> tuple[Path, ...]:
-        """The files that `write` writes; paths in the project."""
-        return tuple(self.files)
-
     def write(self) -> None:
         """Write what is to be written.
 

@@ -105,7 +105,7 @@ def new(
     from holdtrue.application import Layout
 
     layout = Layout.around(file, project, replace=replace, github=github)
-    written, kept = ([str(path) for path in paths] for paths in (layout.written, layout.kept))
+    written, kept = ([str(path) for path in paths] for paths in (layout.files, layout.kept))
     listed = ", ".join(written)
     if dry_run:
         words = f"write in {layout.project}: {listed or 'nothing, as all is there'}"

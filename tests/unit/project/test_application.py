@@ -177,9 +177,9 @@ def test_what_was_changed_is_written_over_only_where_it_is_asked_for(tmp_path: P
     assert changed.read_text() == "# mine\n"
     assert len(deployed(tmp_path)) == 2 * len(FLOWS)
     layout = Layout.around(file)
-    assert (layout.written, layout.kept) == ((), (Path("flows/train.py"),))
+    assert ((*layout.files,), layout.kept) == ((), (Path("flows/train.py"),))
     layout = Layout.around(file, replace=True)
-    assert (layout.written, layout.kept) == ((Path("flows/train.py"),), ())
+    assert ((*layout.files,), layout.kept) == ((Path("flows/train.py"),), ())
     layout.write()
     assert changed.read_bytes() == (ROOT / "flows" / "train.py").read_bytes()
 
