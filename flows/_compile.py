@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.plan import Runner, applied, steps_until
 from holdtrue.progress import Terminal
+from holdtrue.session import ready
 from holdtrue.system import Run, System
 from tasks import data, release, training
 
@@ -58,7 +59,7 @@ def run_plan(
         for step in steps_until(until):
             if step.serves and context.registry.champion(context.system) is None:
                 break
-            system.ready(session, runner, step, until)
+            ready(system, session, runner, step, until)
             inputs = {name: results[name] for name in step.inputs}
             results[step.name] = TASKS[step.name](run, **inputs)
             finished.append(runner.perform(step.name))  # found: the task has just done it

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
-from holdtrue.errors import ConfigError, HoldtrueError
+from holdtrue.errors import ConfigError
 from holdtrue.references import DriftReport, Reference, Release, Study
+from holdtrue.session import ready, start_beside
 from holdtrue.store import Store, alone, find_project, put_on_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from holdtrue.batch import Scored
-    from holdtrue.plan import Applied, Context, Done, Planned, Runner, Step
+    from holdtrue.plan import Applied, Context, Done, Planned
     from holdtrue.progress import Reporter
     from holdtrue.registry import Registry
     from holdtrue.reports import Page
@@ -208,7 +207,7 @@ class System:
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
-                self.ready(session, runner, step, until)
+                ready(self, session, runner, step, until)
                 finished.append(runner.perform(step.name))
         return applied(context, finished)
 
@@ -314,67 +313,6 @@ class System:
         """
         lock = self.store.path("systems", f"{self.declaration.name}.lock")
         return alone(lock, f"a training of {self.declaration.name}")
-
-    def ready(self, session: ExitStack, runner: Runner, step: Step, until: str | None) -> None:
-        """Have what a step needs, if it is not done yet: Ray for those that use it.
-
-        Ray and Serve take long to start, so that begins beside the first step after the
-        extraction, which refuses data that nothing can be learnt from. Where the run fails, is
-        stopped or has nothing to serve, and nothing was up before, nothing is left behind.
-
-        Args:
-            session: What begins here ends with it.
-            runner: Knows which steps are done.
-            step: What comes next.
-            until: Last step of the run.
-
-        Raises:
-            StackError: Ray does not start or answer.
-        """
-        from holdtrue.plan import steps_until
-
-        stays = steps_until(until)[-1].serves
-        if step.uses_ray and not runner.is_done(step.name):
-            self._connect(session, runner.context, keep=stays)
-        elif step.name == "check" and stays and not runner.is_done("fit"):
-            self._start_beside(session)
-
-    def _start_beside(self, session: ExitStack) -> None:
-        """Start Ray and Serve in a thread."""
-        from holdtrue.serving import start_serve
-
-        stack = self.stack
-        before = stack.state()
-        if before.ray_address is not None:
-            return
-
-        def start() -> None:
-            # What goes wrong here goes wrong again, and is reported, when Ray is needed.
-            with suppress(HoldtrueError):
-                stack.up_ray(self.declaration.ray.address)
-                start_serve(stack)
-
-        starting = Thread(target=start, daemon=True)
-
-        def clean(kind: type[BaseException] | None, *_: object) -> None:
-            served = kind is None and self.registry.champion(self.declaration.name) is not None
-            if not served and not before.processes:
-                starting.join()
-                stack.down()
-
-        session.push(clean)
-        starting.start()
-
-    def _connect(self, session: ExitStack, context: Context, *, keep: bool) -> None:
-        """Connect this process to Ray until `session` ends; does nothing where it is connected."""
-        from holdtrue.stack import ray_session
-
-        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
-            return
-        with context.reporter.step("ray") as progress:
-            progress(0, 0, "starting or joining Ray")
-            address = self.declaration.ray.address
-            session.enter_context(ray_session(context.stack, address, keep=keep))
 
     def status(self) -> Status:
         """How the system stands; asks the endpoint."""
@@ -513,7 +451,7 @@ class System:
         """
         self.check_serve()
         with ExitStack() as session:
-            self._start_beside(session)
+            start_beside(self, session)
             from holdtrue.plan import serve_champion  # takes seconds, while Ray starts
 
             context = self.context(reporter=reporter)
