@@ -513,3 +513,47 @@ class DriftReport(Reference):
     """Answered rows that could not be captured until then, from the first one on."""
     removed: int = 0
     """Captured rows that were older than ``serve.keep`` and were deleted."""
+
+
+class Differing(Reference):
+    """One thing that is not the same in all versions."""
+
+    section: str
+    name: str
+    values: tuple[Any, ...]
+    """In the order of the versions; None where a version has none."""
+
+
+class SameRows(Reference):
+    """How good the versions are on rows that none of them has learnt from."""
+
+    rows: int
+    of: int
+    """The version whose test rows they are."""
+    gains: dict[int, dict[str, Difference]]
+    """By version and metric: it, beside the first version that is compared."""
+
+
+class Comparison(Reference):
+    """Versions side by side."""
+
+    system: str
+    versions: tuple[int, ...]
+    champion: int | None
+    rows: tuple[Differing, ...]
+    """What differs, and nothing else."""
+    same_rows: SameRows | None
+    unlike: str | None = None
+    """Why they are not compared on the same rows."""
+    evaluations: dict[int, Evaluation]
+    """By version, on test rows of its own; of those that the store still knows."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """What differs as a table: index (section, name), a column for each version."""
+        import pandas as pd
+
+        index = pd.MultiIndex.from_tuples(
+            [(row.section, row.name) for row in self.rows], names=["section", "name"]
+        )
+        values = [row.values for row in self.rows]
+        return pd.DataFrame(values, index=index, columns=list(self.versions), dtype=object)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 Reason = Annotated[str, typer.Option(help="Why; is recorded.")]
 Force = Annotated[bool, typer.Option("--force", help="Also where the gates refused it.")]
+Report = Annotated[
+    Path | None, typer.Option(help="HTML file to write, with charts.", show_default=False)
+]
 
 rollout_app = typer.Typer(
     no_args_is_help=True, help="See and drive the rollout of a new version: serve.rollout."
@@ -28,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(promote)
     app.command()(rollback)
     app.command()(versions)
+    app.command()(diff)
     app.add_typer(rollout_app, name="rollout")
 
 
@@ -106,40 +111,71 @@ def rollback(
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
 
-def versions(file: DeclarationFile, as_json: AsJson = False) -> None:
+def versions(
+    file: DeclarationFile,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help='A condition of SQL, such as "roc_auc > 0.7 AND passed".', show_default="all"
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="A metric, or such as created: the best or newest first.",
+            show_default="oldest first",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the registered versions: what they reached, what the gates said, which is the champion.
 
     An asterisk marks the champion, a plus sign those that were it before.
     """
+    from holdtrue.versions import list_versions
+
     system = system_of(file)
-    name, champion = system.declaration.name, _champion(system)
-    facts, lines = [], []
-    for version in system.registry.versions(name):
-        was_champion = system.registry.was_champion(name, version.number)
-        is_champion = version.number == champion
-        metrics = {key: found.value for key, found in version.metrics.items()}
-        facts.append(
-            {
-                "version": version.number,
-                "champion": is_champion,
-                "was_champion": was_champion,
-                "passed": version.passed,
-                "reason": version.reason,
-                "metrics": metrics,
-                "as_of": version.as_of.isoformat(),
-                "created": version.created.isoformat(),
-                "bundle": version.bundle,
-                "digest": version.digest,
-            }
-        )
-        mark = "*" if is_champion else "+" if was_champion else " "
-        reached = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-        verdict = "passed" if version.passed else "refused"
-        when = f"{version.created:%Y-%m-%d %H:%M} UTC"
-        lines.append(f"{mark}{version.number:>4}  {when}  {verdict:<7}  {reached}")
-        lines.append(f"       {version.reason}")
-    words = "\n".join(lines) or f"no version of {name} yet; run `holdtrue apply`"
-    tell(words, facts, as_json=as_json)
+    name = system.declaration.name
+    found = list_versions(system.registry, name, where=where, sort=sort)
+    lines = []
+    for one in found:
+        mark = "*" if one["champion"] else "+" if one["was_champion"] else " "
+        reached = ", ".join(f"{key} {value:.4f}" for key, value in one["metrics"].items())
+        verdict = "passed" if one["passed"] else "refused"
+        when = f"{datetime.fromisoformat(one['created']):%Y-%m-%d %H:%M} UTC"
+        lines.append(f"{mark}{one['version']:>4}  {when}  {verdict:<7}  {reached}")
+        lines.append(f"       {one['reason']}")
+    if not lines:
+        none = system.registry.champion(name) is None and where is None
+        lines = [f"no version of {name} yet; run `holdtrue apply`" if none else "none is like that"]
+    tell("\n".join(lines), found, as_json=as_json)
+
+
+def diff(
+    file: DeclarationFile,
+    versions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Numbers, or commits such as HEAD~1: of each the newest version made from it.",
+            show_default="the champion and the newest other one",
+        ),
+    ] = None,
+    report: Report = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between versions: declaration, data, model, code, results.
+
+    All are scored on rows that none of them has learnt from, where there are such.
+    """
+    from holdtrue.reports import comparison_text, write_comparison
+
+    system = system_of(file)
+    found = system.diff(*(versions or ()))
+    words = comparison_text(found)
+    if report is not None:
+        write_comparison(report, system.declaration, found)
+        words += f"\nreport: {report}"
+    tell(words, found.model_dump(mode="json", exclude={"evaluations"}), as_json=as_json)
 
 
 @rollout_app.command()

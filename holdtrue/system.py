@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
 from holdtrue.errors import ConfigError
-from holdtrue.references import DriftReport, Reference, Release, Study
+from holdtrue.references import Comparison, DriftReport, Reference, Release, Study
 from holdtrue.session import ready, start_beside
 from holdtrue.store import Store, alone, find_project, put_on_path
 
@@ -335,6 +335,26 @@ class System:
         from holdtrue.watch import watch
 
         return watch(self.context(as_of=as_of, refresh=True, reporter=reporter))
+
+    def versions(self) -> pd.DataFrame:
+        """The registered versions as a table, by number: metrics, verdict, champion, commit."""
+        import pandas as pd
+
+        from holdtrue.versions import list_versions
+
+        found = list_versions(self.registry, self.declaration.name)
+        table = pd.DataFrame([one | one["metrics"] for one in found])
+        if table.empty:
+            return table
+        moments = {name: pd.to_datetime(table[name]) for name in ("as_of", "created")}
+        return table.drop(columns="metrics").assign(**moments).set_index("version")
+
+    def diff(self, *versions: int | str) -> Comparison:
+        """Say what differs between versions; arguments and errors as for `compare_versions`."""
+        from holdtrue.comparison import compare_versions
+
+        put_on_path(self.project)
+        return compare_versions(self, versions)
 
     def predict(
         self, rows: pd.DataFrame, *, version: int | None = None, explain: bool = False

@@ -12,6 +12,7 @@ from holdtrue.declaration import format_duration
 from holdtrue.errors import ConfigError, ServingError
 from holdtrue.models._manifest import read_manifest
 from holdtrue.models._served import ServedModel
+from holdtrue.origin import Origin
 from holdtrue.plan import BY_NAME, STEPS, Journal
 from holdtrue.plan._digest import code_digest, differences
 from holdtrue.plan._plan import _rooms
@@ -67,6 +68,8 @@ class TracedModel(Reference):
     """Why it was made, and what the gates said."""
     packages: dict[str, str]
     """Versions of what it was made with."""
+    origin: Origin | None
+    """Where the project was in Git; None where it was not."""
 
 
 class Trace(Reference):
@@ -129,7 +132,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
     version = Registry(store).version(system, answer["version"])
     model = ServedModel.load(store.path(version.bundle), version.digest)
     row = orjson.loads(answer["row"])
-    records = _records(store, version)
+    records = records_of(store, version)
     return Trace(
         id=name,
         system=system,
@@ -192,6 +195,8 @@ def trace_text(found: Trace) -> str:
         lines.append(f"  digest {data.digest}")
     changed = "; ".join(found.declared_since) or "nothing that made this version"
     lines.append(f"declaration: changed since then: {changed}")
+    if model.origin is not None:
+        lines.append(f"commit: {model.origin}")
     code = (
         f"changed since then in {', '.join(found.code_since)}" if found.code_since else "the same"
     )
@@ -199,7 +204,7 @@ def trace_text(found: Trace) -> str:
     return "\n".join(lines)
 
 
-def _records(store: Store, version: RegisteredVersion) -> dict[str, Record]:
+def records_of(store: Store, version: RegisteredVersion) -> dict[str, Record]:
     """The steps that made a version, as far as the journal still has them."""
     journal = Journal(store, version.system)
     wanted = ((step, version.lineage.get(step)) for step in _MAKING)
@@ -247,6 +252,7 @@ def _model(store: Store, version: RegisteredVersion) -> TracedModel:
         registered=version.created,
         reason=version.reason,
         packages=manifest["versions"],
+        origin=Registry(store).origins(version.system).get(version.number),
     )
 
 

@@ -74,11 +74,10 @@ def evaluate(
     share = _baseline(np.asarray(train_target), classes)
     constant = rows._replace(scores=np.broadcast_to(share, rows.scores.shape))
     baseline = _estimates(metrics, constant, confidence)
-    differences = {}
+    compared = {}
     answers = {} if answering is None else _answers(rows, raw, answering, confidence)
     if champion is not None:
-        served = rows._replace(scores=np.asarray(champion[1], dtype=np.float64))
-        differences = _differences(metrics, rows, served, confidence)
+        compared = differences(metrics, *rows[:2], champion[1], classes, confidence=confidence)
     return Evaluation(
         model=model_digest,
         rows=len(truth),
@@ -91,7 +90,7 @@ def evaluate(
             for column, values in slices.items()
         },
         champion=None if champion is None else champion[0],
-        differences=differences,
+        differences=compared,
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
         **answers,
@@ -147,12 +146,31 @@ def _slices(
     return results
 
 
-def _differences(
-    metrics: Sequence[str], candidate: _Rows, champion: _Rows, confidence: float
+def differences(
+    metrics: Sequence[str],
+    target: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    champion: npt.ArrayLike,
+    classes: tuple[str, ...] | None,
+    *,
+    confidence: float,
 ) -> dict[str, Difference]:
+    """Compare the scores of two models on the same rows.
+
+    Args:
+        metrics: Which ones; those that are undefined for the rows are left out.
+        target: As for `evaluate`.
+        candidate: Scores of the one, as for `evaluate`.
+        champion: Scores of the other.
+        classes: As for `evaluate`.
+        confidence: Level of the intervals, between 0 and 1.
+    """
+    truth = np.asarray(target, dtype=np.float64 if classes is None else np.int64)
+    ours, theirs = (np.asarray(scores, dtype=np.float64) for scores in (candidate, champion))
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
-            ours, theirs = measure_rows(metric, *candidate), measure_rows(metric, *champion)
-            found[metric] = difference(metric, METRICS[metric][0], ours, theirs, confidence)
+            one = measure_rows(metric, truth, ours, classes)
+            other = measure_rows(metric, truth, theirs, classes)
+            found[metric] = difference(metric, METRICS[metric][0], one, other, confidence)
     return found

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PACKAGE = Path(__file__).parent.parent
-_DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
+"""What a text that is a digest looks like."""
 
 
 @cache
@@ -54,7 +55,7 @@ def differences(old: Any, new: Any, place: str = "") -> list[str]:
         return said
     if old == new:
         return []
-    if all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new)):
+    if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (old, new)):
         return [f"{place}: changed"]  # what a digest is of, only a machine can read in it
     return [f"{place}: {_short(old)} -> {_short(new)}"]
 

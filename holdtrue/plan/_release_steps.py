@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ServingError
 from holdtrue.mirror import mirror
+from holdtrue.origin import origin_of
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._journal import Journal
 from holdtrue.plan._rollout import arms_of, as_declared, begin_rollout, goes_by_steps
@@ -54,6 +55,7 @@ def _register(work: Work) -> Version:
         metrics=evaluation.metrics,
         profile=work.get("profile", ProfileRef).path,
         lineage=dict(Journal(context.store, system).state().get("steps", {})),
+        origin=origin_of(context.project),
     )
     promoted = False
     champion = registry.champion(system)

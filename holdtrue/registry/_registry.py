@@ -12,8 +12,10 @@ from sqlalchemy import create_engine, event, func, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from holdtrue.errors import RegistryError
+from holdtrue.origin import Origin
 from holdtrue.references import DriftReport, Estimate
 from holdtrue.registry import _schema as t
+from holdtrue.registry._search import search
 from holdtrue.rollout import Plan, Rollout, Verdict, stop
 
 if TYPE_CHECKING:
@@ -165,10 +167,11 @@ class Registry:
         metrics: dict[str, Estimate],
         profile: str,
         lineage: dict[str, str],
+        origin: Origin | None = None,
     ) -> RegisteredVersion:
-        """Give a model a number. The same model (by digest) keeps its own.
+        """Give a model a number. The same model (by digest) keeps its own, and its origin.
 
-        What is recorded of it is renewed, unless it was a champion: that is history.
+        What else is recorded of it is renewed, unless it was a champion: that is history.
         """
         judged = {
             "passed": passed,
@@ -188,10 +191,11 @@ class Registry:
                 highest = connection.execute(
                     select(func.max(t.versions.c.number)).where(t.versions.c.system == system)
                 ).scalar()
+                number = (highest or 0) + 1
                 connection.execute(
                     insert(t.versions).values(
                         system=system,
-                        number=(highest or 0) + 1,
+                        number=number,
                         digest=digest,
                         bundle=bundle,
                         as_of=as_of.isoformat(),
@@ -199,6 +203,11 @@ class Registry:
                         **judged,
                     )
                 )
+                if origin is not None:
+                    found = origin.model_dump(mode="json")
+                    connection.execute(
+                        insert(t.origins).values(system=system, number=number, origin=found)
+                    )
             elif not self._was_champion(connection, system, same.number):
                 connection.execute(
                     update(t.versions)
@@ -302,6 +311,18 @@ class Registry:
     def versions(self, system: str) -> list[RegisteredVersion]:
         """Every version, oldest first."""
         return [_version(row) for row in self._rows(t.versions, system, t.versions.c.number)]
+
+    def search(self, system: str, *, where: str | None, sort: str | None) -> list[int]:
+        """Numbers of versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
+        if not self.exists:
+            return []
+        self._engine()  # an older file gets its tables
+        return search(self._path, system, where, sort)
+
+    def origins(self, system: str) -> dict[int, Origin]:
+        """By version, where its project was in Git; versions of no Git repository are left out."""
+        rows = self._rows(t.origins, system, t.origins.c.number)
+        return {row.number: Origin.model_validate(row.origin) for row in rows}
 
     def _rows(self, table: Table, system: str, order: Column[Any]) -> Sequence[Row[Any]]:
         """A system's rows of a table, in order; none where nothing was ever registered."""

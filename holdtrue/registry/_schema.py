@@ -15,8 +15,8 @@ from sqlalchemy import (
     text,
 )
 
-# 2 added the tables of rollouts.
-SCHEMA = 2
+# 2 added the tables of rollouts, 3 that of origins.
+SCHEMA = 3
 
 metadata = MetaData()
 
@@ -39,6 +39,15 @@ versions = Table(
     Column("profile", String, nullable=False),
     Column("lineage", JSON, nullable=False),
     UniqueConstraint("system", "digest"),
+)
+
+# Where the project was in Git when a version was registered; none of versions of elsewhere.
+origins = Table(
+    "holdtrue_origins",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("origin", JSON, nullable=False),
 )
 
 champions = Table(

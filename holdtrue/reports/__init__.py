@@ -1,5 +1,6 @@
 """Reports with plots, one file each, made from references alone."""
 
+from holdtrue.reports._comparison import comparison_text, gain_words, write_comparison
 from holdtrue.reports._data import data_markdown, write_data_report
 from holdtrue.reports._drift import drift_markdown, write_drift_report
 from holdtrue.reports._evaluation import evaluation_markdown, write_evaluation_report
@@ -15,13 +16,16 @@ from holdtrue.reports._tuning import (
 
 __all__ = [
     "Page",
+    "comparison_text",
     "data_markdown",
     "drift_markdown",
     "evaluation_markdown",
+    "gain_words",
     "rollout_markdown",
     "tuning_markdown",
     "tuning_page",
     "tuning_text",
+    "write_comparison",
     "write_data_report",
     "write_drift_report",
     "write_evaluation_report",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdtrue.reports._figures import BLUE, GREEN, INK, MUTED, ORANGE, draw
+from holdtrue.reports._figures import BLUE, GREEN, INK, MUTED, ORANGE, cut, draw
 from holdtrue.reports._format import number, share
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def slice_figure(column: str, metric: str, evaluation: Evaluation) -> Markup:
         places = range(len(found))
         axes.hlines(places, [e.low for _, e in found], [e.high for _, e in found], color=BLUE)
         axes.scatter([e.value for _, e in found], places, color=BLUE, s=24, zorder=3)
-        axes.set_yticks(places, [_cut(value) for value, _ in found])
+        axes.set_yticks(places, [cut(value) for value, _ in found])
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         drawing.figure.legend(loc="outside lower center")
@@ -139,7 +139,7 @@ def importance_figure(evaluation: Evaluation, metric: str) -> Markup | None:
     with draw(title, f"how much worse {metric} gets", "", height=height) as drawing:
         places = range(len(found))
         drawing.axes.barh(places, [loss for _, loss in found], color=BLUE, height=0.65)
-        drawing.axes.set_yticks(places, [_cut(name) for name, _ in found])
+        drawing.axes.set_yticks(places, [cut(name) for name, _ in found])
         drawing.axes.set_ylim(len(found) - 0.4, -0.6)
         drawing.axes.axvline(0, color=INK, linewidth=0.8)
         drawing.axes.grid(visible=False, axis="y")
@@ -165,8 +165,3 @@ def _difference(found: Difference, evaluation: Evaluation) -> Markup:
         axes.set_yticks([0], [share(evaluation.confidence)])
         axes.grid(visible=False, axis="y")
     return drawing.svg
-
-
-def _cut(name: str) -> str:
-    """Shorten a name so that it leaves room for what is drawn."""
-    return name if len(name) <= 28 else f"{name[:27]}…"

@@ -151,3 +151,8 @@ def sparkline(heights: Sequence[float], label: str) -> Markup:
     return Markup(
         '<svg class="spark" viewBox="0 0 120 28" role="img" aria-label="{}">{}</svg>'
     ).format(label, bars)
+
+
+def cut(name: str) -> str:
+    """Shorten a name so that it leaves room for what is drawn."""
+    return name if len(name) <= 28 else f"{name[:27]}…"

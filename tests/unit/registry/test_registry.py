@@ -234,9 +234,9 @@ def test_a_newer_registry_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "registry.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE holdtrue_schema (version INTEGER PRIMARY KEY)")
-        connection.execute("INSERT INTO holdtrue_schema VALUES (3)")
+        connection.execute("INSERT INTO holdtrue_schema VALUES (4)")
     connection.close()
-    with pytest.raises(RegistryError, match=r"written by a newer holdtrue \(schema 3\)") as caught:
+    with pytest.raises(RegistryError, match=r"written by a newer holdtrue \(schema 4\)") as caught:
         Registry(Store(tmp_path)).champion("s")
     assert caught.value.hint == "upgrade holdtrue"
     with sqlite3.connect(file) as connection:

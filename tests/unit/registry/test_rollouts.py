@@ -137,7 +137,7 @@ def test_a_registry_of_an_earlier_time_is_brought_up_to_date(
     registry.close()
     file = tmp_path / "store" / "registry.db"
     with sqlite3.connect(file) as connection:
-        for table in (tables.rollouts, tables.verdicts):
+        for table in (tables.rollouts, tables.verdicts, tables.origins):
             connection.execute(f"DROP TABLE {table.name}")
         connection.execute("UPDATE holdtrue_schema SET version = 1")
     connection.close()
@@ -147,10 +147,12 @@ def test_a_registry_of_an_earlier_time_is_brought_up_to_date(
     assert champion is not None
     assert champion.version.number == 1
     assert len(again.versions("s")) == 3
+    assert again.origins("s") == {}
     assert begin(again).challenger == 2
     again.close()
     with sqlite3.connect(file) as connection:
-        assert connection.execute("SELECT version FROM holdtrue_schema").fetchall() == [(2,)]
+        version = connection.execute("SELECT version FROM holdtrue_schema").fetchall()
+        assert version == [(tables.SCHEMA,)]
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(
                 "INSERT INTO holdtrue_rollouts (system, state, revision, content) "

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from holdtrue.origin import commit_named, origin_of
+
+
+def git(folder: Path, *arguments: str) -> str:
+    said = subprocess.run(  # noqa: S603 - arguments of our own
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments],  # noqa: S607 - the machine's
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull},
+    )
+    return said.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project in a folder of a repository, with one commit."""
+    folder = tmp_path / "churn"
+    folder.mkdir()
+    (folder / "churn.yaml").write_text("name: churn\n")
+    (tmp_path / "other.txt").write_text("of somebody else\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    return folder
+
+
+def test_a_clean_project_is_its_commit(project: Path) -> None:
+    origin = origin_of(project)
+    assert origin is not None
+    assert (origin.changed, origin.patch) == ((), None)
+    assert origin.commit == git(project, "rev-parse", "HEAD")
+    assert str(origin) == origin.commit[:12]
+
+
+def test_what_differs_is_named_and_its_patch_brings_it_back(project: Path) -> None:
+    (project / "churn.yaml").write_text("name: churn\ntask: classification\n")
+    (project / "new file.py").write_text("x = 1\n")
+    (project.parent / "other.txt").write_text("not ours\n")
+    origin = origin_of(project)
+    assert origin is not None
+    assert {*origin.changed} == {"churn/churn.yaml", "churn/new file.py"}
+    assert str(origin).endswith(" and changes of 2 files")
+    changed = (project / "churn.yaml").read_text()
+    git(project, "checkout", "--quiet", "--", "churn.yaml")
+    assert (project / "churn.yaml").read_text() != changed
+    assert origin.patch is not None
+    (project.parent / "then.patch").write_text(origin.patch)
+    git(project.parent, "apply", "then.patch")
+    assert (project / "churn.yaml").read_text() == changed
+
+
+def test_a_large_change_is_named_without_a_patch(project: Path) -> None:
+    (project / "churn.yaml").write_text("\n".join(map(str, range(100_000))))
+    origin = origin_of(project)
+    assert origin is not None
+    assert (origin.changed, origin.patch) == (("churn/churn.yaml",), None)
+
+
+def test_no_repository_no_commit_and_no_git_have_no_origin(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    git(alone, "init", "--quiet")
+    assert origin_of(alone) is None  # there is no commit yet
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    assert origin_of(outside) is None
+    monkeypatch.setenv("PATH", str(outside))
+    assert origin_of(project) is None
+
+
+def test_commits_are_found_by_any_name(project: Path) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    git(project, "tag", "v1")
+    git(project, "commit", "--quiet", "--allow-empty", "-m", "second")
+    for name in ("HEAD~1", "v1", first[:10]):
+        assert commit_named(project, name) == first
+    for name in ("HEAD~5", "nothing", "--all", ""):
+        assert commit_named(project, name) is None
