@@ -93,6 +93,10 @@ class DataError(Terminal, HoldtrueError):
     """The data are not what the declaration promises."""
 
 
+class SourceError(Retryable, HoldtrueError):
+    """Where the rows come from does not answer."""
+
+
 class TrainingError(Terminal, HoldtrueError):
     """No model could be made."""
 

@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from holdtrue.declaration import Source
-from holdtrue.declaration._models import Contract
+from holdtrue.declaration import Contract, Source
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.references import (
     Compilation,

@@ -126,9 +126,10 @@ class System:
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
+            SourceError: The declared database does not answer.
             StackError: The declared Ray cluster does not answer.
         """
-        from holdtrue.data import fingerprint, import_from
+        from holdtrue.data import check_source, import_from
         from holdtrue.declaration._search import never_ends
         from holdtrue.mirror import check_installed
         from holdtrue.models import check_candidate
@@ -137,7 +138,7 @@ class System:
 
         if self.declaration.track.mlflow is not None:
             check_installed()
-        fingerprint(self.declaration.data, self.project)
+        check_source(self.declaration.data, self.project)
         by_fold = True
         for number, candidate in enumerate(self.declaration.model.candidates):
             estimator = import_from(self.project, candidate.estimator, "estimator")

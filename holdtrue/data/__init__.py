@@ -9,7 +9,14 @@ from holdtrue.data._contract import (
 )
 from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible, kinds_of
 from holdtrue.data._snapshots import load_snapshot, take_snapshot
-from holdtrue.data._sources import fingerprint, import_from, read_file, read_source, require_columns
+from holdtrue.data._sources import (
+    check_source,
+    fingerprint,
+    import_from,
+    read_file,
+    read_source,
+    require_columns,
+)
 from holdtrue.data._split import split_frame, write_split
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "as_table",
     "broken_contract",
     "check_frame",
+    "check_source",
     "class_names",
     "fingerprint",
     "import_from",

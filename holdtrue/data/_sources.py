@@ -1,4 +1,4 @@
-"""Where rows come from: a Python function or files."""
+"""Where rows come from: a Python function, files, a database, a Delta table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.cells import CSV_NULLS
+from holdtrue.data._database import check_database, read_database
+from holdtrue.data._delta import read_delta, version_of
 from holdtrue.data._kinds import as_table
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.models import digest_of, import_object
@@ -45,23 +47,16 @@ def read_source(
         without a time come last, for the contract to set aside.
 
     Raises:
-        ConfigError: The function or the files do not exist.
+        ConfigError: The function, the files or the table do not exist, or the database has no
+            driver here.
+        SourceError: The database or the place of the table does not answer.
         DataError: What they hold is not a table, or the time column is missing, has no value or
             does not parse, or text in one of `times`.
     """
     import pyarrow as pa
 
-    if data.source.python is not None:
-        name = f"the source {data.source.python}"
-        function = import_from(project, data.source.python)
-        try:
-            rows = function(start, end)
-        except Exception as err:
-            message = f"{name} failed: {type(err).__name__}: {err}"
-            raise DataError(message) from err
-    else:
-        name = f"the files {data.source.files}"
-        rows = _read_files(data.source.files or "", project)
+    name = str(data.source)
+    rows = _read(data, name, project, start, end)
     table = as_table(rows, name)
     for time in times:
         at = table.column_names.index(time) if time in table.column_names else None
@@ -71,6 +66,24 @@ def read_source(
     if data.time is not None:
         table = _inside(_with_time(table, data.time, name), data.time, start, end)
     return table
+
+
+def _read(
+    data: Data, name: str, project: Path, start: datetime | None, end: datetime | None
+) -> Any:
+    source = data.source
+    if source.database is not None:
+        return read_database(source.database, name, project, start, end)
+    if source.delta is not None:
+        return read_delta(source.delta, project, data.time, start, end)
+    if source.python is None:
+        return _read_files(source.files or "", project)
+    function = import_from(project, source.python)
+    try:
+        return function(start, end)
+    except Exception as err:
+        message = f"{name} failed: {type(err).__name__}: {err}"
+        raise DataError(message) from err
 
 
 def import_from(project: Path, path: str, what: str = "source") -> Any:
@@ -91,8 +104,13 @@ def import_from(project: Path, path: str, what: str = "source") -> Any:
 def fingerprint(data: Data, project: Path) -> dict[str, str]:
     """What a change of the source would change, cheaply.
 
-    It is a digest of the function's file, or of the names, sizes and times of the files.
+    It is a digest of the function's file, or of the names, sizes and times of the files, or the
+    version of the table. Of a database nothing is known without asking it.
     """
+    if data.source.database is not None:
+        return {}
+    if data.source.delta is not None:
+        return {"version": str(version_of(data.source.delta, project))}
     if data.source.python is not None:
         function = import_from(project, data.source.python)
         try:
@@ -106,6 +124,22 @@ def fingerprint(data: Data, project: Path) -> dict[str, str]:
         for path in _paths(data.source.files or "", project)
     ]
     return {"files": digest_of(repr(listing).encode())}
+
+
+def check_source(data: Data, project: Path) -> None:
+    """Refuse a source that is not there.
+
+    Args:
+        data: The declared data.
+        project: As for `read_source`.
+
+    Raises:
+        ConfigError: As `read_source`.
+        SourceError: As `read_source`.
+    """
+    if data.source.database is not None:
+        check_database(data.source.database, str(data.source), project)
+    fingerprint(data, project)
 
 
 def _paths(pattern: str, project: Path) -> list[Path]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from holdtrue.declaration._draft import draft
-from holdtrue.declaration._loader import load, parse
-from holdtrue.declaration._models import (
+from holdtrue.declaration._data import (
     Bounds,
     ColumnContract,
     Contract,
     Data,
+    Database,
+    Delta,
+    Source,
+)
+from holdtrue.declaration._draft import draft
+from holdtrue.declaration._loader import load, parse
+from holdtrue.declaration._models import (
     Declaration,
     Evaluate,
     Features,
@@ -21,7 +26,6 @@ from holdtrue.declaration._models import (
     Retrain,
     Rollout,
     Serve,
-    Source,
 )
 from holdtrue.declaration._schema import json_schema, write_schema
 from holdtrue.declaration._search import Candidate, Cost, Model, Pruner, Range, Stop, Tune
@@ -55,7 +59,9 @@ __all__ = [
     "Contract",
     "Cost",
     "Data",
+    "Database",
     "Declaration",
+    "Delta",
     "Duration",
     "Evaluate",
     "Features",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from holdtrue.declaration._models import Declaration, Source
+from holdtrue.declaration._data import Source
+from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._yaml import Document, Path, Problem
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ PATTERNS = {
     r"^[a-z][a-z0-9-]{0,47}$": "small letters, digits and hyphens, a letter first, at most 48",
     r"^[A-Za-z0-9.:\[\]-]+:\d+$": "host and port such as 10.0.0.1:6379",
     r"^(sqlite:///[^?]+|https?://\S+)$": "sqlite:///mlflow.db or the URL of an MLflow server",
+    r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://": "a URL such as postgresql://user:password@host/name",
 }
 _PLACE = re.compile(rf"(?:{'|'.join(Declaration.model_fields)})[\w.\[\]]*: ")
 

@@ -3,141 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv4Address
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from holdtrue.declaration._data import Data
 from holdtrue.declaration._search import Model, Tune
-from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, ImportPath, Metric, Or, Section
+from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
 from holdtrue.declaration._values import Address, Duration, Rate, Share, Size
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
-
-
-def _utc(value: Any) -> datetime:
-    """Read a date or a time; without a zone it is UTC."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if not isinstance(moment, datetime):
-            raise TypeError
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, TypeError, OverflowError) as err:
-        message = "expected a time such as 2013-07-01 or 2013-07-01T12:00:00Z"
-        raise ValueError(message) from err
-
-
-Moment = Annotated[
-    datetime,
-    BeforeValidator(_utc),
-    WithJsonSchema({"type": "string", "examples": ["2013-07-01", "2013-07-01T12:00:00Z"]}),
-]
-
-
-class Source(Section):
-    """Where the rows come from: exactly one of the keys."""
-
-    python: ImportPath | None = None
-    """Import path of a function ``(start, end) -> DataFrame or Arrow table``.
-
-    It returns the rows with event time in [start, end).
-    """
-    files: str | None = Field(default=None, min_length=1)
-    """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files.
-
-    It starts from the project's folder.
-    """
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.python is None) == (self.files is None):
-            message = "expected exactly one of: python, files"
-            raise ValueError(message)
-        return self
-
-
-class Bounds(Section):
-    """The smallest and the largest number that is acceptable."""
-
-    min: float | None = None
-    """Smallest acceptable value (inclusive)."""
-    max: float | None = None
-    """Largest acceptable value (inclusive)."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min is not None and self.max is not None and self.min > self.max:
-            message = f"min ({self.min:g}) is greater than max ({self.max:g})"
-            raise ValueError(message)
-        return self
-
-
-class ColumnContract(Bounds):
-    """What must hold for the values of one column."""
-
-    type: Literal["integer", "number", "string", "boolean", "time"] | None = None
-    """Kind of the values."""
-    missing: Share = 1.0
-    """Largest acceptable share of missing values."""
-    allowed: tuple[str | int | float | bool, ...] | None = None
-    """The only acceptable values."""
-    unique: bool = False
-    """Whether each value may occur only once."""
-
-
-class Contract(Section):
-    """What must hold before a row is learnt from."""
-
-    rows: Bounds = Bounds(min=1)
-    """How many rows a snapshot must have."""
-    columns: dict[str, ColumnContract] = Field(default={})
-    """Rules by column."""
-    quarantine: Share = 0.01
-    """Largest acceptable share of rows that break a rule; they are set aside, with the reason."""
-
-
-class Data(Section):
-    """What the model learns from."""
-
-    source: Source
-    """Where the rows come from."""
-    target: str
-    """Column to predict. A row without it has no label and is not learnt from."""
-    time: str | None = None
-    """Column with the time of the event: it orders the split and windows the monitor.
-
-    Without a zone it is UTC.
-    """
-    key: tuple[str, ...] = ()
-    """Columns that identify a row: they join labels to predictions when they arrive."""
-    labels_after: Duration = timedelta(days=1)
-    """How late the truth is known."""
-    window: Duration | None = None
-    """How much history one training reads; all there is where left out. Needs `time`."""
-    as_of: Moment | None = None
-    """Pretend that it is this moment: for data that have ended.
-
-    The command's --as-of goes before it.
-    """
-    contract: Contract = Contract()
-    """What must hold before a row is learnt from."""
-
-    @model_validator(mode="after")
-    def _window_needs_time(self) -> Self:
-        if self.window is not None and self.time is None:
-            message = "window needs `time`: the column with the time of the event"
-            raise ValueError(message)
-        return self
 
 
 class Features(Section):

@@ -99,8 +99,9 @@ def _moment(context: Context, inputs: Inputs) -> dict[str, Any]:
     del inputs
     data = context.declaration.data
     seen = {"source": fingerprint(data, context.project)}
-    # Without a time column there is no window, and the moment changes nothing.
-    return seen if data.time is None else seen | {"as of": context.as_of.isoformat()}
+    # Without a time column there is no window: the same files have the same rows at any moment.
+    still = data.time is None and {"files", "version"} & seen["source"].keys()
+    return seen if still else seen | {"as of": context.as_of.isoformat()}
 
 
 def _dump(declaration: Declaration, **parts: set[str] | bool) -> dict[str, Any]:
@@ -122,7 +123,13 @@ DATA_STEPS = (
         output=Snapshot,
         run=_extract,
         reads=_reads_source,
-        rooms=("data/_sources.py", "data/_kinds.py", "data/_snapshots.py"),
+        rooms=(
+            "data/_sources.py",
+            "data/_database.py",
+            "data/_delta.py",
+            "data/_kinds.py",
+            "data/_snapshots.py",
+        ),
         outside=_moment,
         paths=lambda r: (r.table,) if isinstance(r, Snapshot) else (),
     ),

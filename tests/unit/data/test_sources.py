@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from holdtrue.data import fingerprint, import_from, read_file, read_source
-from holdtrue.declaration._models import Data
+from holdtrue.declaration import Data
 from holdtrue.errors import ConfigError, DataError
 
 START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)

@@ -26,7 +26,8 @@ def examples(name: str) -> list[str]:
 @pytest.mark.parametrize(
     "name", sorted(path.name for path in GUIDE.glob("*.md") if "```yaml" in path.read_text())
 )
-def test_every_example_can_be_declared(name: str) -> None:
+def test_every_example_can_be_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_DATABASE", "postgresql://reader@db.example.com/shop")
     found = examples(name)
     assert found
     for example in found:

@@ -1,0 +1,187 @@
+"""Rows that a database gives for a query, by SQLAlchemy."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from holdtrue.errors import ConfigError, DataError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+    from sqlalchemy import Connection, Engine
+
+    from holdtrue.declaration import Database
+
+# Rows that are in memory as Python objects at a time.
+_ROWS = 50_000
+_CONNECT_TIMEOUT_S = 20
+_FIRST, _LAST = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
+# The time zone of a session, in which a database reads times that have none.
+_IN_UTC = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00'"}
+_PACKAGES = {"postgresql": "psycopg2-binary", "mysql": "mysqlclient", "mssql": "pyodbc"}
+
+
+def read_database(
+    source: Database,
+    name: str,
+    project: Path,
+    start: dt.datetime | None,
+    end: dt.datetime | None,
+) -> pa.Table:
+    """Put the query to the database; nothing is changed there.
+
+    Args:
+        source: URL and query.
+        name: Of the database, for messages.
+        project: Folder that relative paths of SQLite start from.
+        start: First moment of the window; the first there is where left out.
+        end: End of the window; the last there is where left out.
+
+    Raises:
+        ConfigError: The URL is none, or its driver is not installed.
+        SourceError: The database does not answer.
+        DataError: It refuses the query, or gives values that no table holds.
+    """
+    import pyarrow as pa
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with _connected(source, name, project) as connection:
+        query = text(source.query)
+        # Other databases keep times without a zone, and compare them as they are.
+        zoned = connection.dialect.name == "postgresql"
+        window = {"start": start or _FIRST, "end": end or _LAST}
+        named = {
+            key: moment if zoned else moment.replace(tzinfo=None)
+            for key, moment in window.items()
+            if key in query.compile().params
+        }
+        try:
+            # Closed whatever happens: half read, it would go on locking a file of SQLite.
+            with closing(connection.execute(query, named)) as found:
+                names = list(found.keys())
+                parts = [_part(rows, names, name) for rows in found.partitions(_ROWS)]
+        except SQLAlchemyError as err:
+            if getattr(err, "connection_invalidated", False):
+                raise _silent(source, name, err) from None
+            message = f"{name} refuses the query: {_said(source, err)}"
+            hint = "see data.source.database.query; a colon that is no parameter is written \\:"
+            raise DataError(message, hint=hint) from None
+    if not parts or len({*names}) < len(names):  # which is refused, as for every source
+        return pa.Table.from_arrays([pa.nulls(0)] * len(names), names)
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        message = f"{name}: a column mixes kinds of values: {err}"
+        raise DataError(message, hint="CAST it in the query") from err
+
+
+def check_database(source: Database, name: str, project: Path) -> None:
+    """Refuse a database that does not answer; the query is not put to it.
+
+    Raises:
+        ConfigError: As `read_database`.
+        SourceError: As `read_database`.
+    """
+    with _connected(source, name, project):
+        pass
+
+
+@contextmanager
+def _connected(source: Database, name: str, project: Path) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back at its end."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    engine = _engine(source, name, project)
+    try:
+        try:
+            connection = engine.connect()
+            if engine.dialect.name == "postgresql":
+                connection = connection.execution_options(postgresql_readonly=True)
+            if engine.dialect.name in _IN_UTC:
+                connection.exec_driver_sql(_IN_UTC[engine.dialect.name])
+            connection = connection.execution_options(stream_results=True)
+        except SQLAlchemyError as err:
+            raise _silent(source, name, err) from None
+        with connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _engine(source: Database, name: str, project: Path) -> Engine:
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        url = make_url(source.url)
+        backend = url.get_backend_name()
+        if backend == "sqlite" and url.database and not url.database.startswith("file:"):
+            # A file that is not there would be made, and empty.
+            path = project / url.database
+            if not path.is_file():
+                message = f"data.source.database.url: {path} does not exist"
+                raise ConfigError(message)
+            url = url.set(database=str(path))
+        arguments: dict[str, Any] = {}
+        if backend == "postgresql" and "connect_timeout" not in url.query:
+            arguments = {"connect_timeout": _CONNECT_TIMEOUT_S}
+        return create_engine(url, poolclass=NullPool, connect_args=arguments)
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
+        hint = "such as postgresql://user:password@host:5432/name or sqlite:///orders.db"
+        raise ConfigError(message, hint=hint) from None
+    except ModuleNotFoundError as err:
+        message = f"data.source.database.url: {name} needs the package {err.name}"
+        package = _PACKAGES.get(re.split(r"\W", source.url, maxsplit=1)[0], err.name)
+        raise ConfigError(message, hint=f"install it, such as by `pip install {package}`") from None
+
+
+def _silent(source: Database, name: str, err: Exception) -> SourceError:
+    return SourceError(f"{name} does not answer: {_said(source, err)}")
+
+
+def _said(source: Database, err: Exception) -> str:
+    """What a database said, in one line, without the password."""
+    from sqlalchemy import make_url
+
+    lines = str(getattr(err, "orig", None) or err).strip().splitlines()
+    said = " ".join(line.strip() for line in lines[:3])
+    password = make_url(source.url).password
+    return said.replace(str(password), "***") if password else said
+
+
+def _part(rows: Sequence[Sequence[Any]], names: list[str], name: str) -> pa.Table:
+    import pyarrow as pa
+
+    columns = zip(*rows, strict=True)
+    arrays = [
+        _array(values, f"{name}: column {column}")
+        for column, values in zip(names, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, names)
+
+
+def _array(values: Sequence[Any], place: str) -> pa.Array:
+    import pyarrow as pa
+
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, Decimal):
+        values = [None if value is None else float(value) for value in values]
+    elif isinstance(first, UUID | dt.time):
+        values = [None if value is None else str(value) for value in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as err:
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        message = f"{place} has values that no column holds together ({', '.join(kinds)}): {err}"
+        raise DataError(message, hint="CAST it in the query, or leave it out") from err
