@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from holdtrue.data import as_frame, class_names, read_source
+from holdtrue.data import as_frame, class_names, read_source, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import MonitoringError
 from holdtrue.models import Signature, read_signature
@@ -148,6 +148,13 @@ def _compare_windows(
 ) -> list[WindowCheck]:
     length = context.declaration.monitor.window
     calibration = Calibration.read(context.store.path(champion.version.profile))
+    watched = context.declaration.monitor.columns
+    name = f"version {champion.version.number} of {context.system}"
+    compared = [column.name for column in calibration.columns]
+    require_columns(compared, dict.fromkeys(watched, "monitor.columns"), name)
+    tolerance = {
+        column: None if how.drift == "off" else how.drift for column, how in watched.items()
+    }
     begin, in_a_row = _where_it_left_off(context, champion)
     n_windows = max(0, (context.as_of - begin) // length)
     checks: list[WindowCheck] = []
@@ -169,7 +176,7 @@ def _compare_windows(
         if pending is None:
             start = window_end
             continue
-        check = compare(calibration, pending, start, window_end, in_a_row)
+        check = compare(calibration, pending, start, window_end, in_a_row, tolerance)
         checks.append(check)
         if check.state != "too_few_rows":
             pending, start, in_a_row = None, window_end, check.in_a_row

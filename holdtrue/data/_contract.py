@@ -189,6 +189,7 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     wanted |= dict.fromkeys(declaration.features.temporal, "features.temporal")
     wanted |= dict.fromkeys(declaration.features.exclude, "features.exclude")
     wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
+    wanted |= dict.fromkeys(declaration.monitor.columns, "monitor.columns")
     require_columns(present, wanted, "the data")
 
 

@@ -26,6 +26,7 @@ from holdtrue.declaration._models import (
     Retrain,
     Rollout,
     Serve,
+    Watched,
 )
 from holdtrue.declaration._schema import json_schema, write_schema
 from holdtrue.declaration._search import Candidate, Cost, Model, Pruner, Range, Stop, Tune
@@ -85,6 +86,7 @@ __all__ = [
     "Source",
     "Stop",
     "Tune",
+    "Watched",
     "combinations",
     "draft",
     "format_duration",

@@ -225,6 +225,13 @@ class Performance(Section):
     """Relative loss against the evaluation that is not acceptable any more."""
 
 
+class Watched(Section):
+    """How the monitor looks at one column."""
+
+    drift: Annotated[float, Field(gt=0)] | Literal["off"] = 1.0
+    """How many times as much as usual is still taken for quiet; off: only its absence counts."""
+
+
 class Monitor(Section):
     """What is watched once a model is served."""
 
@@ -234,6 +241,8 @@ class Monitor(Section):
     """How much traffic is compared at a time."""
     false_alarms: Rate = Rate(1, timedelta(days=30))
     """How many false drift alarms are acceptable; the thresholds are calibrated to keep this."""
+    columns: dict[str, Watched] = Field(default={})
+    """Columns that are looked at in another way, by name; holds from the next look on."""
     performance: Performance | None = None
     """When the model is held to have become worse."""
 

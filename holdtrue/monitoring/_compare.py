@@ -11,6 +11,7 @@ from holdtrue.profiles import MIN_ROWS, P_LIMIT, Column
 from holdtrue.references import ColumnDrift, WindowCheck
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from holdtrue.profiles import Calibration, ColumnCalibration, Measured, Profile, Test
@@ -44,6 +45,7 @@ def compare(
     start: datetime,
     end: datetime,
     in_a_row_before: int,
+    tolerance: Mapping[str, float | None] | None = None,
 ) -> WindowCheck:
     """Compare one window with the reference.
 
@@ -58,6 +60,8 @@ def compare(
         start: Begin of the window (inclusive).
         end: End of the window (exclusive).
         in_a_row_before: Suspect windows in a row just before this one, of the same model.
+        tolerance: By column: how many times as much as the limits is still taken for quiet, above
+            0; None where only its absence counts. 1 where left out.
 
     Returns:
         The check. Windows of fewer than 200 rows are not judged (``too_few_rows``): merge their
@@ -79,7 +83,12 @@ def compare(
             in_a_row=in_a_row_before,
             detail=f"{window.rows:,} rows; at least {MIN_ROWS} are needed for a comparison",
         )
-    found = [_column(calibration, column, window, limit) for column in calibration.columns]
+    tolerated = tolerance or {}
+    each = (
+        _column(calibration, column, window, limit, tolerated.get(column.name, 1.0))
+        for column in calibration.columns
+    )
+    found = [one for one in each if one is not None]
     suspects = [one for one in found if one.suspect(limit, alone_limit)]
     broken = [one for one in found if one.alarm]
     found.sort(key=lambda one: (one.alarm, one in suspects, one.effect), reverse=True)
@@ -89,9 +98,9 @@ def compare(
         end=end,
         rows=window.rows,
         state=state,
-        effect=max(one.effect for one in found),
+        effect=max((one.effect for one in found), default=0.0),
         effect_limit=limit,
-        p_value=min(one.p_value for one in found),
+        p_value=min((one.p_value for one in found), default=1.0),
         p_limit=P_LIMIT,
         columns=tuple(
             ColumnDrift(column=one.column, effect=one.effect, test=one.test, p_value=one.p_value)
@@ -105,21 +114,31 @@ def compare(
 def _detail(found: list[_Found], n_suspects: int) -> str:
     if n_suspects:
         return "; ".join(one.text for one in found[: min(n_suspects, _SHOWN)])
+    if not found:
+        return "no column is compared"
     most = max(found, key=lambda one: one.effect)
     return f"nothing unusual; most different: {most.text}"
 
 
 def _column(
-    calibration: Calibration, reference: ColumnCalibration, window: Profile, limit: float
-) -> _Found:
+    calibration: Calibration,
+    reference: ColumnCalibration,
+    window: Profile,
+    limit: float,
+    tolerance: float | None,
+) -> _Found | None:
     column = window.column(reference.name)
+    broken = None
     if column is None:
-        nothing = Column(window.rows, window.rows, 0.0, np.empty(0), {}, np.empty(0, np.int64))
-        return _judge(calibration, reference, nothing, limit, "absent")
-    share = reference.missing / reference.rows
-    by_chance = reference.may_be_empty or share**column.rows > _BY_CHANCE
-    empty = column.present == 0 and not by_chance
-    return _judge(calibration, reference, column, limit, "empty" if empty else None)
+        column = Column(window.rows, window.rows, 0.0, np.empty(0), {}, np.empty(0, np.int64))
+        broken = "absent"
+    elif column.present == 0:
+        share = reference.missing / reference.rows
+        by_chance = reference.may_be_empty or share**column.rows > _BY_CHANCE
+        broken = None if by_chance else "empty"
+    if tolerance is None and broken is None:
+        return None
+    return _judge(calibration, reference, column, limit, broken, tolerance or 1.0)
 
 
 def _judge(
@@ -128,6 +147,7 @@ def _judge(
     column: Column,
     limit: float,
     broken: str | None,
+    tolerance: float,
 ) -> _Found:
     name = reference.name
     measured = reference.measure(column)
@@ -140,9 +160,9 @@ def _judge(
     significant = [test for test in effects if p_values[test] < P_LIMIT]
     top = max(significant or effects, key=lambda test: effects[test])
     unseen = measured["unseen"].value if "unseen" in measured else 0.0
-    strange = unseen > reference.unseen_limit and p_values["unseen"] < P_LIMIT
+    strange = unseen > reference.unseen_limit * tolerance and p_values["unseen"] < P_LIMIT
     test: str = top
-    text = _text(reference, column, top, measured[top], limit)
+    text = _text(reference, column, top, measured[top], limit * tolerance)
     if broken == "absent":
         test, text = broken, f"{name} is not in the rows"
     elif broken == "empty":
@@ -151,13 +171,13 @@ def _judge(
         test = "broken" if unseen > BROKEN_SHARE else "unseen"
         text = (
             f"{unseen:.1%} of the rows have a value of {name} that was never seen in training "
-            f"(limit {reference.unseen_limit:.1%})"
+            f"(limit {reference.unseen_limit * tolerance:.1%})"
         )
     return _Found(
         column=name,
         test=test,
-        effect=effects[top],
-        size_effect=max(sizes),
+        effect=effects[top] / tolerance,
+        size_effect=max(sizes) / tolerance,
         p_value=min(p_values.values()),
         text=text,
         alarm=broken is not None or strange,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -52,9 +53,11 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     return Calibration.read(folder)
 
 
-def _check(calibration: Calibration, frame: pd.DataFrame, before: int = 0) -> WindowCheck:
+def _check(
+    calibration: Calibration, frame: pd.DataFrame, before: int = 0, **tolerance: float | None
+) -> WindowCheck:
     profile = Profile.take(frame, NUMERIC, CATEGORICAL)
-    return compare(calibration, profile, MIDNIGHT, MIDNIGHT + DAY, before)
+    return compare(calibration, profile, MIDNIGHT, MIDNIGHT + DAY, before, tolerance)
 
 
 @pytest.mark.parametrize("n_rows", [300, 2_000, 10_000])
@@ -142,6 +145,58 @@ def test_broken_data_are_an_alarm_at_once(calibration: Calibration) -> None:
         assert check.columns[0].test == test
         assert words in check.detail
         assert check.in_a_row == 1
+
+
+@pytest.mark.parametrize("damage", [_moved, _other_unit, _new_label, _holes, _fewer_of_the_first])
+def test_a_column_that_is_not_watched_drifts_unseen(
+    calibration: Calibration, damage: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    frame = damage(_frame(2_000, np.random.default_rng(5)))
+    seen = _check(calibration, frame)
+    drifted = seen.columns[0].column
+    unseen = _check(calibration, frame, **{drifted: None})
+    assert (seen.state, unseen.state) == ("suspect", "quiet")
+    assert drifted not in {one.column for one in unseen.columns}
+    # Another column is judged as before.
+    other = _check(calibration, frame.assign(n3=frame["n3"] + 0.25), **{drifted: None})
+    assert (other.state, other.columns[0].column) == ("suspect", "n3")
+
+
+def test_a_column_that_may_differ_more_is_judged_by_wider_limits(calibration: Calibration) -> None:
+    frame = _moved(_frame(2_000, np.random.default_rng(5)))
+    usual = _check(calibration, frame)
+    over = usual.columns[0].effect / usual.effect_limit
+    assert over > 1
+    less, more = (_check(calibration, frame, n0=over * factor) for factor in (0.9, 1.1))
+    assert (less.state, more.state) == ("suspect", "quiet")
+    assert less.columns[0].effect == pytest.approx(usual.effect_limit / 0.9)
+    bounds = [float(one.detail.split("(limit ")[1].split(")")[0]) for one in (usual, less)]
+    assert bounds[1] > bounds[0]
+    assert _check(calibration, _frame(2_000, np.random.default_rng(5)), n0=0.01).state == "suspect"
+
+
+def test_that_an_unwatched_column_is_gone_is_still_an_alarm(calibration: Calibration) -> None:
+    frame = _frame(1_000, np.random.default_rng(1))
+    nothing_watched = dict.fromkeys([*NUMERIC, *CATEGORICAL])
+    for damaged, test in (
+        (frame.drop(columns="n0"), "absent"),
+        (frame.assign(n1=np.nan), "empty"),
+    ):
+        check = _check(calibration, damaged, **nothing_watched)
+        assert (check.state, check.columns[0].test, len(check.columns)) == ("alarm", test, 1)
+    for damaged in (
+        frame.assign(c1=frame["c1"].str.upper()),
+        frame.assign(n0=frame["n0"] + 100),
+    ):
+        check = _check(calibration, damaged, **nothing_watched)
+        assert (check.state, check.effect, check.detail) == ("quiet", 0, "no column is compared")
+
+
+def test_many_unseen_values_may_be_usual(calibration: Calibration) -> None:
+    frame = _frame(1_000, np.random.default_rng(1))
+    frame["c1"] = frame["c1"].where(frame.index % 10 != 0, "new")
+    assert _check(calibration, frame).state == "alarm"
+    assert _check(calibration, frame, c1=1_000.0).state == "quiet"
 
 
 def test_a_column_that_was_empty_in_quiet_blocks_may_be_empty(calibration: Calibration) -> None:
