@@ -167,9 +167,11 @@ def test_a_column_that_may_differ_more_is_judged_by_wider_limits(calibration: Ca
     usual = _check(calibration, frame)
     over = usual.columns[0].effect / usual.effect_limit
     assert over > 1
-    less, more = (_check(calibration, frame, n0=over * factor) for factor in (0.9, 1.1))
+    less, more = (_check(calibration, frame, n0=over * factor) for factor in (0.8, 1.2))
     assert (less.state, more.state) == ("suspect", "quiet")
-    assert less.columns[0].effect == pytest.approx(usual.effect_limit / 0.9)
+    assert less.columns[0].effect == pytest.approx(
+        usual.effect_limit / 0.8, rel=0.1
+    )  # sketches are random
     bounds = [float(one.detail.split("(limit ")[1].split(")")[0]) for one in (usual, less)]
     assert bounds[1] > bounds[0]
     assert _check(calibration, _frame(2_000, np.random.default_rng(5)), n0=0.01).state == "suspect"
