@@ -481,7 +481,7 @@ class Decision(Reference):
 
     at: datetime
     action: Literal["none", "warn", "retrain", "fix_data"]
-    signals: tuple[Literal["drift", "performance", "age", "schema"], ...] = ()
+    signals: tuple[Literal["drift", "performance", "data", "age", "schema"], ...] = ()
     held_back: str | None = None
     """Why a retraining that was called for is not started: cooldown, budget, manual."""
     reason: str

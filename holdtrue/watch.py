@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from holdtrue.arrived import new_data
 from holdtrue.data import as_frame, class_names, read_source, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import MonitoringError
@@ -69,6 +70,7 @@ def watch(context: Context) -> DriftReport:
         context.declaration.automation,
         context.as_of,
         _before(context, champion, answered, refused, counts.capture_failures),
+        new_data(context),
     )
     report = DriftReport(
         system=context.system,

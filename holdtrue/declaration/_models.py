@@ -250,8 +250,10 @@ class Monitor(Section):
 class Retrain(Section):
     """When the model is trained again without anybody asking."""
 
-    on: tuple[Literal["drift", "performance", "age"], ...] = ("drift", "performance")
+    on: tuple[Literal["drift", "performance", "data", "age"], ...] = ("drift", "performance")
     """What leads to it."""
+    new_rows: PositiveInt = 1
+    """With data, and `data.time`: labelled rows since the last training that are worth one."""
     max_age: Duration = timedelta(days=30)
     """With age: the longest time since the last training."""
     cooldown: Duration = timedelta(days=1)
@@ -373,6 +375,12 @@ class Declaration(Section):
         used = {*features.numeric, *features.categorical, *features.temporal}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
+        source = self.data.source
+        if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
+            problems.append(
+                "retrain.on: data needs data.time, or files or a Delta table as data.source: "
+                "nothing else says what is new"
+            )
         if self.monitor.window < timedelta(minutes=1):
             problems.append("monitor.window: must be at least 1m")
         if problems:

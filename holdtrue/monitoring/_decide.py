@@ -23,7 +23,7 @@ _NAMED = 3
 _MANY_REFUSED = 20
 _BROKEN = frozenset({"absent", "empty", "broken"})
 
-Signal = Literal["drift", "performance", "age", "schema"]
+Signal = Literal["drift", "performance", "data", "age", "schema"]
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,15 @@ def decide(
     automation: Literal["manual", "pipeline"],
     at: datetime,
     before: Before = Before(),
+    new_data: str = "",
 ) -> Decision:
     """Decide what follows from the checks of one run of the monitor.
 
     The rows of the newest window decide about the schema: if a column is missing, empty or full
     of unknown values, the data must be repaired and nothing is trained on them. Otherwise drift
     (three suspect windows in a row anywhere in the run, or many unseen values in one), lost
-    performance and age lead to a retraining, if the declaration lists them. Cooldown, budget and
-    manual automation hold a retraining back; the decision then says until when.
+    performance, new data and age lead to a retraining, if the declaration lists them. Cooldown,
+    budget and manual automation hold a retraining back; the decision then says until when.
 
     What windows showed holds until a later one is compared: a training that failed is called for
     again, and nothing is in order because nobody asked since.
@@ -90,6 +91,7 @@ def decide(
         automation: Who starts a retraining.
         at: The moment of the decision, with a time zone.
         before: The run before, and what happened since.
+        new_data: What the source has that the last training had not, in words; empty for nothing.
     """
     judged = [window for window in windows if window.state != "too_few_rows"]
     seen, since = {"schema": _schema(judged), "drift": _drift(judged)}, at
@@ -104,10 +106,11 @@ def decide(
         "schema": seen.get("schema", "") and seen["schema"] + later,
         "drift": seen.get("drift", "") and seen["drift"] + later,
         "performance": "; ".join(check.detail for check in performance if check.worse),
+        "data": new_data if "data" in retrain.on else "",
         "age": _age(history, retrain, at) if "age" in retrain.on else "",
     }
     signals: tuple[Signal, ...] = tuple(
-        signal for signal in ("schema", "drift", "performance", "age") if found[signal]
+        signal for signal in ("schema", "drift", "performance", "data", "age") if found[signal]
     )
     told = ". ".join(found[signal] for signal in signals)
     if "schema" in signals:

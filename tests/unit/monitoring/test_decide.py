@@ -202,6 +202,33 @@ def test_a_training_that_is_too_long_ago_is_repeated(
         assert "max_age is 30d" in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("on", "said", "states", "action", "signals"),
+    [
+        (("data",), "81 rows are new", "qq", "retrain", ("data",)),
+        (("data",), "", "qq", "none", ()),
+        (("drift",), "81 rows are new", "qq", "none", ()),
+        (("drift", "data"), "81 rows are new", "sss", "retrain", ("drift", "data")),
+        (("data",), "81 rows are new", "b", "fix_data", ("schema", "data")),
+    ],
+)
+def test_new_data_lead_to_a_training_where_that_is_declared(
+    on: tuple[str, ...], said: str, states: str, action: str, signals: tuple[str, ...]
+) -> None:
+    retrain = Retrain.model_validate({"on": on})
+    decision = decide(_windows(states), [], History(), retrain, "pipeline", NOW, new_data=said)
+    assert (decision.action, decision.signals) == (action, signals)
+    assert ("81 rows" in decision.reason) == ("data" in signals)
+
+
+def test_new_data_are_held_back_like_all_else() -> None:
+    retrain = Retrain.model_validate({"on": ("data",), "cooldown": "2d"})
+    history = History(last_trained=NOW - DAY)
+    held = decide([], [], history, retrain, "pipeline", NOW, new_data="81 rows are new")
+    assert held.held_back is not None
+    assert held.held_back.startswith("cooldown of 2d")
+
+
 def test_a_training_that_failed_is_not_repeated_at_once() -> None:
     retrain = Retrain.model_validate({"on": ("age",), "max_age": "30d", "cooldown": "2d"})
     failed = BEGIN + 40 * DAY

@@ -1,0 +1,70 @@
+"""What the source has that the last training has not seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdtrue.data import fingerprint, read_source
+from holdtrue.plan import Journal
+
+if TYPE_CHECKING:
+    from holdtrue.plan import Context
+    from holdtrue.registry import RegisteredVersion
+
+
+def new_data(context: Context) -> str:
+    """Say in words what is new, where ``retrain.on`` lists data; empty where nothing is.
+
+    With ``data.time`` that is ``retrain.new_rows`` labelled rows or more since the last training.
+    Without, it is another state of the files or of the table than it read.
+
+    Args:
+        context: Its moment is now.
+
+    Raises:
+        HoldtrueError: The source cannot be read.
+    """
+    if "data" not in context.declaration.retrain.on:
+        return ""
+    last = max(
+        context.registry.versions(context.system),
+        key=lambda version: (version.as_of, version.number),
+        default=None,
+    )
+    if last is None:
+        return ""
+    if context.declaration.data.time is None:
+        return _changed(context, last)
+    return _labelled_since(context, last)
+
+
+def _labelled_since(context: Context, last: RegisteredVersion) -> str:
+    import pyarrow.compute as pc
+
+    data, wanted = context.declaration.data, context.declaration.retrain.new_rows
+    start, end = last.as_of - data.labels_after, context.labelled_until
+    if start >= end:
+        return ""
+    table = read_source(data, context.project, start, end)
+    known = pc.and_(pc.is_valid(table[data.target]), pc.is_valid(table[data.time]))
+    found = pc.sum(known).as_py() or 0
+    if found < wanted:
+        return ""
+    return (
+        f"{found:,} labelled rows are newer than those of the last training "
+        f"(as of {last.as_of:%Y-%m-%d %H:%M}), new_rows is {wanted:,}"
+    )
+
+
+def _changed(context: Context, last: RegisteredVersion) -> str:
+    journal = Journal(context.store, context.system)
+    learnt = journal.find("extract", last.lineage.get("extract", ""))
+    now = fingerprint(context.declaration.data, context.project)
+    if learnt is None or learnt.components["outside"]["source"] == now:
+        return ""
+    # What was read since then may have held the same rows: files that were only touched, say.
+    read = journal.last("extract")
+    known = (read.components["outside"]["source"], read.output["digest"]) if read else None
+    if known == (now, learnt.output["digest"]):
+        return ""
+    return f"The source has changed since the last training (as of {last.as_of:%Y-%m-%d %H:%M})"
