@@ -147,7 +147,10 @@ DATA_STEPS = (
         ),
         rooms=("data/_contract.py", "data/_built_in.py", "data/_kinds.py"),
         inputs=("extract",),
-        paths=lambda r: (r.kept, r.asked) if isinstance(r, DataCheck) else (),
+        paths=lambda r: (
+            tuple(filter(None, (r.kept, r.asked, r.quarantine))) if isinstance(r, DataCheck) else ()
+        ),
+        sealed=True,
     ),
     Step(
         name="profile",
@@ -158,6 +161,7 @@ DATA_STEPS = (
         rooms=("profiles",),
         inputs=("check",),
         paths=lambda r: (r.path,) if isinstance(r, ProfileRef) else (),
+        sealed=True,
     ),
     Step(
         name="split",
@@ -168,5 +172,6 @@ DATA_STEPS = (
         rooms=("data/_split.py",),
         inputs=("extract", "check"),
         paths=lambda r: (r.train, r.test) if isinstance(r, Split) else (),
+        sealed=True,
     ),
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from holdtrue.plan._digest import digest
-from holdtrue.references import Reference
+from holdtrue.references import Digest, Reference
 from holdtrue.store import read_json, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from holdtrue.store import Store
 
 
@@ -33,6 +36,8 @@ class Record(Reference):
     finished: datetime
     seconds: float
     """Wall time."""
+    files: dict[str, Digest] = Field(default_factory=dict)
+    """Digest of each file that it has written, by its path relative to the store."""
 
 
 class Journal:
@@ -51,13 +56,22 @@ class Journal:
         key = self.state().get("steps", {}).get(step)
         return self._read(step, key) if key else None
 
+    def every(self, step: str) -> Iterator[Record]:
+        """The records of a step, of all systems of the store; damaged ones are left out."""
+        for path in self._store.path("steps", step).glob("*.json"):
+            record = self._read(step, path.stem)
+            if record is not None:
+                yield record
+
     def write(self, record: Record) -> None:
         """Keep a record."""
         content = record.model_dump(mode="json")
-        write_json(
-            self._store.path("steps", record.step, f"{record.digest}.json"),
-            content | {_SEAL: digest(content)},
-        )
+        place = self.place(record.step, record.digest)
+        write_json(place, content | {_SEAL: digest(content)})
+
+    def place(self, step: str, key: str) -> Path:
+        """Where the record of a digest is kept, if there is one."""
+        return self._store.path("steps", step, f"{key}.json")
 
     def state(self) -> dict[str, Any]:
         """What the system ran last: ``as_of``, ``declared_as_of`` and the digest of each step."""
@@ -99,7 +113,7 @@ class Journal:
 
     def _read(self, step: str, key: str) -> Record | None:
         try:
-            content = read_json(self._store.path("steps", step, f"{key}.json"))
+            content = read_json(self.place(step, key))
         except ValueError:
             return None
         if not isinstance(content, dict):

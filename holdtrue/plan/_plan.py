@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.errors import ConfigError, refused_by_machine
 from holdtrue.plan._data_steps import DATA_STEPS
 from holdtrue.plan._digest import code_digest, differences, digest
+from holdtrue.plan._files import digests_of, hold
 from holdtrue.plan._journal import Journal, Record
 from holdtrue.plan._model_steps import MODEL_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
@@ -113,6 +114,7 @@ class Runner:
             inputs: Their results, where the caller has them; looked up otherwise.
 
         Raises:
+            DataError: A file of an earlier step is not what that step wrote.
             HoldtrueError: The step failed, or the machine refused, such as where its disk is full.
             NotDoneError: A step that it depends on was not done.
         """
@@ -133,13 +135,7 @@ class Runner:
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
         with self.context.reporter.step(name) as progress:
-            try:
-                output = step.run(Work(self.context, given, components, progress))
-            except OSError as err:
-                refused = refused_by_machine(err, self.context.store.root)
-                if refused is None:
-                    raise
-                raise refused from err
+            output, files = self._run(step, Work(self.context, given, components, progress))
         if step is STEPS[0]:
             self._journal.began_training(self.context.as_of)
         seconds = time.monotonic() - started
@@ -150,12 +146,28 @@ class Runner:
             output=output.model_dump(mode="json"),
             finished=datetime.now(UTC),
             seconds=seconds,
+            files=files,
         )
         self._journal.write(record)
         self._use(name, key)
         self._found[name] = record
         write_reports(self.context, name, self.output)
         return Done(name, cached=False, digest=key, output=output, seconds=seconds)
+
+    def _run(self, step: Step, work: Work) -> tuple[Reference, dict[str, str]]:
+        """Do a step on files that are still what was written; seal those that it writes."""
+        store = self.context.store
+        try:
+            for name in step.inputs:
+                hold(store, self._record(name))
+            output = step.run(work)
+            sealed = step.paths(output) if step.paths and step.sealed else ()
+            return output, digests_of(store, sealed)
+        except OSError as err:
+            refused = refused_by_machine(err, store.root)
+            if refused is None:
+                raise
+            raise refused from err
 
     def _use(self, name: str, key: str) -> None:
         self._journal.used(name, key, self.context.as_of, self.context.declaration.data.as_of)
@@ -175,11 +187,8 @@ class Runner:
         if record is None:
             return None, self._explain(step, components)
         output = step.output.model_validate(record.output)
-        gone = [
-            p
-            for p in (step.paths(output) if step.paths else ())
-            if not self.context.store.path(p).exists()
-        ]
+        written = (*(step.paths(output) if step.paths else ()), *record.files)
+        gone = [p for p in written if not self.context.store.path(p).exists()]
         if gone:
             return record, f"{gone[0]} is gone"
         self._found[step.name] = record

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, DataError
+from holdtrue.plan._files import held
 from holdtrue.plan._journal import Journal
 from holdtrue.references import Split
 from holdtrue.rollout import Plan
@@ -97,7 +98,8 @@ def expected_shift(
 ) -> tuple[float, ...] | None:
     """By class: how much higher the challenger scores the test rows that the gates have seen.
 
-    None where that cannot be known: the rows are gone, or the two are of other classes or columns.
+    None where that cannot be known: the rows are gone or are not those of then, or the two are of
+    other classes or columns.
     """
     import pandas as pd
 
@@ -107,8 +109,9 @@ def expected_shift(
     record = Journal(store, context.system).find("split", challenger.lineage.get("split", ""))
     if record is None:
         return None
-    path = store.path(Split.model_validate(record.output).test)
-    if not path.exists():
+    try:
+        path = held(store, record, Split.model_validate(record.output).test)
+    except DataError:
         return None
     rows = pd.read_parquet(path)[-_ROWS:]
     both = [Bundle.load(store.path(v.bundle), v.digest) for v in (champion, challenger)]

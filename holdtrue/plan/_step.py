@@ -67,6 +67,8 @@ class Step:
     """Why a finished step is not true any more; None where it is."""
     paths: Callable[[Reference], tuple[str, ...]] | None = None
     """What it has written, relative to the store."""
+    sealed: bool = False
+    """Whether its record has a digest of each of these files: nothing else has."""
     uses_ray: bool = False
     serves: bool = False
     """Whether it leaves something running."""
