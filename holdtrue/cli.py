@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from holdtrue import __version__, answer_commands, project_commands, release_commands
+from holdtrue import (
+    __version__,
+    answer_commands,
+    data_commands,
+    project_commands,
+    release_commands,
+)
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
@@ -402,6 +408,7 @@ def predict(
 
 answer_commands.add_to(app)
 release_commands.add_to(app)
+data_commands.add_to(app)
 
 
 project_commands.add_stack_to(app)

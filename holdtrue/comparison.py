@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from holdtrue.errors import ConfigError
+from holdtrue.lineage import records_of
 from holdtrue.models._manifest import read_manifest
 from holdtrue.origin import commit_named
 from holdtrue.references import (
@@ -25,7 +26,6 @@ from holdtrue.references import (
     Study,
     Verdict,
 )
-from holdtrue.trace import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from holdtrue.batch import Scored
+    from holdtrue.lineage import Taken
     from holdtrue.plan import Applied, Context, Done, Planned
     from holdtrue.progress import Reporter
-    from holdtrue.registry import Registry
+    from holdtrue.proof import Verified
+    from holdtrue.registry import RegisteredVersion, Registry
     from holdtrue.reports import Page
     from holdtrue.stack import Stack
     from holdtrue.status import Status
@@ -429,17 +431,55 @@ class System:
 
     def bundle(self, number: int | None) -> tuple[Path, str]:
         """Folder and digest of a version; of the champion where none is named."""
-        registry, name = self.registry, self.declaration.name
-        if number is not None:
-            version = registry.version(name, number)
-        else:
-            champion = registry.champion(name)
-            if champion is None:
-                message = f"no version of {name} has passed the gates yet"
-                raise ConfigError(message, hint="run `holdtrue apply` first")
-            version = champion.version
+        version = self.version(number)
         put_on_path(self.project)
         return self.store.path(version.bundle), version.digest
+
+    def version(self, number: int | None = None) -> RegisteredVersion:
+        """A registered version; the champion where none is named.
+
+        Raises:
+            ConfigError: No version has passed the gates yet.
+            RegistryError: There is no such version.
+        """
+        registry, name = self.registry, self.declaration.name
+        if number is not None:
+            return registry.version(name, number)
+        champion = registry.champion(name)
+        if champion is None:
+            message = f"no version of {name} has passed the gates yet"
+            raise ConfigError(message, hint="run `holdtrue apply` first")
+        return champion.version
+
+    def snapshots(self) -> tuple[Taken, ...]:
+        """What was extracted for trainings, and who learnt from it; newest last."""
+        from holdtrue.lineage import snapshots_of
+
+        return snapshots_of(self.store, self.declaration.name)
+
+    def rows(self, version: int | None = None, part: str = "snapshot") -> pd.DataFrame:
+        """The rows that a version learnt from, once they are proven to be those of then.
+
+        Args:
+            version: The champion where left out.
+            part: ``snapshot`` (all that was extracted), ``train``, ``test`` or ``set-aside``.
+
+        Raises:
+            ConfigError: There is no such part, or no champion yet.
+            DataError: They are not there any more, or are not what was written.
+            RegistryError: There is no such version.
+        """
+        from holdtrue.lineage import rows_of
+
+        return rows_of(self.store, self.version(version), part)
+
+    def verify(self, *, reporter: Reporter | None = None) -> Verified:
+        """Recompute every digest behind the registered versions, and say what differs."""
+        from holdtrue.progress import Silent
+        from holdtrue.proof import verify
+
+        with (reporter or Silent()).step("verify") as progress:
+            return verify(self.store, self.declaration.name, progress)
 
     def trace(self, prediction: str) -> Trace:
         """Find a captured prediction with all that led to it, and compute it again.

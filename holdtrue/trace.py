@@ -10,10 +10,11 @@ import orjson
 
 from holdtrue.declaration import format_duration
 from holdtrue.errors import ConfigError, ServingError
+from holdtrue.lineage import records_of
 from holdtrue.models._manifest import read_manifest
 from holdtrue.models._served import ServedModel
 from holdtrue.origin import Origin
-from holdtrue.plan import BY_NAME, STEPS, Journal
+from holdtrue.plan import BY_NAME
 from holdtrue.plan._digest import code_digest, differences
 from holdtrue.plan._plan import _rooms
 from holdtrue.references import Digest, Reference, Snapshot
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from holdtrue.plan._journal import Record
     from holdtrue.registry import RegisteredVersion
     from holdtrue.store import Store
-
-# The steps that make a version; what comes after them does not change it.
-_MAKING = tuple(step.name for step in STEPS if step.name not in ("register", "serve"))
 
 
 class Recomputed(Reference):
@@ -202,14 +200,6 @@ def trace_text(found: Trace) -> str:
     )
     lines.append(f"code: {code}; --json has the digests, and the declaration of then")
     return "\n".join(lines)
-
-
-def records_of(store: Store, version: RegisteredVersion) -> dict[str, Record]:
-    """The steps that made a version, as far as the journal still has them."""
-    journal = Journal(store, version.system)
-    wanted = ((step, version.lineage.get(step)) for step in _MAKING)
-    found = {step: journal.find(step, digest) for step, digest in wanted if digest}
-    return {step: record for step, record in found.items() if record is not None}
 
 
 def _interval(model: ServedModel, scores: list[float]) -> tuple[float, float] | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import tempfile
 from contextlib import contextmanager, suppress
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError
+from holdtrue.store import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +27,8 @@ FORMATS = (".csv", ".parquet", ".jsonl")
 PARTS, REJECTED = ".parts", ".rejected.parquet"
 """What follows the name of an output: the folder of its parts, the table of rejected rows."""
 _COPY_BYTES = 1_000_000
+# Records in memory at a time.
+_LINES = 10_000
 _STRUCTURE = re.compile('[",\r\n]')
 
 
@@ -37,6 +43,18 @@ def format_of(output: Path) -> str:
             return ending
     message = f"{output}: the ending must be .csv, .parquet or .jsonl"
     raise ConfigError(message)
+
+
+def check_output(output: Path) -> None:
+    """Prove that a file can be written; leaves nothing behind.
+
+    Raises:
+        ConfigError: Its ending is not one of `FORMATS`, or its folder cannot be written.
+    """
+    format_of(output)
+    with writing(output), tempfile.NamedTemporaryFile(dir=output.parent, prefix=".probe-"):
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def part_ending(output: Path) -> str:
@@ -176,6 +194,34 @@ def assemble(
         else:
             schema = common_schema([_schema(part) for part in parts], last)
             _join_tables(parts, draft, schema, say, as_csv=format_of(output) == ".csv")
+
+
+def write_table(table: pa.Table, output: Path) -> None:
+    """Write a table as one file, which appears whole or not at all.
+
+    Args:
+        table: shape (n_rows, n_columns).
+        output: CSV, Parquet or JSON lines, by its ending; replaced when all is written.
+
+    Raises:
+        ConfigError: It cannot be written.
+        StackError: Another process writes it.
+    """
+    import orjson
+    import pyarrow.parquet as pq
+
+    ending = format_of(output)
+    lock = output.with_name(f".{output.name}.lock")
+    with writing(output), alone(lock, f"writing {output}"), replacing(output) as draft:
+        if ending == ".parquet":
+            pq.write_table(table, draft)
+        elif ending == ".csv":
+            with _Csv(draft, table.schema) as file:
+                file.write_table(table)
+        else:
+            with draft.open("wb") as lines:
+                for batch in table.to_batches(_LINES):
+                    lines.writelines(orjson.dumps(row) + b"\n" for row in batch.to_pylist())
 
 
 def _schema(part: Path) -> pa.Schema:

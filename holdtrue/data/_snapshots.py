@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdtrue.data._kinds import as_frame, kinds_of
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 _DIGEST = "holdtrue.digest"
 # Commits looked at for the same content before a new version is written.
 _LOOK_BACK = 200
+
+
+def table_of(system: str) -> str:
+    """Folder of a system's table, relative to the store."""
+    return f"data/{system}/snapshots"
 
 
 def table_digest(table: pa.Table) -> str:
@@ -50,7 +56,7 @@ def take_snapshot(
     from deltalake import CommitProperties, write_deltalake
 
     digest = table_digest(table)
-    path = store.path("data", system, "snapshots")
+    path = store.path(table_of(system))
     version = None
     if is_table(path):
         with opened(path) as before:
@@ -90,7 +96,29 @@ def load_snapshot(store: Store, snapshot: Snapshot) -> pd.DataFrame:
     path = store.path(snapshot.table)
     with opened(path, snapshot.version) as table:
         rows = pa.table(table.to_pyarrow_table())
+    if not {*snapshot.columns} <= {*rows.column_names}:
+        raise damaged(path, f"version {snapshot.version} holds other columns than were written")
     frame = as_frame(rows, snapshot.columns)
     if _digest(snapshot.columns, (frame[name] for name in snapshot.columns)) != snapshot.digest:
         raise damaged(path, f"version {snapshot.version} holds other rows than were written")
     return frame
+
+
+def is_removed(store: Store, snapshot: Snapshot) -> bool:
+    """Whether the rows of a snapshot were removed on purpose: by a VACUUM of its table after it.
+
+    Files that are missing otherwise, or that the newest version has too, were lost.
+
+    Raises:
+        DataError: The table itself is damaged.
+    """
+    path = store.path(snapshot.table)
+    with opened(path) as newest:
+        live = {*newest.file_uris()}
+        vacuumed = any(
+            commit["operation"] == "VACUUM END" and commit["version"] > snapshot.version
+            for commit in newest.history()
+        )
+    with opened(path, snapshot.version) as then:
+        gone = {uri for uri in then.file_uris() if not Path(uri).exists()}
+    return vacuumed and bool(gone) and gone.isdisjoint(live)

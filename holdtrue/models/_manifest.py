@@ -61,13 +61,24 @@ def read_files(path: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     Raises:
         ServingError: One is missing, or is not what was written.
     """
-    files = {}
-    for name, sha256 in manifest["files"].items():
-        files[name] = read(path / name)
-        if hashlib.sha256(files[name]).hexdigest() != sha256:
-            message = f"{path / name} is damaged: its SHA-256 is not the one in the manifest"
-            raise ServingError(message, hint=_RESTORE)
-    return files
+    return {name: read_listed(path / name, sha256) for name, sha256 in manifest["files"].items()}
+
+
+def read_listed(path: Path, sha256: str) -> bytes:
+    """Read one of the files that a manifest lists.
+
+    Args:
+        path: The file.
+        sha256: What the manifest says of it.
+
+    Raises:
+        ServingError: It is missing, or is not what was written.
+    """
+    content = read(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        message = f"{path} is damaged: its SHA-256 is not the one in the manifest"
+        raise ServingError(message, hint=_RESTORE)
+    return content
 
 
 def read(path: Path) -> bytes:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 
+from holdtrue.models import pipeline, target_of, typed, write_bundle
+from holdtrue.plan import BY_NAME, Context, Journal, Runner, signature_of
+from holdtrue.plan._digest import digest as digest_of_step
+from holdtrue.plan._journal import Record
+from holdtrue.references import ModelRef, Verdict
 from holdtrue.store import HOME_VARIABLE
+from holdtrue.system import System
 
 # How long an example takes says how busy the machine is: timings belong to the benchmarks.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,3 +33,119 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     x = np.arange(200)
     pd.DataFrame({"at": at, "x": x, "y": x % 2}).to_csv(tmp_path / "rows.csv", index=False)
     return tmp_path / "small.yaml"
+
+
+@pytest.fixture
+def learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., System]:
+    """Make a system of rows of all kinds, and register a version of it: ``learnt(seed=1)``.
+
+    The steps up to split are done. The model is a real bundle, put on record as if a search had
+    found it. Of no rows that break the contract: ``learnt(broken=0)``.
+    """
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+
+    def learn(seed: int = 0, broken: int = 3) -> System:
+        _rows_of_all_kinds(seed, broken).to_parquet(tmp_path / "rows.parquet", index=False)
+        (tmp_path / "visits.yaml").write_text(VISITS)
+        system = System(tmp_path / "visits.yaml")
+        system.apply(until="split", refresh=True)
+        context = system.context()
+        outputs = {name: Runner(context).output(name) for name in ("extract", "check", "split")}
+        _put_on_record(context, outputs)
+        return system
+
+    return learn
+
+
+VISITS = """
+name: visits
+task: classification
+data:
+  source: {files: rows.parquet}
+  target: stays
+  contract: {quarantine: 10%, columns: {age: {min: 0}}}
+features: {numeric: [age, weight], categorical: [ward]}
+model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression}]}
+tune: {metric: log_loss}
+"""
+
+
+def _rows_of_all_kinds(seed: int, broken: int) -> pd.DataFrame:
+    chance, count = np.random.default_rng(seed), 300
+    age = pd.array(chance.integers(1, 90, count), dtype="Int64")
+    age[:6], age[6 : 6 + broken] = pd.NA, -1
+    return pd.DataFrame(
+        {
+            "visit": np.arange(count) + 2**60,
+            "at": pd.date_range("2024-01-01", periods=count, freq="h", tz="UTC"),
+            "age": age,
+            "weight": np.where(chance.random(count) < 0.1, np.nan, chance.normal(size=count)),
+            "ward": np.where(chance.random(count) < 0.1, None, chance.choice(["ä", "b"], count)),
+            "moved": pd.array(chance.choice([True, False, None], count), dtype="boolean"),
+            "stays": chance.choice(["no", "yes"], count),
+        }
+    )
+
+
+def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
+    """Register a model of the rows, and promote it."""
+    store, runner, estimator = (
+        context.store,
+        Runner(context),
+        "sklearn.linear_model.LogisticRegression",
+    )
+    signature = signature_of(context.declaration, outputs["extract"], outputs["check"])
+    rows = pd.read_parquet(store.path(outputs["split"].train))
+    model = pipeline(estimator, {}, signature, seed=0, threads=1)
+    model.fit(typed(rows, signature), target_of(rows, signature))
+    bundle = f"bundles/visits/{outputs['split'].train.split('/')[-2]}"
+    sample = [{"age": 40, "weight": 0.5, "ward": "b"}]
+    digest = write_bundle(
+        *(store.path(bundle), model, signature), estimator=estimator, params={}, sample=sample
+    )
+    fitted = ModelRef(
+        bundle=bundle, digest=digest, estimator=estimator, params={}, rows=len(rows), seconds=1.0
+    )
+    verdict = Verdict(passed=True, judgements=(), reason="held")
+    journal = Journal(store, "visits")
+    for name, output in {
+        "tune": verdict,
+        "fit": fitted,
+        "evaluate": verdict,
+        "gate": verdict,
+    }.items():
+        step = BY_NAME[name]
+        components = {
+            "step": name,
+            "declared": step.reads(context.declaration),
+            "inputs": {one: journal.state()["steps"][one] for one in step.inputs},
+            "outside": {},
+            "code": "",
+        }
+        record = Record(
+            step=name,
+            digest=digest_of_step(components),
+            components=components,
+            output=output.model_dump(mode="json"),
+            finished=datetime.now(UTC),
+            seconds=1.0,
+        )
+        journal.write(record)
+        journal.used(name, record.digest, context.as_of, None)
+    champion = context.registry.champion("visits")
+    version = context.registry.register(
+        "visits",
+        digest=digest,
+        bundle=bundle,
+        as_of=context.as_of,
+        passed=True,
+        reason="held",
+        incumbent=None,
+        metrics={},
+        profile=runner.output("profile").path,
+        lineage=journal.state()["steps"],
+    )
+    generation = 0 if champion is None else champion.generation
+    context.registry.promote("visits", version.number, generation=generation, reason="held")

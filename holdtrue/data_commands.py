@@ -1,0 +1,141 @@
+"""The commands about what versions were made of: data list, data export, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell, tell_change
+from holdtrue.errors import HoldtrueError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdtrue.lineage import Taken
+    from holdtrue.proof import Verified
+
+data_app = typer.Typer(
+    no_args_is_help=True, help="List what trainings have read, and take it out again."
+)
+
+# Of a digest, enough to tell snapshots apart.
+_SHORT = 8
+_WHAT = {
+    "snapshot": "all that was extracted",
+    "train": "the training rows",
+    "test": "the test rows",
+    "set-aside": "those that broke the contract",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(data_app, name="data")
+    app.command()(verify)
+
+
+@data_app.command("list")
+def show(file: DeclarationFile, as_json: AsJson = False) -> None:
+    """List the snapshots: rows, window, digest, and the versions that learnt from each.
+
+    An asterisk marks the champion.
+    """
+    system = system_of(file)
+    found = system.snapshots()
+    words = "\n".join(map(_line, found))
+    none = f"no snapshot of {system.declaration.name} yet; run `holdtrue apply`"
+    tell(words or none, [one.model_dump(mode="json") for one in found], as_json=as_json)
+
+
+def _line(found: Taken) -> str:
+    names = [f"{number}{'*' * (number == found.champion)}" for number in found.versions]
+    learnt = f"version {', '.join(names)}" if names else "no version"
+    start = "the beginning" if found.start is None else _moment(found.start)
+    window = "no window" if found.end is None else f"[{start}, {_moment(found.end)})"
+    return (
+        f"{found.number:>5}  {_moment(found.taken)} UTC  {found.rows:>11,} rows  {window}  "
+        f"{found.digest[:_SHORT]}  {learnt}"
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+@data_app.command()
+def export(
+    file: DeclarationFile,
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT", help="File to write: .csv, .parquet or .jsonl."),
+    ],
+    version: Annotated[
+        int | None, typer.Option(help="That learnt from them.", show_default="the champion")
+    ] = None,
+    part: Annotated[
+        str, typer.Option(help="snapshot: all that was extracted; train, test or set-aside.")
+    ] = "snapshot",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows that a version learnt from, exactly as they were then.
+
+    They are held against the digest of then first. Parquet keeps kinds and nulls as they are.
+    """
+    from holdtrue.batch import check_output, write_table
+    from holdtrue.data import as_table
+
+    system = system_of(file)
+    check_output(output)
+    number = system.version(version).number
+    rows = system.rows(number, part)
+    if not dry_run:
+        write_table(as_table(rows, f"version {number}"), output)
+    words = f"{len(rows):,} rows of version {number}, {_WHAT[part]}"
+    words = f"write {output}: {words}" if dry_run else f"wrote {output}: {words}"
+    facts = {
+        "system": system.declaration.name,
+        "version": number,
+        "part": part,
+        "rows": len(rows),
+        "columns": list(rows),
+        "output": output,
+    }
+    tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+def verify(file: DeclarationFile, as_json: AsJson = False) -> None:
+    """Prove that what the registered versions were made of is still what was recorded.
+
+    That is each file of their bundles, the records of the steps that made them, the files that
+    these wrote, and the content of the snapshots. The exit code is 1 where anything differs.
+    """
+    from holdtrue.progress import Silent, Terminal
+
+    found = system_of(file).verify(reporter=Silent() if as_json else Terminal())
+    tell("\n".join(_said(found)), found.model_dump(mode="json"), as_json=as_json)
+    if found.mismatches:
+        count = len(found.mismatches)
+        things = "1 thing is" if count == 1 else f"{count} things are"
+        message = f"{things} not as recorded for the versions of {found.system}"
+        raise HoldtrueError(message)
+
+
+def _said(found: Verified) -> list[str]:
+    lines = [f"{one.said}; {one.hint}" for one in found.mismatches]
+    lines += [f"version {n}: its rows were removed by retention" for n in found.removed]
+    lines += [
+        f"{path} has no digests of its files: an earlier holdtrue wrote it"
+        for path in found.unproven
+    ]
+    if not found.versions:
+        lines.append(f"no version of {found.system} yet; run `holdtrue apply`")
+    elif not found.mismatches:
+        versions = "1 version" if found.versions == 1 else f"{found.versions} versions"
+        lines.append(
+            f"proven: {found.files:,} files and {found.rows:,} rows behind {versions} of "
+            f"{found.system} are what was recorded"
+        )
+    return lines

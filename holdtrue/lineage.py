@@ -1,0 +1,153 @@
+"""What registered versions were made of: the records of their steps, the rows they learnt from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from holdtrue.errors import ConfigError, DataError
+from holdtrue.plan import Journal
+from holdtrue.references import DataCheck, Digest, Reference, Snapshot, Split
+from holdtrue.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from holdtrue.plan._journal import Record
+    from holdtrue.registry import RegisteredVersion
+    from holdtrue.store import Store
+
+# What comes after a version is made does not change it.
+AFTER = ("register", "serve")
+# By part of the rows: the step that wrote it.
+_WRITTEN_BY = {"snapshot": "extract", "train": "split", "test": "split", "set-aside": "check"}
+
+
+class Taken(Reference):
+    """A snapshot, and who learnt from it."""
+
+    number: int
+    """Version of the system's Delta table."""
+    taken: datetime
+    rows: int
+    start: datetime | None
+    """First moment of the window (inclusive); None where none is declared."""
+    end: datetime | None
+    """End of the window (exclusive)."""
+    digest: Digest
+    """Of names, kinds and values."""
+    versions: tuple[int, ...]
+    """Registered versions that learnt from it."""
+    champion: int | None
+    """Which of them is the champion."""
+
+
+def records_of(store: Store, version: RegisteredVersion) -> dict[str, Record]:
+    """The steps that made a version, as far as the journal still has them."""
+    journal = Journal(store, version.system)
+    found = {
+        step: journal.find(step, key) for step, key in version.lineage.items() if step not in AFTER
+    }
+    return {step: record for step, record in found.items() if record is not None}
+
+
+def snapshots_of(store: Store, system: str) -> tuple[Taken, ...]:
+    """The snapshots of a system that the journal knows, in the order in which they were taken."""
+    from holdtrue.data import table_of
+
+    registry = Registry(store)
+    champion = registry.champion(system)
+    live = None if champion is None else champion.version.number
+    learnt = defaultdict(list)
+    for version in registry.versions(system):
+        learnt[version.lineage.get("extract")].append(version.number)
+    found: dict[tuple[int, str], Taken] = {}
+    every = Journal(store, system).every("extract")
+    for record in sorted(every, key=lambda record: record.finished):
+        snapshot = Snapshot.model_validate(record.output)
+        if snapshot.table != table_of(system):
+            continue
+        key = (snapshot.version, snapshot.digest)
+        # The same content, read again, is the same snapshot.
+        known = found.get(key) or _taken(snapshot, record.finished)
+        versions = tuple(sorted({*known.versions, *learnt[record.digest]}))
+        update = {"versions": versions, "champion": live if live in versions else None}
+        found[key] = known.model_copy(update=update)
+    return tuple(found.values())
+
+
+def _taken(snapshot: Snapshot, taken: datetime) -> Taken:
+    return Taken(
+        number=snapshot.version,
+        taken=taken,
+        rows=snapshot.rows,
+        start=snapshot.start,
+        end=snapshot.end,
+        digest=snapshot.digest,
+        versions=(),
+        champion=None,
+    )
+
+
+def rows_of(store: Store, version: RegisteredVersion, part: str) -> pd.DataFrame:
+    """The rows that a version learnt from, once they are proven to be those of then.
+
+    Args:
+        store: Of the project.
+        version: Which one.
+        part: ``snapshot``: all that was extracted; ``train``, ``test``; ``set-aside``: those that
+            broke the contract, with a column ``reason``.
+
+    Returns:
+        shape (n_rows, n_columns): one dtype for each kind of column.
+
+    Raises:
+        ConfigError: There is no such part.
+        DataError: The rows are not there any more, or are not what was written.
+    """
+    import pandas as pd
+
+    from holdtrue.plan._files import held
+
+    if part not in _WRITTEN_BY:
+        message = f"there is no part {part}"
+        raise ConfigError(message, hint=f"parts: {', '.join(_WRITTEN_BY)}")
+    record = _record(store, version, _WRITTEN_BY[part])
+    if part == "snapshot":
+        return _snapshot(store, version, record)
+    if part == "set-aside":
+        name = DataCheck.model_validate(record.output).quarantine
+        if name is None:  # no row was: the columns alone
+            none = _snapshot(store, version, _record(store, version, "extract")).iloc[:0]
+            return none.assign(reason=pd.Series(dtype="str"))
+    else:
+        split = Split.model_validate(record.output)
+        name = split.train if part == "train" else split.test
+    return pd.read_parquet(held(store, record, name))
+
+
+def _record(store: Store, version: RegisteredVersion, step: str) -> Record:
+    journal, key = Journal(store, version.system), version.lineage.get(step, "")
+    record = journal.find(step, key)
+    if record is None:
+        message = f"the record of step {step} of version {version.number} is not there any more"
+        hint = f"restore {journal.place(step, key)} from a backup" if key else None
+        raise DataError(message, hint=hint)
+    return record
+
+
+def _snapshot(store: Store, version: RegisteredVersion, record: Record) -> pd.DataFrame:
+    from holdtrue.data import is_removed, load_snapshot
+
+    snapshot = Snapshot.model_validate(record.output)
+    try:
+        return load_snapshot(store, snapshot)
+    except DataError as err:
+        if not is_removed(store, snapshot):
+            raise
+        message = (
+            f"the rows that version {version.number} learnt from are not there any more: snapshot "
+            f"{snapshot.version} was removed from {store.path(snapshot.table)}"
+        )
+        raise DataError(message, hint="restore the folder from a backup") from err

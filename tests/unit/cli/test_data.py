@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from holdtrue.cli import main
+from holdtrue.system import System
+
+Run = Callable[..., tuple[int, str]]
+FILE = "visits.yaml"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["holdtrue", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capsys.readouterr()
+        return code, printed.out + ("" if "--json" in arguments else printed.err)
+
+    return call
+
+
+@pytest.fixture
+def system(learnt: Callable[..., System]) -> System:
+    """Two versions, of other rows each; the second is the champion."""
+    learnt(0)
+    return learnt(1)
+
+
+def test_snapshots_are_listed_with_who_learnt_from_them(run: Run, system: System) -> None:
+    first, second = system.snapshots()
+    code, printed = run("data", "list", FILE)
+    lines = printed.splitlines()
+    assert (code, len(lines)) == (0, 2)
+    assert lines[0].split()[0] == "0"
+    assert lines[0].endswith(f"300 rows  no window  {first.digest[:8]}  version 1")
+    assert lines[1].endswith(f"{second.digest[:8]}  version 2*")
+    facts = json.loads(run("data", "list", FILE, "--json")[1])
+    assert [one["digest"] for one in facts] == [first.digest, second.digest]
+    assert [(one["versions"], one["champion"]) for one in facts] == [([1], None), ([2], 2)]
+
+
+def test_a_window_is_shown(run: Run, small: Path) -> None:
+    small.write_text(
+        "name: small\n"
+        "task: classification\n"
+        "data: {source: {files: rows.csv}, target: y, time: at, as_of: 2024-01-31, window: 10d}\n"
+        "model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression}]}\n"
+        "tune: {metric: log_loss}\n"
+    )
+    code, printed = run("data", "list", small)
+    assert (code, printed) == (0, "no snapshot of small yet; run `holdtrue apply`\n")
+    System(small).apply(until="extract")
+    _, printed = run("data", "list", small)
+    assert "rows  [2024-01-20 00:00, 2024-01-30 00:00)  " in printed
+    assert printed.endswith("no version\n")
+
+
+def test_rows_are_exported_as_they_were(run: Run, system: System) -> None:
+    before = system.rows(1)
+    code, printed = run("data", "export", FILE, "old.parquet", "--version", 1)
+    assert (code, printed) == (
+        0,
+        "wrote old.parquet: 300 rows of version 1, all that was extracted\n",
+    )
+    back = pd.read_parquet("old.parquet")
+    pd.testing.assert_frame_equal(back.astype(before.dtypes), before)
+    assert (back.isna().sum() == before.isna().sum()).all()
+    code, printed = run("data", "export", FILE, "aside.csv", "--part", "set-aside")
+    assert (code, "3 rows of version 2, those that broke" in printed) == (0, True)
+    assert Path("aside.csv").read_text().splitlines()[0].endswith(",reason")
+    facts = json.loads(run("data", "export", FILE, "test.jsonl", "--part", "test", "--json")[1])
+    assert (facts["version"], facts["part"], facts["dry_run"]) == (2, "test", False)
+    assert len(Path("test.jsonl").read_text().splitlines()) == facts["rows"]
+
+
+def test_a_dry_run_writes_nothing(run: Run, system: System) -> None:
+    assert system
+    there = sorted(Path().iterdir())
+    code, printed = run("data", "export", FILE, "rows.csv", "--part", "train", "--dry-run")
+    assert (code, printed.startswith("would write rows.csv: ")) == (0, True)
+    assert printed.endswith("rows of version 2, the training rows; nothing was done\n")
+    assert sorted(Path().iterdir()) == there
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("arguments", "wanted", "said"),
+    [
+        (("rows.csv", "--version", "9"), 1, "no version 9"),
+        (("rows.csv", "--part", "tests"), 2, "there is no part tests"),
+        (("rows.txt",), 2, "rows.txt: the ending must be .csv, .parquet or .jsonl"),
+        (("none/rows.csv",), 2, "none/rows.csv cannot be written: No such file"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(
+    run: Run,
+    system: System,
+    arguments: tuple[str, ...],
+    wanted: int,
+    said: str,
+    dry_run: tuple[str, ...],
+) -> None:
+    assert system
+    code, printed = run("data", "export", FILE, *arguments, *dry_run)
+    assert (code, said in printed, "Traceback" in printed) == (wanted, True, False)
+    assert not Path("rows.csv").exists()
+
+
+def test_a_damaged_snapshot_is_not_exported(run: Run, system: System) -> None:
+    for path in system.store.path("data/visits/snapshots").glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:500])
+    code, printed = run("data", "export", FILE, "rows.csv")
+    assert (code, "is damaged: " in printed) == (1, True)
+    assert not Path("rows.csv").exists()
+
+
+def test_what_is_as_recorded_is_proven(run: Run, system: System) -> None:
+    code, printed = run("verify", FILE)
+    count = system.verify().files
+    assert code == 0
+    assert (
+        f"proven: {count} files and 600 rows behind 2 versions of visits are what was recorded"
+        in printed
+    )
+    assert json.loads(run("verify", FILE, "--json")[1])["mismatches"] == []
+
+
+def test_what_differs_is_told_with_its_path(run: Run, system: System) -> None:
+    path = next(system.store.path("data/visits/splits").rglob("train.parquet"))
+    content = path.read_bytes()
+    path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    code, printed = run("verify", FILE)
+    assert code == 1
+    assert f"{path} is not what step split wrote; restore it from a backup, or remove" in printed
+    assert "error: 1 thing is not as recorded for the versions of visits" in printed
+    code, printed = run("verify", FILE, "--json")
+    assert (code, json.loads(printed)["mismatches"][0]["path"]) == (1, str(path))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from holdtrue.cli import app\n"
+        "assert CliRunner().invoke(app, ['data', 'export', '--help']).exit_code == 0\n"
+        "print(*{'numpy', 'pandas', 'pyarrow', 'sqlalchemy'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    assert done.stdout.strip() == ""
