@@ -53,7 +53,7 @@ def take_snapshot(
     store: Store, system: str, table: pa.Table, start: datetime | None, end: datetime | None
 ) -> Snapshot:
     """Write a table as a new version, or find the version that already has this content."""
-    from deltalake import CommitProperties, write_deltalake
+    from deltalake import CommitProperties, PostCommitHookProperties, write_deltalake
 
     digest = table_digest(table)
     path = store.path(table_of(system))
@@ -62,7 +62,7 @@ def take_snapshot(
         with opened(path) as before:
             commits = before.history(_LOOK_BACK)
         same = (int(commit["version"]) for commit in commits if commit.get(_DIGEST) == digest)
-        version = next(same, None)
+        version = next((number for number in same if not _gone(path, number)), None)
     if version is None:
         with written(path):
             write_deltalake(
@@ -71,6 +71,8 @@ def take_snapshot(
                 mode="overwrite",
                 schema_mode="overwrite",
                 commit_properties=CommitProperties(custom_metadata={_DIGEST: digest}),
+                # After 100 commits, versions older than 30 days could not be read otherwise.
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
             )
         with opened(path) as after:
             version = after.version()
@@ -119,6 +121,11 @@ def is_removed(store: Store, snapshot: Snapshot) -> bool:
             commit["operation"] == "VACUUM END" and commit["version"] > snapshot.version
             for commit in newest.history()
         )
-    with opened(path, snapshot.version) as then:
-        gone = {uri for uri in then.file_uris() if not Path(uri).exists()}
+    gone = _gone(path, snapshot.version)
     return vacuumed and bool(gone) and gone.isdisjoint(live)
+
+
+def _gone(path: Path, version: int) -> set[str]:
+    """The files of a version that are not there any more."""
+    with opened(path, version) as table:
+        return {uri for uri in table.file_uris() if not Path(uri).exists()}

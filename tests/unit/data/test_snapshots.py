@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
-from holdtrue.data import as_table, load_snapshot, take_snapshot
+from holdtrue.data import as_table, is_removed, load_snapshot, take_snapshot
 from holdtrue.data._snapshots import table_digest
 from holdtrue.errors import DataError
 from holdtrue.references import Snapshot
@@ -150,3 +152,52 @@ def test_other_rows_than_were_written_are_told(store: Store, frame: pd.DataFrame
     other = take(store, frame.assign(number=2.0))
     with pytest.raises(DataError, match="version 1 holds other rows than were written"):
         load_snapshot(store, snapshot.model_copy(update={"version": other.version}))
+
+
+def test_old_versions_can_be_read_however_many_come_after(
+    store: Store, frame: pd.DataFrame
+) -> None:
+    first = take(store, frame)
+    table, log = store.path(first.table), store.path(first.table, "_delta_log")
+    for _ in range(97):
+        write_deltalake(table, as_table(frame, "rows"), mode="overwrite")
+    for number in range(3):  # Delta tidies up after each hundred
+        for commit in log.glob("*.json"):
+            os.utime(commit, (1e9, 1e9))
+        take(store, frame.assign(number=float(number)))
+    assert (log / f"{99:020}.checkpoint.parquet").exists()
+    pd.testing.assert_series_equal(load_snapshot(store, first)["number"], frame["number"])
+
+
+@pytest.mark.parametrize("folder", ["store", "a störe"])
+def test_content_whose_rows_were_removed_is_written_again(
+    tmp_path: Path, frame: pd.DataFrame, folder: str
+) -> None:
+    store = Store(tmp_path / folder)
+    first = take(store, frame)
+    second = take(store, frame.assign(number=2.0))
+    assert not is_removed(store, first)
+    table = DeltaTable(store.path(first.table))
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert is_removed(store, first)
+    assert not is_removed(store, second)
+    again = take(store, frame)
+    assert again.version > second.version
+    assert len(load_snapshot(store, again)) == len(frame)
+
+
+def test_files_that_are_lost_were_not_removed_on_purpose(store: Store, frame: pd.DataFrame) -> None:
+    first = take(store, frame)
+    next(store.path(first.table).glob("*.parquet")).unlink()
+    assert not is_removed(store, first)
+    table = DeltaTable(store.path(first.table))
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert not is_removed(store, first)  # the newest version has that file, too
+
+
+def test_other_columns_than_were_written_are_told(store: Store, frame: pd.DataFrame) -> None:
+    snapshot = take(store, frame)
+    commit = store.path(snapshot.table, "_delta_log", f"{0:020}.json")
+    commit.write_text(commit.read_text().replace('name\\":\\"text', 'name\\":\\"texs'))
+    with pytest.raises(DataError, match="version 0 holds other columns than were written"):
+        load_snapshot(store, snapshot)
