@@ -16,7 +16,8 @@ from holdtrue.errors import MonitoringError
 from holdtrue.models import Signature, read_signature
 from holdtrue.monitoring import Before, History, check_performance, compare, decide
 from holdtrue.plan import Journal, write_front_page
-from holdtrue.profiles import Calibration, Profile
+from holdtrue.plan._files import held
+from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
 from holdtrue.serving._retention import remove_old
@@ -145,11 +146,24 @@ def write_monitor_report(context: Context) -> None:
     write_front_page(context)
 
 
+def _calibration(context: Context, version: RegisteredVersion) -> Calibration:
+    """The limits of a version, once they are proven to be those that its training wrote.
+
+    Raises:
+        DataError: They are gone, or are not what was written.
+    """
+    key = version.lineage.get("profile", "")
+    record = Journal(context.store, context.system).find("profile", key)
+    if record is not None:
+        held(context.store, record, f"{version.profile}/{CALIBRATION_FILE}")
+    return Calibration.read(context.store.path(version.profile))
+
+
 def _compare_windows(
     context: Context, champion: Champion, signature: Signature, table: Path, progress: Progress
 ) -> list[WindowCheck]:
     length = context.declaration.monitor.window
-    calibration = Calibration.read(context.store.path(champion.version.profile))
+    calibration = _calibration(context, champion.version)
     watched = context.declaration.monitor.columns
     name = f"version {champion.version.number} of {context.system}"
     compared = [column.name for column in calibration.columns]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -8,6 +9,7 @@ import pytest
 
 from holdtrue.cli import _report_text
 from holdtrue.declaration import parse
+from holdtrue.errors import DataError
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
 from holdtrue.plan import Context
@@ -16,7 +18,8 @@ from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
 from holdtrue.store import Store
-from holdtrue.watch import PERFORMANCE_WINDOWS, _before, _feature_frame, _remove_old
+from holdtrue.system import System
+from holdtrue.watch import PERFORMANCE_WINDOWS, _before, _calibration, _feature_frame, _remove_old
 
 DAY = timedelta(days=1)
 # Later than any clock that runs this, so that the declared time counts from here.
@@ -214,3 +217,13 @@ def test_of_windows_with_too_few_rows_the_last_one_is_told() -> None:
     )
     told = [line.split("  ")[-1] for line in _report_text(seen).splitlines()]
     assert told == ["suspect: 1", "too few rows: 4", "none: all is well."]
+
+
+def test_limits_that_its_training_did_not_write_are_refused(learnt: Callable[..., System]) -> None:
+    system = learnt()
+    context, version = system.context(), system.version()
+    assert _calibration(context, version).columns
+    path = system.store.path(version.profile, "calibration.json")
+    path.write_text(path.read_text().replace("1", "2", 1))
+    with pytest.raises(DataError, match=f"{path} is not what step profile wrote"):
+        _calibration(context, version)
