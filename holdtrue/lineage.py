@@ -10,6 +10,7 @@ from holdtrue.errors import ConfigError, DataError
 from holdtrue.plan import Journal
 from holdtrue.references import DataCheck, Digest, Reference, Snapshot, Split
 from holdtrue.registry import Registry
+from holdtrue.tables import table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,6 @@ def records_of(store: Store, version: RegisteredVersion) -> dict[str, Record]:
 
 def snapshots_of(store: Store, system: str) -> tuple[Taken, ...]:
     """The snapshots of a system that the journal knows, in the order in which they were taken."""
-    from holdtrue.data import table_of
-
     registry = Registry(store)
     champion = registry.champion(system)
     live = None if champion is None else champion.version.number
@@ -131,7 +130,7 @@ def _record(store: Store, version: RegisteredVersion, step: str) -> Record:
     journal, key = Journal(store, version.system), version.lineage.get(step, "")
     record = journal.find(step, key)
     if record is None:
-        message = f"the record of step {step} of version {version.number} is not there any more"
+        message = f"the record of step {step} of version {version.number} is gone or damaged"
         hint = f"restore {journal.place(step, key)} from a backup" if key else None
         raise DataError(message, hint=hint)
     return record

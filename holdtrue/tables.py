@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
+def table_of(system: str) -> str:
+    """Folder of the snapshots of a system, relative to the store."""
+    return f"data/{system}/snapshots"
+
+
 def is_table(path: Path) -> bool:
     """Whether there is a Delta table, in whatever state."""
     from deltalake import DeltaTable

@@ -8,7 +8,7 @@ from holdtrue.data._contract import (
     write_check,
 )
 from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible, kinds_of
-from holdtrue.data._snapshots import is_removed, load_snapshot, table_of, take_snapshot
+from holdtrue.data._snapshots import is_removed, load_snapshot, take_snapshot
 from holdtrue.data._sources import (
     check_source,
     fingerprint,
@@ -38,7 +38,6 @@ __all__ = [
     "refuse_unusable",
     "require_columns",
     "split_frame",
-    "table_of",
     "take_snapshot",
     "write_check",
     "write_split",

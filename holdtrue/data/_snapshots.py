@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.data._kinds import as_frame, kinds_of
 from holdtrue.references import Snapshot
-from holdtrue.tables import damaged, is_table, opened, written
+from holdtrue.tables import damaged, is_table, opened, table_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 _DIGEST = "holdtrue.digest"
 # Commits looked at for the same content before a new version is written.
 _LOOK_BACK = 200
-
-
-def table_of(system: str) -> str:
-    """Folder of a system's table, relative to the store."""
-    return f"data/{system}/snapshots"
 
 
 def table_digest(table: pa.Table) -> str:

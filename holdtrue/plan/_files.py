@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holdtrue.plan._journal import Record
     from holdtrue.store import Store
 
-MEND = "restore it from a backup, or remove it: `holdtrue apply` writes it again where it needs it"
+_MEND = "restore it from a backup, or remove it: `holdtrue apply` writes it again where it needs it"
 
 
 def digests_of(store: Store, paths: Iterable[str]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def held(store: Store, record: Record, name: str) -> Path:
     except OSError as err:
         wrong = f"cannot be read: {err.strerror or err}"
     message = f"{path} {wrong}"
-    raise DataError(message, hint=MEND)
+    raise DataError(message, hint=_MEND)
 
 
 def hold(store: Store, record: Record) -> None:

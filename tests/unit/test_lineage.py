@@ -129,7 +129,7 @@ def test_a_record_that_is_gone_is_told(learnt: Learn) -> None:
     key = system.version().lineage["split"]
     path = Journal(system.store, "visits").place("split", key)
     path.unlink()
-    with pytest.raises(DataError, match="record of step split of version 1 is not there") as told:
+    with pytest.raises(DataError, match="record of step split of version 1 is gone") as told:
         system.rows(part="train")
     assert str(path) in told.value.hint
 
