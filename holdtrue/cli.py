@@ -16,17 +16,18 @@ import typer
 from holdtrue import (
     __version__,
     answer_commands,
+    backtest_commands,
     data_commands,
     project_commands,
     release_commands,
 )
 from holdtrue.access_commands import key_app
-from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell
-from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
+from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, duration_of, system_of, tell
+from holdtrue.errors import HoldtrueError, SearchStoppedError, refused_by_machine
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from holdtrue.plan import Applied
     from holdtrue.references import DriftReport
@@ -62,6 +63,7 @@ Here = Annotated[
     typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
 ]
 project_commands.add_to(app)
+backtest_commands.add_to(app)
 
 
 @app.command()
@@ -254,7 +256,7 @@ def tune(
     from holdtrue.reports import tuning_text
 
     system = system_of(file)
-    limit = None if timeout is None else _duration("--timeout", timeout)
+    limit = None if timeout is None else duration_of("--timeout", timeout)
     if (
         (trials, limit) == (None, None)
         and not in_process
@@ -275,16 +277,6 @@ def tune(
     if kept:
         lines.append(f"To keep this, write into {file}: tune: {{..., {', '.join(kept)}}}")
     tell("\n".join(lines), study.model_dump(mode="json"), as_json=as_json)
-
-
-def _duration(flag: str, text: str) -> timedelta:
-    from holdtrue.declaration import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as err:
-        message = f"{flag} {text}: {err}"
-        raise ConfigError(message) from None
 
 
 app.add_typer(study_app, name="study")

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from holdtrue.system import System
 
@@ -39,6 +40,22 @@ def system_of(file: Path) -> System:
     from holdtrue.system import System
 
     return System(file)
+
+
+def duration_of(flag: str, text: str) -> timedelta:
+    """Read a duration that was given by a flag.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from holdtrue.declaration import parse_duration
+    from holdtrue.errors import ConfigError
+
+    try:
+        return parse_duration(text)
+    except ValueError as err:
+        message = f"{flag} {text}: {err}"
+        raise ConfigError(message) from None
 
 
 def tell(words: str, facts: Any, *, as_json: bool) -> None:

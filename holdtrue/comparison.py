@@ -307,7 +307,7 @@ def _on_same_rows(
     """Score rows that none has learnt from with all of them; or say why there are none."""
     import pandas as pd
 
-    from holdtrue.evaluation import differences
+    from holdtrue.evaluation import Rows, differences
     from holdtrue.models import Bundle, target_of, typed
 
     newest = max(sides, key=lambda side: (side.version.as_of, side.version.number))
@@ -330,16 +330,14 @@ def _on_same_rows(
         return None, f"the test rows of version {newest.version.number} lack columns of another"
     if rows.empty:
         return None, f"no test row of version {newest.version.number} is new to all of them"
-    scores = [bundle.predict(typed(rows, bundle.signature)) for bundle in bundles]
+    target, classes = target_of(rows, signatures[0]), signatures[0].classes
+    answered = [
+        Rows(target, bundle.predict(typed(rows, bundle.signature)), classes) for bundle in bundles
+    ]
     gains = {
         side.version.number: differences(
-            declaration.metrics,
-            target_of(rows, signatures[0]),
-            theirs,
-            scores[0],
-            signatures[0].classes,
-            confidence=declaration.evaluate.confidence,
+            declaration.metrics, theirs, answered[0], declaration.evaluate.confidence
         )
-        for side, theirs in zip(sides[1:], scores[1:], strict=True)
+        for side, theirs in zip(sides[1:], answered[1:], strict=True)
     }
     return SameRows(rows=len(rows), of=newest.version.number, gains=gains), None

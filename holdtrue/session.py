@@ -39,7 +39,7 @@ def ready(
 
     stays = steps_until(until)[-1].serves
     if step.uses_ray and not runner.is_done(step.name):
-        _connect(system, session, runner.context, keep=stays)
+        connect(system, session, runner.context, keep=stays)
     elif step.name == "check" and stays and not runner.is_done("fit"):
         start_beside(system, session)
 
@@ -77,7 +77,7 @@ def start_beside(system: System, session: ExitStack) -> None:
     starting.start()
 
 
-def _connect(system: System, session: ExitStack, context: Context, *, keep: bool) -> None:
+def connect(system: System, session: ExitStack, context: Context, *, keep: bool) -> None:
     """Connect this process to Ray until `session` ends; does nothing where it is connected."""
     from holdtrue.stack import ray_session
 

@@ -18,6 +18,7 @@ from holdtrue.store import Store, alone, find_project, put_on_path
 if TYPE_CHECKING:
     import pandas as pd
 
+    from holdtrue.backtest import Backtest
     from holdtrue.batch import Scored
     from holdtrue.lineage import Taken
     from holdtrue.plan import Applied, Context, Done, Planned
@@ -358,6 +359,23 @@ class System:
 
         put_on_path(self.project)
         return compare_versions(self, versions)
+
+    def backtest(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        beside: timedelta | None = None,
+        reporter: Reporter | None = None,
+    ) -> Backtest:
+        """Play the declared life over history; arguments and errors as for `backtest.backtest`.
+
+        Returns:
+            What retraining as declared would have cost and gained.
+        """
+        from holdtrue.backtest import backtest
+
+        return backtest(self, start, end, beside=beside, reporter=reporter)
 
     def predict(
         self, rows: pd.DataFrame, *, version: int | None = None, explain: bool = False

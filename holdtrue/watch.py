@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 PERFORMANCE_WINDOWS = 14
 
 
-def watch(context: Context) -> DriftReport:
+def watch(context: Context, *, page: bool = True) -> DriftReport:
     """Run the monitor on every window that has ended by ``context.as_of`` and is not compared yet.
+
+    Args:
+        context: Of the system; its moment is taken for now.
+        page: Whether the page about all runs is written, which takes longer than the rest.
 
     Raises:
         MonitoringError: Nothing is served yet.
@@ -87,7 +91,8 @@ def watch(context: Context) -> DriftReport:
         removed=_remove_old(context, champion, windows),
     )
     context.registry.record_report(report)
-    write_monitor_report(context)
+    if page:
+        write_monitor_report(context)
     return report
 
 

@@ -1,15 +1,17 @@
 """How good a model is, how sure that is, and whether it may be promoted."""
 
-from holdtrue.evaluation._evaluate import differences, evaluate
+from holdtrue.evaluation._evaluate import Rows, differences, estimates, evaluate
 from holdtrue.evaluation._gates import judge
 from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure
 
 __all__ = [
+    "Rows",
     "UndefinedError",
     "differences",
     "estimate",
+    "estimates",
     "evaluate",
     "importance",
     "judge",

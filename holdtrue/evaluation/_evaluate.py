@@ -70,41 +70,47 @@ def evaluate(
         ValueError: The arrays do not fit each other.
     """
     truth = np.asarray(target, dtype=np.float64 if classes is None else np.int64)
-    rows = _Rows(truth, np.asarray(scores, dtype=np.float64), classes)
+    rows = Rows(truth, np.asarray(scores, dtype=np.float64), classes)
     share = _baseline(np.asarray(train_target), classes)
     constant = rows._replace(scores=np.broadcast_to(share, rows.scores.shape))
-    baseline = _estimates(metrics, constant, confidence)
-    compared = {}
+    baseline = estimates(metrics, constant, confidence)
+    gains: dict[str, Difference] = {}
     answers = {} if answering is None else _answers(rows, raw, answering, confidence)
     if champion is not None:
-        compared = differences(metrics, *rows[:2], champion[1], classes, confidence=confidence)
+        served = rows._replace(scores=np.asarray(champion[1], dtype=np.float64))
+        gains = differences(metrics, rows, served, confidence)
     return Evaluation(
         model=model_digest,
         rows=len(truth),
         classes=classes,
         confidence=confidence,
-        metrics=_estimates(metrics, rows, confidence),
+        metrics=estimates(metrics, rows, confidence),
         baseline={metric: found.value for metric, found in baseline.items()},
         slices={
             column: _slices(metrics, rows, np.asarray(values).astype(str), confidence)
             for column, values in slices.items()
         },
         champion=None if champion is None else champion[0],
-        differences=compared,
+        differences=gains,
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
         **answers,
     )
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
+    """Rows with the truth and what a model says to them."""
+
     target: Target
+    """Shape (n_rows,): indices into `classes`, or numbers for regression."""
     scores: Floats
+    """Shape (n_rows, n_classes), probabilities; (n_rows,) for regression."""
     classes: tuple[str, ...] | None
+    """Names of the classes; None for regression."""
 
 
 def _answers(
-    rows: _Rows, raw: npt.ArrayLike | None, answering: Answering, confidence: float
+    rows: Rows, raw: npt.ArrayLike | None, answering: Answering, confidence: float
 ) -> dict[str, Any]:
     if rows.classes is None:
         return {"coverage": coverage(rows.target, rows.scores, answering, confidence)}
@@ -123,7 +129,8 @@ def _baseline(train_target: Target, classes: tuple[str, ...] | None) -> Floats:
     return shares
 
 
-def _estimates(metrics: Sequence[str], rows: _Rows, confidence: float) -> dict[str, Estimate]:
+def estimates(metrics: Sequence[str], rows: Rows, confidence: float) -> dict[str, Estimate]:
+    """The metrics with their intervals, without those that are undefined for the rows."""
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
@@ -132,7 +139,7 @@ def _estimates(metrics: Sequence[str], rows: _Rows, confidence: float) -> dict[s
 
 
 def _slices(
-    metrics: Sequence[str], rows: _Rows, values: npt.NDArray[np.str_], confidence: float
+    metrics: Sequence[str], rows: Rows, values: npt.NDArray[np.str_], confidence: float
 ) -> dict[str, SliceResult]:
     names, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     order = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= SLICE_ROWS]
@@ -141,36 +148,18 @@ def _slices(
         chosen = index == i
         part = rows._replace(target=rows.target[chosen], scores=rows.scores[chosen])
         results[str(names[i])] = SliceResult(
-            rows=int(counts[i]), metrics=_estimates(metrics, part, confidence)
+            rows=int(counts[i]), metrics=estimates(metrics, part, confidence)
         )
     return results
 
 
 def differences(
-    metrics: Sequence[str],
-    target: npt.ArrayLike,
-    candidate: npt.ArrayLike,
-    champion: npt.ArrayLike,
-    classes: tuple[str, ...] | None,
-    *,
-    confidence: float,
+    metrics: Sequence[str], candidate: Rows, champion: Rows, confidence: float
 ) -> dict[str, Difference]:
-    """Compare the scores of two models on the same rows.
-
-    Args:
-        metrics: Which ones; those that are undefined for the rows are left out.
-        target: As for `evaluate`.
-        candidate: Scores of the one, as for `evaluate`.
-        champion: Scores of the other.
-        classes: As for `evaluate`.
-        confidence: Level of the intervals, between 0 and 1.
-    """
-    truth = np.asarray(target, dtype=np.float64 if classes is None else np.int64)
-    ours, theirs = (np.asarray(scores, dtype=np.float64) for scores in (candidate, champion))
+    """Compare two models on the same rows, by the metrics that are defined for them."""
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
-            one = measure_rows(metric, truth, ours, classes)
-            other = measure_rows(metric, truth, theirs, classes)
-            found[metric] = difference(metric, METRICS[metric][0], one, other, confidence)
+            ours, theirs = measure_rows(metric, *candidate), measure_rows(metric, *champion)
+            found[metric] = difference(metric, METRICS[metric][0], ours, theirs, confidence)
     return found

@@ -1,5 +1,6 @@
 """Reports with plots, one file each, made from references alone."""
 
+from holdtrue.reports._backtest import backtest_page
 from holdtrue.reports._comparison import comparison_text, gain_words, write_comparison
 from holdtrue.reports._data import data_markdown, write_data_report
 from holdtrue.reports._drift import drift_markdown, write_drift_report
@@ -16,6 +17,7 @@ from holdtrue.reports._tuning import (
 
 __all__ = [
     "Page",
+    "backtest_page",
     "comparison_text",
     "data_markdown",
     "drift_markdown",

@@ -54,7 +54,7 @@ def effect_figure(windows: Sequence[WindowCheck]) -> Markup:
             axes.set_yscale("symlog", linthresh=max(*limits, 1e-9))
             plain_log(axes.yaxis)
         axes.set_ylim(bottom=0)
-        _finish(axes)
+        over_time(axes)
     return drawing.svg
 
 
@@ -74,7 +74,7 @@ def p_value_figure(windows: Sequence[WindowCheck]) -> Markup:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
         axes.set_ylim(_SMALLEST_P / 3, 2)
-        _finish(axes)
+        over_time(axes)
     return drawing.svg
 
 
@@ -118,11 +118,12 @@ def performance_figure(checks: Sequence[PerformanceCheck]) -> Markup:
         limit = [check.limit for check in checks]
         axes.step(starts, expected, where="mid", color=MUTED, linewidth=1, label="expected")
         axes.step(starts, limit, where="mid", color=INK, linestyle="--", linewidth=1, label="limit")
-        _finish(axes)
+        over_time(axes)
     return drawing.svg
 
 
-def _finish(axes: Axes) -> None:
+def over_time(axes: Axes) -> None:
+    """Label a horizontal axis with dates, and put the legend under the figure."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=2, maxticks=12)  # type: ignore[no-untyped-call]

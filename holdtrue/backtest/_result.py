@@ -1,0 +1,173 @@
+"""What came of a backtest, in numbers and in words."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from holdtrue.declaration import format_duration
+from holdtrue.references import Difference, Estimate, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DECLARED, NEVER = "declared", "never"
+
+
+class Training(Reference):
+    """A training of a life, and what came of it."""
+
+    as_of: datetime
+    trigger: str
+    """What led to it: ``first training``, or the monitor's signals."""
+    reason: str
+    """What the monitor said, in words; empty for the first."""
+    outcome: Literal["promoted", "refused", "unchanged", "failed"]
+    """``unchanged``: it gave a model that there was already."""
+    said: str
+    """Of the gates, or why it failed."""
+    version: int | None
+    """Number in this life; None where it failed."""
+    seconds: float
+    """Of search and fit; of one that was found done those that it took then."""
+
+
+class Period(Reference):
+    """How good the answers to the rows of some steps were."""
+
+    start: datetime
+    end: datetime
+    rows: int
+    """Labelled ones."""
+    value: Estimate | None
+    """The searched metric; None where the rows do not define it."""
+
+
+class Played(Reference):
+    """What came of one policy."""
+
+    policy: str
+    """``declared``, ``never`` (only the first training), or such as ``every 30d``."""
+    rows: int
+    """That were answered."""
+    refused: int
+    """Rows that the models do not take."""
+    labelled: int
+    """Answered rows whose truth is known: the metrics are about these."""
+    metrics: dict[str, Estimate]
+    """The searched one first."""
+    trainings: tuple[Training, ...]
+    windows: int
+    """That were compared with the training rows."""
+    suspect: tuple[datetime, ...]
+    """Starts of suspect windows."""
+    alarmed: tuple[datetime, ...]
+    """Starts of windows so broken that one is enough."""
+    periods: tuple[Period, ...]
+
+    @property
+    def again(self) -> tuple[Training, ...]:
+        """All trainings but the first."""
+        return self.trainings[1:]
+
+    @property
+    def cost(self) -> str:
+        """What retraining took, in words."""
+        if not self.again:
+            return "no retraining"
+        promoted = sum(training.outcome == "promoted" for training in self.again)
+        minutes = sum(training.seconds for training in self.again) / 60
+        count = f"{len(self.again)} retraining{'s' if len(self.again) > 1 else ''}"
+        return f"{count}, {minutes:.1f} minutes, {promoted} promoted"
+
+
+class Compared(Reference):
+    """The declared policy against another one, on the same labelled rows."""
+
+    other: str
+    rows: int
+    differences: dict[str, Difference]
+    """By metric, positive where the declared policy is better."""
+
+
+class Backtest(Reference):
+    """What a declared life would have cost and gained."""
+
+    system: str
+    start: datetime
+    end: datetime
+    step: timedelta
+    """The longer of ``monitor.every`` and ``monitor.window``."""
+    metric: str
+    """The searched one."""
+    confidence: float
+    """Of all intervals."""
+    policies: tuple[Played, ...]
+    """The declared one first."""
+    compared: tuple[Compared, ...]
+    seconds: float
+
+    @property
+    def declared(self) -> Played:
+        """What came of the declared policy."""
+        return self.policies[0]
+
+    @property
+    def title(self) -> str:
+        """What was played, in a sentence."""
+        span = f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}"
+        rows = f"{self.declared.rows:,} rows answered, {self.declared.labelled:,} of them labelled"
+        return f"{self.system}: {span} in steps of {format_duration(self.step)}: {rows}"
+
+    def gains(self) -> Iterator[str]:
+        """Whether the declared policy paid, in a sentence for each of the others."""
+        for compared in self.compared:
+            found = compared.differences.get(self.metric)
+            other = _other(compared.other)
+            if found is None:
+                yield f"nothing to compare: {self.metric} is not defined for the labelled rows"
+                continue
+            ours = self.declared.metrics.get(self.metric)
+            interval = "" if ours is None else f" ({ours.low:.4g} to {ours.high:.4g})"
+            values = f"{found.candidate:.4g}{interval} as declared, {found.champion:.4g} {other}"
+            yield f"{self.metric} {values}: {_verdict(found, other)}; {self.declared.cost}"
+
+    def lines(self) -> Iterator[str]:
+        """All that people want to know, line by line."""
+        yield self.title
+        yield from (f"  {gain}" for gain in self.gains())
+        for played in self.policies:
+            yield f"{played.policy}: {_seen(played)}"
+            for training in played.trainings:
+                yield f"  {training.as_of:%Y-%m-%d %H:%M}  {_outcome(training)}"
+
+
+def _other(policy: str) -> str:
+    return "without retraining" if policy == NEVER else f"retrained {policy}"
+
+
+def _verdict(found: Difference, other: str) -> str:
+    """Whether a policy is better than another one, as far as the interval of the gain says it."""
+    interval = f"{found.low:.3g} to {found.high:.3g}"
+    if found.low > 0:
+        return f"better by {found.gain:.3g} ({interval})"
+    if found.high < 0:
+        return f"worse by {-found.gain:.3g} ({-found.high:.3g} to {-found.low:.3g})"
+    if found.gain == found.low == found.high:
+        return "the same answers"
+    return f"no better than {other}: the interval of the gain contains 0 ({interval})"
+
+
+def _seen(played: Played) -> str:
+    windows = f"{played.windows:,} windows compared, {len(played.suspect)} suspect"
+    alarmed = f", {len(played.alarmed)} alarmed" if played.alarmed else ""
+    refused = f"; {played.refused:,} rows refused" if played.refused else ""
+    return f"{played.cost}; {windows}{alarmed}{refused}"
+
+
+def _outcome(training: Training) -> str:
+    number = "" if training.version is None else f" (version {training.version})"
+    because = f": {training.reason}" if training.reason else ""
+    said = "" if training.outcome in {"promoted", "unchanged"} else f" It was {training.outcome}: "
+    why = f"{said}{training.said}" if said else ""
+    return f"{training.outcome}{number}, {training.trigger}{because}{why}"

@@ -1,0 +1,38 @@
+"""The page about a backtest: how good each policy was over time, and what it trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdtrue.reports._backtest_figures import periods_figure
+from holdtrue.reports._page import Page, render
+
+if TYPE_CHECKING:
+    from holdtrue.backtest import Backtest
+    from holdtrue.declaration import Declaration
+
+_OUTCOMES = {
+    "promoted": "✓ promoted",
+    "refused": "✗ refused",
+    "unchanged": "unchanged",
+    "failed": "✗ failed",
+}
+
+
+def backtest_page(declaration: Declaration, found: Backtest) -> Page:
+    """Make the page about a backtest.
+
+    Args:
+        declaration: Of the system.
+        found: What came of it.
+    """
+    html = render(
+        declaration,
+        "backtest",
+        title="Backtest",
+        found=found,
+        gains=[*found.gains()],
+        outcomes=_OUTCOMES,
+        figure=periods_figure(found) if any(p.value for p in found.declared.periods) else None,
+    )
+    return Page(html)
