@@ -72,7 +72,7 @@ def read_past(
     if not len(times):
         message = f"the source has no rows before {end:%Y-%m-%d %H:%M}"
         raise DataError(message, hint="give another --to, or look at data.source")
-    start = start or _middle(times)
+    start = start or _middle(times, declared.monitor.window)
     _refuse_span(start, end)
     trained_on, asked = np.searchsorted(
         times, [microseconds(start - data.labels_after), microseconds(start)]
@@ -97,10 +97,10 @@ def _refuse_span(start: datetime, end: datetime) -> None:
         raise ConfigError(message, hint="give a --from that is before --to, or before data.as_of")
 
 
-def _middle(times: npt.NDArray[np.int64]) -> datetime:
-    """The middle between the first and the last row, at midnight."""
-    middle = datetime.fromtimestamp((int(times[0]) + int(times[-1])) / 2e6, UTC)
-    return middle.replace(hour=0, minute=0, second=0, microsecond=0)
+def _middle(times: npt.NDArray[np.int64], window: timedelta) -> datetime:
+    """The middle between the first and the last row, where a window of the monitor begins."""
+    middle = timedelta(microseconds=(int(times[0]) + int(times[-1])) // 2)
+    return _EPOCH + middle // window * window
 
 
 def steps_between(

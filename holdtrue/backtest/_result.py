@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from holdtrue.declaration import format_duration
 from holdtrue.references import Difference, Estimate, Reference
+from holdtrue.reports._format import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +77,9 @@ class Played(Reference):
         if not self.again:
             return "no retraining"
         promoted = sum(training.outcome == "promoted" for training in self.again)
-        minutes = sum(training.seconds for training in self.again) / 60
+        took = span(sum(training.seconds for training in self.again))
         count = f"{len(self.again)} retraining{'s' if len(self.again) > 1 else ''}"
-        return f"{count}, {minutes:.1f} minutes, {promoted} promoted"
+        return f"{count}, {took}, {promoted} promoted"
 
 
 class Compared(Reference):
@@ -121,7 +122,7 @@ class Backtest(Reference):
 
     def gains(self) -> Iterator[str]:
         """Whether the declared policy paid, in a sentence for each of the others."""
-        for compared in self.compared:
+        for compared, played in zip(self.compared, self.policies[1:], strict=True):
             found = compared.differences.get(self.metric)
             other = _other(compared.other)
             if found is None:
@@ -130,7 +131,8 @@ class Backtest(Reference):
             ours = self.declared.metrics.get(self.metric)
             interval = "" if ours is None else f" ({ours.low:.4g} to {ours.high:.4g})"
             values = f"{found.candidate:.4g}{interval} as declared, {found.champion:.4g} {other}"
-            yield f"{self.metric} {values}: {_verdict(found, other)}; {self.declared.cost}"
+            cost = self.declared.cost + (f", against {played.cost}" if played.again else "")
+            yield f"{self.metric} {values}: {_verdict(found, other)}; {cost}"
 
     def lines(self) -> Iterator[str]:
         """All that people want to know, line by line."""
@@ -153,8 +155,8 @@ def _verdict(found: Difference, other: str) -> str:
         return f"better by {found.gain:.3g} ({interval})"
     if found.high < 0:
         return f"worse by {-found.gain:.3g} ({-found.high:.3g} to {-found.low:.3g})"
-    if found.gain == found.low == found.high:
-        return "the same answers"
+    if found.low == found.high == 0:
+        return "no better: the answers are the same"
     return f"no better than {other}: the interval of the gain contains 0 ({interval})"
 
 

@@ -8,6 +8,8 @@ from holdtrue.reports._backtest_figures import periods_figure
 from holdtrue.reports._page import Page, render
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from holdtrue.backtest import Backtest
     from holdtrue.declaration import Declaration
 
@@ -31,8 +33,15 @@ def backtest_page(declaration: Declaration, found: Backtest) -> Page:
         "backtest",
         title="Backtest",
         found=found,
-        gains=[*found.gains()],
+        gains=[*zip(found.gains(), _paid(found), strict=True)],
         outcomes=_OUTCOMES,
         figure=periods_figure(found) if any(p.value for p in found.declared.periods) else None,
     )
     return Page(html)
+
+
+def _paid(found: Backtest) -> Iterator[bool]:
+    """Whether the declared policy was surely better, for each of the others."""
+    for compared in found.compared:
+        gain = compared.differences.get(found.metric)
+        yield gain is not None and gain.low > 0
