@@ -116,15 +116,17 @@ class Backtest(Reference):
     @property
     def title(self) -> str:
         """What was played, in a sentence."""
-        span = f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}"
+        when = f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}"
         rows = f"{self.declared.rows:,} rows answered, {self.declared.labelled:,} of them labelled"
-        return f"{self.system}: {span} in steps of {format_duration(self.step)}: {rows}"
+        return f"{self.system}: {when} in steps of {format_duration(self.step)}: {rows}"
 
     def gains(self) -> Iterator[str]:
         """Whether the declared policy paid, in a sentence for each of the others."""
         for compared, played in zip(self.compared, self.policies[1:], strict=True):
             found = compared.differences.get(self.metric)
-            other = _other(compared.other)
+            other, than = f"retrained {compared.other}", "that"
+            if compared.other == NEVER:
+                other, than = "without retraining", "without it"
             if found is None:
                 yield f"nothing to compare: {self.metric} is not defined for the labelled rows"
                 continue
@@ -132,7 +134,7 @@ class Backtest(Reference):
             interval = "" if ours is None else f" ({ours.low:.4g} to {ours.high:.4g})"
             values = f"{found.candidate:.4g}{interval} as declared, {found.champion:.4g} {other}"
             cost = self.declared.cost + (f", against {played.cost}" if played.again else "")
-            yield f"{self.metric} {values}: {_verdict(found, other)}; {cost}"
+            yield f"{self.metric} {values}: {_verdict(found, than)}; {cost}"
 
     def lines(self) -> Iterator[str]:
         """All that people want to know, line by line."""
@@ -144,11 +146,7 @@ class Backtest(Reference):
                 yield f"  {training.as_of:%Y-%m-%d %H:%M}  {_outcome(training)}"
 
 
-def _other(policy: str) -> str:
-    return "without retraining" if policy == NEVER else f"retrained {policy}"
-
-
-def _verdict(found: Difference, other: str) -> str:
+def _verdict(found: Difference, than: str) -> str:
     """Whether a policy is better than another one, as far as the interval of the gain says it."""
     interval = f"{found.low:.3g} to {found.high:.3g}"
     if found.low > 0:
@@ -157,7 +155,7 @@ def _verdict(found: Difference, other: str) -> str:
         return f"worse by {-found.gain:.3g} ({-found.high:.3g} to {-found.low:.3g})"
     if found.low == found.high == 0:
         return "no better: the answers are the same"
-    return f"no better than {other}: the interval of the gain contains 0 ({interval})"
+    return f"no better than {than}: the interval of the gain contains 0 ({interval})"
 
 
 def _seen(played: Played) -> str:

@@ -85,7 +85,7 @@ def backtest(low: float, high: float, *trainings: Training) -> Backtest:
         (-0.03, -0.01, "0.48 without retraining: worse by 0.02 (0.01 to 0.03)"),
         (
             *(-0.01, 0.03),
-            "0.51 without retraining: no better than without retraining: "
+            "0.51 without retraining: no better than without it: "
             "the interval of the gain contains 0 (-0.01 to 0.03)",
         ),
         (0, 0, "0.5 without retraining: no better: the answers are the same"),
