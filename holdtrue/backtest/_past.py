@@ -47,7 +47,15 @@ class Past:
 def read_past(
     system: System, start: datetime | None, end: datetime | None
 ) -> tuple[Past, datetime]:
-    """The rows of the span, and the moment up to which their truth is known.
+    """Read the rows of a span.
+
+    Args:
+        system: Names the source.
+        start: First moment, in UTC; the middle of the rows where left out.
+        end: End, in UTC; ``data.as_of`` or now where left out.
+
+    Returns:
+        The rows, and the moment up to which their truth is known today.
 
     Raises:
         ConfigError: No time is declared, or the span is none.
