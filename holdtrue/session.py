@@ -78,7 +78,17 @@ def start_beside(system: System, session: ExitStack) -> None:
 
 
 def connect(system: System, session: ExitStack, context: Context, *, keep: bool) -> None:
-    """Connect this process to Ray until `session` ends; does nothing where it is connected."""
+    """Connect this process to Ray until `session` ends; does nothing where it is connected.
+
+    Args:
+        system: Says where Ray is to be looked for.
+        session: What begins here ends with it.
+        context: Whose stack is used where the system names no address.
+        keep: Start the stack's Ray where there is none, so that it goes on afterwards.
+
+    Raises:
+        StackError: Ray does not start or answer.
+    """
     from holdtrue.stack import ray_session
 
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():

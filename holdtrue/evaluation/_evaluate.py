@@ -130,7 +130,13 @@ def _baseline(train_target: Target, classes: tuple[str, ...] | None) -> Floats:
 
 
 def estimates(metrics: Sequence[str], rows: Rows, confidence: float) -> dict[str, Estimate]:
-    """The metrics with their intervals, without those that are undefined for the rows."""
+    """The metrics with their intervals, without those that are undefined for the rows.
+
+    Args:
+        metrics: Which ones.
+        rows: What a model says, with the truth.
+        confidence: Level of the intervals, between 0 and 1.
+    """
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
@@ -156,7 +162,14 @@ def _slices(
 def differences(
     metrics: Sequence[str], candidate: Rows, champion: Rows, confidence: float
 ) -> dict[str, Difference]:
-    """Compare two models on the same rows, by the metrics that are defined for them."""
+    """Compare two models on the same rows, by the metrics that are defined for them.
+
+    Args:
+        metrics: Which ones.
+        candidate: What the one says; a gain above 0 is in its favour.
+        champion: What the other says to the same rows, in the same order.
+        confidence: Level of the intervals, between 0 and 1.
+    """
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
