@@ -452,7 +452,7 @@ class WindowCheck(Reference):
     """Smallest p-value over columns."""
     p_limit: float
     columns: tuple[ColumnDrift, ...]
-    """The most different first; at most 10."""
+    """The most different first; the 10 first of them in a report."""
     in_a_row: int
     """Suspect windows in a row up to this one."""
     detail: str

@@ -21,6 +21,7 @@ from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
 from holdtrue.serving._retention import remove_old
+from holdtrue.serving._watched import LastWindow, Watched, last_watched, write_watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
+# Columns of a window in a report, the most different.
+_KEPT = 10
 
 
 def watch(context: Context, *, page: bool = True) -> DriftReport:
@@ -81,7 +84,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         system=context.system,
         version=champion.version.number,
         at=context.as_of,
-        windows=tuple(windows),
+        windows=tuple(_shortened(window) for window in windows),
         performance=tuple(performance),
         decision=decision,
         folded=folded.rows,
@@ -91,9 +94,43 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         removed=_remove_old(context, champion, windows),
     )
     context.registry.record_report(report)
+    _leave_for_replicas(context, champion, report, windows)
     if page:
         write_monitor_report(context)
     return report
+
+
+def _shortened(window: WindowCheck) -> WindowCheck:
+    """A window as it is kept: of a hundred columns, those that it was decided by."""
+    return window.model_copy(update={"columns": window.columns[:_KEPT]})
+
+
+def _leave_for_replicas(
+    context: Context, champion: Champion, report: DriftReport, windows: Sequence[WindowCheck]
+) -> None:
+    compared = [window for window in windows if window.state != "too_few_rows"]
+    window = None
+    if compared:
+        last = compared[-1]
+        window = LastWindow(
+            end=last.end,
+            effect_limit=last.effect_limit,
+            in_a_row=last.in_a_row,
+            columns=last.columns,
+        )
+    else:
+        before = last_watched(context.store, context.system)
+        if before is not None and before.version == report.version:
+            window = before.window
+    seen = Watched(
+        at=report.at,
+        version=report.version,
+        trained_as_of=champion.version.as_of,
+        action=report.decision.action,
+        window=window,
+        performance=report.performance,
+    )
+    write_watched(context.store, context.system, seen)
 
 
 def _before(context: Context, champion: Champion, answered: int, refused: int, lost: int) -> Before:

@@ -104,7 +104,7 @@ def compare(
         p_limit=P_LIMIT,
         columns=tuple(
             ColumnDrift(column=one.column, effect=one.effect, test=one.test, p_value=one.p_value)
-            for one in found[:_SHOWN]
+            for one in found
         ),
         in_a_row=in_a_row_before + 1 if suspects else 0,
         detail=_detail(found, len(suspects)),

@@ -454,11 +454,14 @@ class Application:
 
     def _metrics(self, live: Live) -> Reply:
         from holdtrue.serving._metrics import MEDIA_TYPE, exposition
+        from holdtrue.serving._watched import read_watched
 
         folder, own = Path(live.slate.statistics), self.statistics()
         others = [r for r in read_replicas(folder) if r.id != own.id and is_alive(folder, r.id)]
         classes = live.champion.model.signature.classes
-        content = exposition(live.slate, total_of(folder, own), [own, *others], classes)
+        content = exposition(
+            live.slate, total_of(folder, own), [own, *others], classes, read_watched(folder)
+        )
         return Reply(200, content, MEDIA_TYPE)
 
     def statistics(self) -> ReplicaStatistics:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from holdtrue.serving._slate import Slate
     from holdtrue.serving._statistics import ArmStatistics, ReplicaStatistics, Statistics
+    from holdtrue.serving._watched import Watched
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _ARM = ("system", "version", "role")
@@ -37,6 +38,7 @@ def exposition(
     counts: Statistics,
     replicas: Sequence[ReplicaStatistics],
     classes: Sequence[str] | None,
+    watched: Watched | None = None,
 ) -> bytes:
     """The metrics of a system.
 
@@ -45,9 +47,12 @@ def exposition(
         counts: Of all replicas.
         replicas: Those that live.
         classes: Names of the classes; None for regression.
+        watched: What the monitor saw last; None where it never looked.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(slate, counts, replicas, classes))
+    if watched is not None:
+        registry.register(_Seen(slate.system, watched))
     return generate_latest(registry)
 
 
@@ -190,6 +195,90 @@ class _Families(Collector):
         for arm in self._slate.arms:
             weight.add_metric([system, str(arm.version), arm.role], arm.weight)
         yield weight
+
+
+class _Seen(Collector):
+    """What the monitor saw last."""
+
+    def __init__(self, system: str, watched: Watched) -> None:
+        self._watched = watched
+        self._version = {"system": system, "version": str(watched.version)}
+
+    def collect(self) -> Iterable[Metric]:
+        watched = self._watched
+        yield self._gauge(
+            "monitor_timestamp_seconds", "When the monitor looked last", watched.at.timestamp()
+        )
+        actions = GaugeMetricFamily(
+            "holdtrue_monitor_action",
+            "What it decided: 1 for that, 0 for the others",
+            labels=("system", "version", "action"),
+        )
+        for action in ("none", "warn", "retrain", "fix_data"):
+            actions.add_metric([*self._version.values(), action], action == watched.action)
+        yield actions
+        yield self._gauge(
+            "trained_as_of_timestamp_seconds",
+            "The moment that the data of the version end at",
+            watched.trained_as_of.timestamp(),
+        )
+        yield from self._drift()
+        yield from self._quality()
+
+    def _gauge(self, name: str, says: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"holdtrue_{name}", says, labels=tuple(self._version))
+        family.add_metric([*self._version.values()], value)
+        return family
+
+    def _drift(self) -> Iterator[Metric]:
+        window = self._watched.window
+        if window is None:
+            return
+        yield self._gauge(
+            "drift_window_end_timestamp_seconds",
+            "End of the newest window that was compared",
+            window.end.timestamp(),
+        )
+        yield self._gauge("suspect_windows", "Suspect windows in a row", window.in_a_row)
+        yield self._gauge(
+            "drift_effect_limit",
+            "Above this and not by chance, a column makes its window suspect",
+            window.effect_limit,
+        )
+        effects = GaugeMetricFamily(
+            "holdtrue_drift_effect",
+            "How much a column differs: 1 is much for a quiet window",
+            labels=(*self._version, "column"),
+        )
+        p_values = GaugeMetricFamily(
+            "holdtrue_drift_p_value",
+            "How likely chance makes such a difference",
+            labels=(*self._version, "column"),
+        )
+        for column in window.columns:
+            labels = [*self._version.values(), column.column]
+            effects.add_metric(labels, column.effect)
+            p_values.add_metric(labels, column.p_value)
+        yield from (effects, p_values)
+
+    def _quality(self) -> Iterator[Metric]:
+        labels = (*self._version, "metric")
+        families = {
+            name: GaugeMetricFamily(f"holdtrue_quality{name}", says, labels=labels)
+            for name, says in (
+                ("", "The metric on rows whose labels have come"),
+                ("_low", "Lower end of its interval"),
+                ("_high", "Upper end of its interval"),
+                ("_limit", "Beyond this, with the whole interval, the version has become worse"),
+                ("_rows", "Rows that it was measured on"),
+            )
+        }
+        for check in self._watched.performance:
+            value = check.value
+            found = (value.value, value.low, value.high, check.limit, check.rows)
+            for family, number in zip(families.values(), found, strict=True):
+                family.add_metric([*self._version.values(), check.metric], number)
+        yield from families.values()
 
 
 def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

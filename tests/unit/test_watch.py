@@ -13,13 +13,22 @@ from holdtrue.errors import DataError
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
 from holdtrue.plan import Context
-from holdtrue.references import Decision, DriftReport, WindowCheck
+from holdtrue.references import ColumnDrift, Decision, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
+from holdtrue.serving._watched import Watched, last_watched
 from holdtrue.store import Store
 from holdtrue.system import System
-from holdtrue.watch import PERFORMANCE_WINDOWS, _before, _calibration, _feature_frame, _remove_old
+from holdtrue.watch import (
+    PERFORMANCE_WINDOWS,
+    _before,
+    _calibration,
+    _feature_frame,
+    _leave_for_replicas,
+    _remove_old,
+    _shortened,
+)
 
 DAY = timedelta(days=1)
 # Later than any clock that runs this, so that the declared time counts from here.
@@ -94,6 +103,35 @@ def window(end: datetime, state: str = "quiet") -> WindowCheck:
         in_a_row=0,
         detail="",
     )
+
+
+def test_what_was_seen_is_left_for_the_replicas(context):
+    champion = context.registry.champion("flights")
+
+    def look(at: datetime, *windows: WindowCheck, version: int = 1) -> Watched:
+        decision = Decision(at=at, action="none", reason="nothing")
+        report = DriftReport(
+            system="flights", version=version, at=at, windows=(), performance=(), decision=decision
+        )
+        _leave_for_replicas(context, champion, report, windows)
+        return last_watched(context.store, "flights")
+
+    assert last_watched(context.store, "flights") is None
+    columns = tuple(
+        ColumnDrift(column=f"c{n}", effect=9.0 - n / 2, test="levels", p_value=0.5)
+        for n in range(12)
+    )
+    last = window(NOW, "suspect").model_copy(update={"columns": columns, "in_a_row": 2})
+    few = window(NOW + DAY, "too_few_rows")
+    first = look(NOW + DAY, window(NOW - DAY), last, few)
+    assert (first.window.end, first.window.in_a_row) == (NOW, 2)
+    assert first.window.columns == columns
+    assert first.trained_as_of == NOW - 100 * DAY
+    # A report keeps the ten most different, and a look without windows what was seen before.
+    assert _shortened(last).columns == columns[:10]
+    later = look(NOW + 2 * DAY, few)
+    assert (later.at, later.window) == (NOW + 2 * DAY, first.window)
+    assert look(NOW + 3 * DAY, version=2).window is None
 
 
 def remove(context, *windows: WindowCheck) -> tuple[int, int]:

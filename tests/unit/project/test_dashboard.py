@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+from holdtrue.references import ColumnDrift
 from holdtrue.serving import Arm, Limits, Slate
 from holdtrue.serving._metrics import exposition
 from holdtrue.serving._statistics import (
@@ -16,9 +18,24 @@ from holdtrue.serving._statistics import (
     ReplicaStatistics,
     Statistics,
 )
+from holdtrue.serving._watched import LastWindow, Watched
 
 DASHBOARD = Path(__file__).parents[3] / "deployments" / "grafana" / "serving.json"
 METRIC = r"holdtrue_[a-z_]+"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WATCHED = Watched(
+    at=NOW,
+    version=1,
+    trained_as_of=NOW,
+    action="none",
+    window=LastWindow(
+        end=NOW,
+        effect_limit=2.0,
+        in_a_row=0,
+        columns=(ColumnDrift(column="temp", effect=1.0, test="location", p_value=0.5),),
+    ),
+    performance=(),
+)
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
@@ -45,7 +62,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     )
     counts = Statistics(arms=(counted,), refused={"422": 1})
     replica = ReplicaStatistics(id="one", pid=1, at=0.0, counts=counts)
-    told = exposition(slate, counts, [replica], ("no", "yes")).decode()
+    told = exposition(slate, counts, [replica], ("no", "yes"), WATCHED).decode()
     asked = {*re.findall(METRIC, DASHBOARD.read_text())}
     assert len(asked) > 10
     assert asked <= {*re.findall(METRIC, told)}

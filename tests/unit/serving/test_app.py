@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,11 @@ from jsonschema import Draft202012Validator
 from holdtrue.access import create_key
 from holdtrue.declaration import Model
 from holdtrue.models import Bundle, fit_bundle
+from holdtrue.references import ColumnDrift, Estimate, PerformanceCheck
 from holdtrue.serving import Limits, fold_in, read_captured
 from holdtrue.serving import _app as module
 from holdtrue.serving._log import LogReader
+from holdtrue.serving._watched import LastWindow, Watched
 from holdtrue.store import Store
 
 from ._asking import Wrapped, ask, build, get, logged, not_finite, predict, raises
@@ -453,6 +457,69 @@ def test_metrics_are_what_prometheus_reads(written, slate_with):
     seconds = families["holdtrue_request_seconds"].samples
     assert sum(s.value for s in seconds if s.name.endswith("_count")) == 10
     assert sum(s.value for s in families["holdtrue_rows"].samples) == 20
+
+
+def test_what_the_monitor_saw_is_told(written, slate_with):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    def told(slate) -> dict[str, dict[tuple[str, ...], float]]:
+        (answer,) = ask(build(slate), get("/flights/metrics"))
+        return {
+            family.name: {tuple(s.labels.values()): s.value for s in family.samples}
+            for family in text_string_to_metric_families(answer.text)
+        }
+
+    slate = slate_with()
+    assert "holdtrue_monitor_action" not in told(slate)
+    folder = Path(slate.statistics).parent
+    folder.mkdir(exist_ok=True)
+    columns = [("temp", 3.5, 1e-9), ("carrier", 0.25, 0.5)]
+    seen = Watched(
+        at=datetime(2026, 1, 2, tzinfo=UTC),
+        version=1,
+        trained_as_of=datetime(2026, 1, 1, tzinfo=UTC),
+        action="warn",
+        window=LastWindow(
+            end=datetime(2026, 1, 2, tzinfo=UTC),
+            effect_limit=2.5,
+            in_a_row=2,
+            columns=[
+                ColumnDrift(column=name, effect=effect, test="location", p_value=p_value)
+                for name, effect, p_value in columns
+            ],
+        ),
+        performance=[
+            PerformanceCheck(
+                version=1,
+                metric="log_loss",
+                rows=500,
+                start=datetime(2026, 1, 1, tzinfo=UTC),
+                end=datetime(2026, 1, 2, tzinfo=UTC),
+                value=Estimate(value=0.5, low=0.4, high=0.6),
+                expected=0.5,
+                limit=0.55,
+                worse=False,
+                detail="",
+            )
+        ],
+    )
+    (folder / "watched.json").write_text(seen.model_dump_json())
+    found = told(slate)
+    key = ("flights", "1")
+    assert found["holdtrue_drift_effect"] == {(*key, name): e for name, e, _ in columns}
+    assert found["holdtrue_drift_p_value"] == {(*key, name): p for name, _, p in columns}
+    assert found["holdtrue_drift_effect_limit"] == {key: 2.5}
+    assert found["holdtrue_suspect_windows"] == {key: 2}
+    assert found["holdtrue_quality"] == {(*key, "log_loss"): 0.5}
+    assert found["holdtrue_quality_limit"] == {(*key, "log_loss"): 0.55}
+    assert found["holdtrue_trained_as_of_timestamp_seconds"] == {key: 1767225600}
+    actions = found["holdtrue_monitor_action"]
+    assert {action for (*_, action), value in actions.items() if value} == {"warn"}
+    assert len(actions) == 4
+    # Half a file is none: the rest is told all the same.
+    (folder / "watched.json").write_text("{")
+    assert "holdtrue_requests" in told(slate)
+    assert "holdtrue_monitor_action" not in told(slate)
 
 
 def test_values_are_told_by_version_where_numbers_are_predicted(slate_with, tmp_path):
