@@ -106,7 +106,7 @@ def live_through_summer(system: System) -> tuple[Replay, list[DriftReport]]:
     for week in weeks():
         replay.send(*week, Terminal())
         action = monitor(declaration, as_of=week[1])
-        report = system.registry.drift_reports(system.declaration.name)[-1]
+        report = system.registry.drift_reports(system.declaration.name, last=1)[-1]
         say(f"          {action}: {report.decision.reason}")
         if action == "retrain" and report.decision.held_back is None:
             heading(f"Retrain as of {week[1]:%-d %B}, while the next flights are answered")

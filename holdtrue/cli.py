@@ -317,7 +317,7 @@ def monitor(
     in_flow = not in_process and _prefect_known(system)
     if in_flow:
         _run_flow(system, "monitor", as_of=as_of, no_retrain=not retrain)
-        report = system.registry.drift_reports(system.declaration.name)[-1]
+        report = system.registry.drift_reports(system.declaration.name, last=1)[-1]
     else:
         report = system.monitor(as_of=as_of, reporter=reporter)
     tell(_report_text(report), report.model_dump(mode="json"), as_json=as_json)

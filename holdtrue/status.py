@@ -81,7 +81,7 @@ def look(system: System) -> Status:
 
     name, registry, stack = system.declaration.name, system.registry, system.stack.state()
     champion, versions = registry.champion(name), registry.versions(name)
-    reports, rollouts = registry.drift_reports(name), registry.rollouts(name)
+    reports, rollouts = registry.drift_reports(name, last=1), registry.rollouts(name)
     replicas = replicas_of(system.stack, name, _ASK_TIMEOUT_S)
     url = _served_at(system.declaration, replicas)
     with Endpoint(url) as endpoint:

@@ -135,8 +135,7 @@ def _leave_for_replicas(
 
 def _before(context: Context, champion: Champion, answered: int, refused: int, lost: int) -> Before:
     """What the run before decided, and what happened since."""
-    reports = context.registry.drift_reports(context.system)
-    last = reports[-1] if reports else None
+    last = next(iter(context.registry.drift_reports(context.system, last=1)), None)
     lost -= 0 if last is None else last.lost
     if last is None or last.version != champion.version.number:
         return Before(lost=max(0, lost))

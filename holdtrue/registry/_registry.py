@@ -324,13 +324,15 @@ class Registry:
         rows = self._rows(t.origins, system, t.origins.c.number)
         return {row.number: Origin.model_validate(row.origin) for row in rows}
 
-    def _rows(self, table: Table, system: str, order: Column[Any]) -> Sequence[Row[Any]]:
+    def _rows(
+        self, table: Table, system: str, order: Column[Any], last: int | None = None
+    ) -> Sequence[Row[Any]]:
         """A system's rows of a table, in order; none where nothing was ever registered."""
         if not self.exists:
             return []
         with self._transaction() as connection:
-            wanted = select(table).where(table.c.system == system).order_by(order)
-            return connection.execute(wanted).all()
+            wanted = select(table).where(table.c.system == system)
+            return connection.execute(wanted.order_by(order.desc()).limit(last)).all()[::-1]
 
     def version(self, system: str, number: int) -> RegisteredVersion:
         """One version.
@@ -385,9 +387,9 @@ class Registry:
                 )
             )
 
-    def drift_reports(self, system: str) -> list[DriftReport]:
-        """Every run of the monitor, oldest first."""
-        rows = self._rows(t.reports, system, t.reports.c.id)
+    def drift_reports(self, system: str, *, last: int | None = None) -> list[DriftReport]:
+        """Runs of the monitor, oldest first: all, or the last so many."""
+        rows = self._rows(t.reports, system, t.reports.c.id, last)
         return [DriftReport.model_validate(row.report) for row in rows]
 
     def begin_rollout(

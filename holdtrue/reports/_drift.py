@@ -11,6 +11,7 @@ from holdtrue.reports._page import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
@@ -46,7 +47,7 @@ def write_drift_report(
     """
     ordered = sorted(reports, key=lambda report: report.at)
     windows = _windows(ordered)
-    performance = _performance(ordered)
+    performance = _performance(ordered, declaration.monitor.window)
     metrics = dict.fromkeys(found.metric for found in performance)
     write_page(
         path,
@@ -105,7 +106,7 @@ def drift_markdown(declaration: Declaration, reports: Sequence[DriftReport]) -> 
             number(found.limit),
             "✗ worse" if found.worse else "✓ as expected",
         ]
-        for found in reversed(_performance(ordered)[-_SHORT:])
+        for found in reversed(_performance(ordered, declaration.monitor.window)[-_SHORT:])
     ]
     if checks:
         head = ["From", "Version", "Measured", "Interval", "Limit", "Verdict"]
@@ -134,9 +135,11 @@ def _windows(reports: Sequence[DriftReport]) -> list[WindowCheck]:
     return [found[key] for key in sorted(found)]
 
 
-def _performance(reports: Sequence[DriftReport]) -> list[PerformanceCheck]:
+def _performance(reports: Sequence[DriftReport], window: timedelta) -> list[PerformanceCheck]:
+    """The checks by time, of those that end in the same window the last: looks may be many."""
+    seconds = window.total_seconds()
     found = {
-        (check.start, check.end, check.version, check.metric): check
+        (check.end.timestamp() // seconds, check.version, check.metric): check
         for report in reports
         for check in report.performance
     }

@@ -270,4 +270,6 @@ def test_reports_come_back_in_order(registry: Registry) -> None:
     for report in reports:
         registry.record_report(report)
     assert registry.drift_reports("s") == reports
+    for last in (1, 2, 100):
+        assert registry.drift_reports("s", last=last) == reports[-last:]
     assert registry.drift_reports("other") == []
