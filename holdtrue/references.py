@@ -301,6 +301,19 @@ class Difference(Reference):
     probability: float
     """Probability that the candidate is better, from paired differences; 0.5 where equal."""
 
+    def verdict(self, unclear: str) -> str:
+        """Whether the candidate is better, with the interval of the gain.
+
+        Args:
+            unclear: What is said where the interval contains 0.
+        """
+        interval = f"{self.low:.3g} to {self.high:.3g}"
+        if self.low > 0:
+            return f"better by {self.gain:.3g} ({interval})"
+        if self.high < 0:
+            return f"worse by {-self.gain:.3g} ({-self.high:.3g} to {-self.low:.3g})"
+        return f"{unclear}: the interval of the gain contains 0 ({interval})"
+
 
 class Curves(Reference):
     """Points for plots. Empty where they do not apply to the task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Event, Lock, Thread
@@ -38,7 +39,8 @@ class Shown:
     @contextmanager
     def step(self, name: str) -> Iterator[Progress]:
         """Show a step for as long as the context lasts."""
-        artifact = _Artifact(f"{self._system}-{name}-progress")
+        # Prefect takes small letters, digits and dashes.
+        artifact = _Artifact(re.sub(r"[^a-z0-9]+", "-", f"{self._system}-{name}-progress"))
         said: list[str] = []
         with self._terminal.step(name) as shown:
 

@@ -116,7 +116,13 @@ def announce(event: str, system: str, **facts: Any) -> None:
 
 def publish(system: str, step: str, markdown: str | None) -> None:
     """Show a report in the Prefect UI, as an artifact with a history."""
-    titles = {"split": "data", "tune": "tuning", "gate": "evaluation", "monitor": "drift"}
+    titles = {
+        "split": "data",
+        "tune": "tuning",
+        "gate": "evaluation",
+        "monitor": "drift",
+        "backtest": "backtest",
+    }
     if markdown is not None:
         create_markdown_artifact(
             markdown,

@@ -148,14 +148,9 @@ class Backtest(Reference):
 
 def _verdict(found: Difference, than: str) -> str:
     """Whether a policy is better than another one, as far as the interval of the gain says it."""
-    interval = f"{found.low:.3g} to {found.high:.3g}"
-    if found.low > 0:
-        return f"better by {found.gain:.3g} ({interval})"
-    if found.high < 0:
-        return f"worse by {-found.gain:.3g} ({-found.high:.3g} to {-found.low:.3g})"
     if found.low == found.high == 0:
         return "no better: the answers are the same"
-    return f"no better than {than}: the interval of the gain contains 0 ({interval})"
+    return found.verdict(f"no better than {than}")
 
 
 def _seen(played: Played) -> str:

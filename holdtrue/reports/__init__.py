@@ -1,7 +1,7 @@
 """Reports with plots, one file each, made from references alone."""
 
-from holdtrue.reports._backtest import backtest_page
-from holdtrue.reports._comparison import comparison_text, gain_words, write_comparison
+from holdtrue.reports._backtest import backtest_markdown, backtest_page
+from holdtrue.reports._comparison import comparison_text, write_comparison
 from holdtrue.reports._data import data_markdown, write_data_report
 from holdtrue.reports._drift import drift_markdown, write_drift_report
 from holdtrue.reports._evaluation import evaluation_markdown, write_evaluation_report
@@ -17,12 +17,12 @@ from holdtrue.reports._tuning import (
 
 __all__ = [
     "Page",
+    "backtest_markdown",
     "backtest_page",
     "comparison_text",
     "data_markdown",
     "drift_markdown",
     "evaluation_markdown",
-    "gain_words",
     "rollout_markdown",
     "tuning_markdown",
     "tuning_page",

@@ -53,7 +53,7 @@ def write_comparison(path: Path, declaration: Declaration, found: Comparison) ->
         gains=[]
         if same is None
         else [
-            (number, metric, gain, gain_words(gain))
+            (number, metric, gain, _gain_words(gain))
             for number, gains in same.gains.items()
             for metric, gain in gains.items()
         ],
@@ -92,18 +92,12 @@ def _gains(found: Comparison) -> Iterator[str]:
         for metric, gain in gains.items():
             yield (
                 f"  {metric}  version {first} {gain.champion:.4f}, version {number} "
-                f"{gain.candidate:.4f}: {gain_words(gain)}"
+                f"{gain.candidate:.4f}: {_gain_words(gain)}"
             )
 
 
-def gain_words(gain: Difference) -> str:
-    """Say whether a version is better than another, with the interval."""
-    low, high = sorted((abs(gain.low), abs(gain.high)))
-    if gain.low > 0:
-        return f"better by {gain.gain:.4f} ({low:.4f} to {high:.4f})"
-    if gain.high < 0:
-        return f"worse by {-gain.gain:.4f} ({low:.4f} to {high:.4f})"
-    return f"no clear difference ({gain.low:+.4f} to {gain.high:+.4f})"
+def _gain_words(gain: Difference) -> str:
+    return gain.verdict("no clear difference")
 
 
 def _version_words(number: int, champion: int | None) -> str:

@@ -174,7 +174,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(place):
     said = place.run("-m", "prefect", "deploy", "--all")
-    assert said.count("successfully created") == 4, said
+    assert said.count("successfully created") == 5, said
     return place
 
 
@@ -275,6 +275,32 @@ def test_an_event_tells_that_a_version_waits_for_a_person(watched):
     assert "champion: version 1 of 2" in said
     assert "approval: Version 2 passed, and waits until " in said
     file.write_text(declared)
+
+
+def test_a_backtest_is_run_from_its_deployment(trained):
+    """With a policy beside it; what it says is the flow's result, and an artifact."""
+    (deployment,) = trained.ask("deployments", flows={"name": {"any_": ["backtest"]}})
+    assert deployment["name"] == "fruit"
+    asked = {"start": "2026-01-16", "beside": "3d"}
+    parameters = deployment["parameters"] | asked
+    run = trained.post(
+        f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters}
+    )
+
+    def ended():
+        (found,) = (one for one in trained.flow_runs("backtest") if one["id"] == run["id"])
+        return found if found["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
+
+    state = wait_for(ended, 300)["state"]
+    assert state["type"] == "COMPLETED", state["message"]
+    found = {artifact["key"]: artifact for artifact in trained.ask("artifacts")}
+    said = found["fruit-backtest"]["data"]
+    assert said.startswith("# Backtest of fruit")
+    assert "## every 3d: 3 retrainings" in said
+    page = Path(trained.environment["HOLDTRUE_HOME"]) / "backtests" / "fruit" / "backtest.html"
+    assert "every 3d" in page.read_text()
+    for policy in ("declared", "every-3d"):
+        assert found[f"fruit-backtest-{policy}-progress"]["data"] == 100.0
 
 
 def test_the_drift_event_starts_a_retraining(watched):

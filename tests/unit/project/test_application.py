@@ -18,7 +18,7 @@ from holdtrue.cli import app
 from holdtrue.errors import ConfigError, StackError
 
 ROOT = Path(__file__).parents[3]
-FLOWS = ["train", "monitor", "retrain", "rollout"]
+FLOWS = ["train", "monitor", "retrain", "rollout", "backtest"]
 TEXT = """
 name: {name}
 task: classification
@@ -68,8 +68,8 @@ def test_the_deployments_are_of_the_declared_system(tmp_path: Path) -> None:
     assert deployed(tmp_path) == [(flow, "fruit") for flow in FLOWS]
     text = (tmp_path / "prefect.yaml").read_text()
     assert "flights" not in text.replace("configs/flights.yaml of old.yaml", "")
-    train, monitor, retrain, rollout = yaml.safe_load(text)["deployments"]
-    for one in (train, monitor, retrain, rollout):
+    train, monitor, retrain, rollout, backtest = yaml.safe_load(text)["deployments"]
+    for one in (train, monitor, retrain, rollout, backtest):
         assert one["parameters"] == {"declaration": "configs/flights.yaml of old.yaml"}
     assert [schedule["interval"] for schedule in monitor["schedules"]] == [600]
     for one in (retrain, rollout):

@@ -84,7 +84,7 @@ def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
 
 
 def test_the_deployments_are_the_loop() -> None:
-    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout"]
+    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout", "backtest"]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
