@@ -1,4 +1,4 @@
-"""The commands about what versions were made of: data list, data export, verify."""
+"""The commands about what versions were made of: lineage, data list, data export, verify."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell, 
 from holdtrue.errors import HoldtrueError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from holdtrue.lineage import Taken
+    from holdtrue.lineage import Lineage, Made, Taken
     from holdtrue.proof import Verified
 
 data_app = typer.Typer(
@@ -22,6 +23,8 @@ data_app = typer.Typer(
 
 # Of a digest, enough to tell snapshots apart.
 _SHORT = 8
+# Characters of what a step came to, in a diagram.
+_LABEL = 60
 _WHAT = {
     "snapshot": "all that was extracted",
     "train": "the training rows",
@@ -32,8 +35,59 @@ _WHAT = {
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    app.command()(lineage)
     app.add_typer(data_app, name="data")
     app.command()(verify)
+
+
+def lineage(
+    file: DeclarationFile,
+    version: Annotated[
+        int | None, typer.Option(help="Which one.", show_default="the champion")
+    ] = None,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print a diagram that Markdown pages draw.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a version came to be: each step back to the source, with its digest."""
+    from holdtrue.lineage import lineage_of
+
+    system = system_of(file)
+    found = lineage_of(system.store, system.version(version))
+    words = "\n".join(_diagram(found) if mermaid else _steps(found))
+    tell(words, found.model_dump(mode="json"), as_json=as_json)
+
+
+def _steps(found: Lineage) -> Iterator[str]:
+    live = ", the champion" if found.champion else ""
+    yield f"version {found.version} of {found.system}{live}"
+    yield f"  registered {_moment(found.registered)} UTC, data as of {_moment(found.as_of)} UTC"
+    yield f"  bundle {found.bundle}, digest {found.digest}"
+    if found.origin is not None:
+        yield f"  commit {found.origin}"
+    for made in reversed(found.steps):
+        took = f" from {', '.join(made.inputs) or _source(made)}"
+        when = f"{_moment(made.finished)} UTC in {made.seconds:.1f} s"
+        yield f"{made.step:<9} {made.digest[:_SHORT]}  {when}{took}: {made.said}"
+    for step in found.missing:
+        yield f"{step:<9} its record is gone or damaged"
+
+
+def _source(made: Made) -> str:
+    source = made.declared["data"]["source"]
+    return ", ".join(f"{key} {value}" for key, value in source.items() if value is not None)
+
+
+def _diagram(found: Lineage) -> Iterator[str]:
+    yield "flowchart LR"
+    yield '  source[("source")] --> extract'
+    for made in found.steps:
+        said = made.said.replace('"', "'").replace("\n", " ")[:_LABEL]
+        yield f'  {made.step}["{made.step} {made.digest[:_SHORT]}<br>{said}"]'
+        yield from (f"  {name} --> {made.step}" for name in made.inputs)
+    yield f'  gate --> version(["version {found.version}"])'
+    yield "  fit --> version"
 
 
 @data_app.command("list")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.plan import Journal
+from holdtrue.origin import Origin
+from holdtrue.plan import BY_NAME, STEPS, Journal, outcome
 from holdtrue.references import DataCheck, Digest, Reference, Snapshot, Split
 from holdtrue.registry import Registry
 from holdtrue.tables import table_of
@@ -42,6 +43,85 @@ class Taken(Reference):
     """Registered versions that learnt from it."""
     champion: int | None
     """Which of them is the champion."""
+
+
+class Made(Reference):
+    """A step that led to a version."""
+
+    step: str
+    digest: str
+    """Of all that its result depends on."""
+    inputs: dict[str, str]
+    """Digests of the steps whose results it took."""
+    outside: dict[str, Any]
+    """What else it depended on: the source and the moment, the champion of then."""
+    declared: dict[str, Any]
+    """What the declaration said to it."""
+    said: str
+    """What it came to, in words."""
+    finished: datetime
+    seconds: float
+    files: dict[str, str]
+    """Digests of the files that it wrote, by their path in the store."""
+
+
+class Lineage(Reference):
+    """How a version came to be, back to the source."""
+
+    system: str
+    version: int
+    digest: Digest
+    """Of the bundle's manifest."""
+    bundle: str
+    as_of: datetime
+    registered: datetime
+    champion: bool
+    reason: str
+    origin: Origin | None
+    """The commit that it was made from, if the project is in Git."""
+    steps: tuple[Made, ...]
+    """In the order in which they were done."""
+    missing: tuple[str, ...]
+    """Steps whose records are gone or damaged."""
+
+
+def lineage_of(store: Store, version: RegisteredVersion) -> Lineage:
+    """Follow a version back to its source.
+
+    Args:
+        store: Of the project.
+        version: Which one.
+    """
+    registry, records = Registry(store), records_of(store, version)
+    champion = registry.champion(version.system)
+    names = [step.name for step in STEPS if step.name not in AFTER]
+    return Lineage(
+        system=version.system,
+        version=version.number,
+        digest=version.digest,
+        bundle=version.bundle,
+        as_of=version.as_of,
+        registered=version.created,
+        champion=champion is not None and champion.version.number == version.number,
+        reason=version.reason,
+        origin=registry.origins(version.system).get(version.number),
+        steps=tuple(_made(records[name]) for name in names if name in records),
+        missing=tuple(name for name in names if name not in records),
+    )
+
+
+def _made(record: Record) -> Made:
+    return Made(
+        step=record.step,
+        digest=record.digest,
+        inputs=record.components["inputs"],
+        outside=record.components["outside"],
+        declared=record.components["declared"],
+        said=outcome(BY_NAME[record.step].output.model_validate(record.output)),
+        finished=record.finished,
+        seconds=record.seconds,
+        files=record.files,
+    )
 
 
 def records_of(store: Store, version: RegisteredVersion) -> dict[str, Record]:

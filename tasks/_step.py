@@ -12,17 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from holdtrue.errors import Retryable
-from holdtrue.plan import Runner, report_markdown
-from holdtrue.references import (
-    DataCheck,
-    DriftReport,
-    Evaluation,
-    Release,
-    Snapshot,
-    Study,
-    Verdict,
-    Version,
-)
+from holdtrue.plan import Runner, outcome, report_markdown
 from tasks._progress import Shown
 
 if TYPE_CHECKING:
@@ -69,31 +59,6 @@ def say(what: str, output: Reference, how: str = "") -> None:
     """Say in the log of the run what a step came to."""
     parts = [part for part in (how, outcome(output)) if part]
     get_run_logger().info("%s: %s", what, "; ".join(parts))
-
-
-def outcome(output: Reference) -> str:
-    """What a step came to, in words; nothing where there is nothing to tell."""
-    match output:
-        case Snapshot():
-            return f"{output.rows:,} rows"
-        case DataCheck():
-            return f"{output.kept_rows:,} rows to learn from, {output.quarantined:,} set aside"
-        case Study():
-            best = output.best_trial
-            return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
-        case Evaluation():
-            each = (f"{name} {found.value:.4g}" for name, found in output.metrics.items())
-            return ", ".join(each)
-        case Verdict():
-            return f"{'may be promoted' if output.passed else 'refused'}: {output.reason}"
-        case Version():
-            made = "the champion" if output.promoted else "registered"
-            return f"version {output.number}, {made}"
-        case Release():
-            return f"version {output.version} answers at {output.endpoint}"
-        case DriftReport():
-            return f"{output.decision.action}: {output.decision.reason}"
-    return ""
 
 
 def announce(event: str, system: str, **facts: Any) -> None:

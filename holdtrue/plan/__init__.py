@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from holdtrue.plan._context import Context
     from holdtrue.plan._journal import Journal
     from holdtrue.plan._model_steps import signature_of
+    from holdtrue.plan._outcome import outcome
     from holdtrue.plan._plan import BY_NAME, STEPS, Done, Planned, Runner, make_plan, steps_until
     from holdtrue.plan._release_steps import (
         deploy_arms,
@@ -38,6 +39,7 @@ __all__ = [
     "deploy_arms",
     "make_plan",
     "not_served",
+    "outcome",
     "release_lock",
     "report_markdown",
     "serve_champion",
@@ -62,6 +64,7 @@ _HOMES = {
     "deploy_arms": "_release_steps",
     "make_plan": "_plan",
     "not_served": "_release_steps",
+    "outcome": "_outcome",
     "release_lock": "_release_steps",
     "report_markdown": "_reports",
     "serve_champion": "_release_steps",

@@ -16,7 +16,7 @@ from holdtrue.models import pipeline, target_of, typed, write_bundle
 from holdtrue.plan import BY_NAME, Context, Journal, Runner, signature_of
 from holdtrue.plan._digest import digest as digest_of_step
 from holdtrue.plan._journal import Record
-from holdtrue.references import ModelRef, Verdict
+from holdtrue.references import Evaluation, ModelRef, Study, Trial, Verdict
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 
@@ -109,11 +109,35 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         bundle=bundle, digest=digest, estimator=estimator, params={}, rows=len(rows), seconds=1.0
     )
     verdict = Verdict(passed=True, judgements=(), reason="held")
+    trial = Trial(
+        number=0, candidate=estimator, params={}, state="complete", value=0.5, seconds=1.0
+    )
+    study = Study(
+        metric="log_loss",
+        direction="lower",
+        trials=(trial,),
+        best=0,
+        folds=2,
+        sample_rows=len(rows),
+        seconds=1.0,
+        workers=1,
+        log="none",
+        stopped="all 1 trials are done",
+    )
+    evaluation = Evaluation(
+        model=digest,
+        rows=10,
+        classes=signature.classes,
+        confidence=0.95,
+        metrics={},
+        baseline={},
+        slices={},
+    )
     journal = Journal(store, "visits")
     for name, output in {
-        "tune": verdict,
+        "tune": study,
         "fit": fitted,
-        "evaluate": verdict,
+        "evaluate": evaluation,
         "gate": verdict,
     }.items():
         step = BY_NAME[name]

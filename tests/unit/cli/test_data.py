@@ -157,3 +157,38 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
     assert done.stdout.strip() == ""
+
+
+def test_the_lineage_leads_from_a_version_to_its_source(run: Run, system: System) -> None:
+    found = json.loads(run("lineage", FILE, "--json")[1])
+    assert (found["version"], found["champion"], found["missing"]) == (2, True, [])
+    assert found["digest"] == system.registry.version("visits", 2).digest
+    # No input dangles: each is the result of a step before.
+    known: dict[str, str] = {}
+    for made in found["steps"]:
+        assert made["inputs"].items() <= known.items(), made["step"]
+        known[made["step"]] = made["digest"]
+    assert [*known] == ["extract", "check", "profile", "split", "tune", "fit", "evaluate", "gate"]
+    assert found["steps"][0]["declared"]["data"]["source"]["files"] == "rows.parquet"
+
+    code, printed = run("lineage", FILE)
+    lines = printed.splitlines()
+    assert (code, lines[0]) == (0, "version 2 of visits, the champion")
+    assert "from files rows.parquet: 300 rows" in lines[-1]
+    assert f"fit       {known['fit'][:8]}" in printed
+
+    diagram = run("lineage", FILE, "--version", 1, "--mermaid")[1].splitlines()
+    assert diagram[0] == "flowchart LR"
+    assert {"  tune --> fit", "  split --> fit", '  gate --> version(["version 1"])'} <= {*diagram}
+
+
+def test_a_step_that_is_not_known_any_more_is_named(run: Run, system: System) -> None:
+    (path,) = (
+        system.store.path("steps", "split", f"{key}.json")
+        for key in [system.registry.version("visits", 2).lineage["split"]]
+    )
+    path.unlink()
+    assert run("lineage", FILE)[1].splitlines()[-1] == "split     its record is gone or damaged"
+    assert json.loads(run("lineage", FILE, "--json")[1])["missing"] == ["split"]
+    code, said = run("lineage", FILE, "--version", 9)
+    assert (code, "visits has no version 9" in said) == (1, True)

@@ -1,0 +1,53 @@
+"""What a step came to, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdtrue.references import (
+    DataCheck,
+    DriftReport,
+    Evaluation,
+    ModelRef,
+    ProfileRef,
+    Release,
+    Snapshot,
+    Split,
+    Study,
+    Verdict,
+    Version,
+)
+
+if TYPE_CHECKING:
+    from holdtrue.references import Reference
+
+
+def outcome(output: Reference) -> str:
+    """What a step came to, in words; nothing where there is nothing to tell."""
+    match output:
+        case Snapshot():
+            return f"{output.rows:,} rows"
+        case DataCheck():
+            return f"{output.kept_rows:,} rows to learn from, {output.quarantined:,} set aside"
+        case ProfileRef():
+            return f"{output.rows:,} rows, limits from {output.blocks:,} blocks of them"
+        case Split():
+            return f"{output.train_rows:,} rows to train on, {output.test_rows:,} to test on"
+        case Study():
+            best = output.best_trial
+            return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
+        case ModelRef():
+            return f"{output.estimator} of {output.rows:,} rows"
+        case Evaluation():
+            each = (f"{name} {found.value:.4g}" for name, found in output.metrics.items())
+            return ", ".join(each)
+        case Verdict():
+            return f"{'may be promoted' if output.passed else 'refused'}: {output.reason}"
+        case Version():
+            made = "the champion" if output.promoted else "registered"
+            return f"version {output.number}, {made}"
+        case Release():
+            return f"version {output.version} answers at {output.endpoint}"
+        case DriftReport():
+            return f"{output.decision.action}: {output.decision.reason}"
+    return ""
