@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdtrue.data import fingerprint, read_source
+from holdtrue.data import fingerprint, read_source, require_columns, table_digest
 from holdtrue.plan import Journal
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def new_data(context: Context) -> str:
     """Say in words what is new, where ``retrain.on`` lists data; empty where nothing is.
 
     With ``data.time`` that is ``retrain.new_rows`` labelled rows or more since the last training.
-    Without, it is another state of the files or of the table than it read.
+    Without, it is other rows in the files or in the table than it read.
 
     Args:
         context: Its moment is now.
@@ -46,6 +46,7 @@ def _labelled_since(context: Context, last: RegisteredVersion) -> str:
     if start >= end:
         return ""
     table = read_source(data, context.project, start, end)
+    require_columns(table.column_names, {data.target: "data.target"}, str(data.source))
     known = pc.and_(pc.is_valid(table[data.target]), pc.is_valid(table[data.time]))
     found = pc.sum(known).as_py() or 0
     if found < wanted:
@@ -62,9 +63,14 @@ def _changed(context: Context, last: RegisteredVersion) -> str:
     now = fingerprint(context.declaration.data, context.project)
     if learnt is None or learnt.components["outside"]["source"] == now:
         return ""
-    # What was read since then may have held the same rows: files that were only touched, say.
+    # Files may be touched, and a table be written anew, with the same rows in them.
     read = journal.last("extract")
-    known = (read.components["outside"]["source"], read.output["digest"]) if read else None
-    if known == (now, learnt.output["digest"]):
+    if read is not None and read.components["outside"]["source"] == now:
+        digest = read.output["digest"]
+    else:
+        declaration = context.declaration
+        times = declaration.features.temporal
+        digest = table_digest(read_source(declaration.data, context.project, None, None, times))
+    if digest == learnt.output["digest"]:
         return ""
     return f"The source has changed since the last training (as of {last.as_of:%Y-%m-%d %H:%M})"

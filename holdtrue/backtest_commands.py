@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from holdtrue.commands import AsJson, DeclarationFile, duration_of, system_of, tell
+from holdtrue.commands import AsJson, DeclarationFile, check_page, duration_of, system_of, tell
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,6 +50,8 @@ def backtest(
     from holdtrue.reports import backtest_page
 
     system = system_of(file)
+    if report is not None:
+        check_page(report)
     found = system.backtest(
         start,
         end,

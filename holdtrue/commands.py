@@ -58,6 +58,20 @@ def duration_of(flag: str, text: str) -> timedelta:
         raise ConfigError(message) from None
 
 
+def check_page(path: Path) -> None:
+    """Refuse a place that no page can be written to, before the work that it is about.
+
+    Raises:
+        ConfigError: It is a folder, or there is none for it.
+    """
+    from holdtrue.errors import ConfigError
+
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        why = "is a folder" if path.is_dir() else "is in a folder that does not exist"
+        message = f"--report {path} {why}"
+        raise ConfigError(message, hint="name a file, such as report.html")
+
+
 def tell(words: str, facts: Any, *, as_json: bool) -> None:
     """Print what was found: in words, or as JSON for scripts.
 

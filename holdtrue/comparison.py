@@ -17,6 +17,7 @@ from holdtrue.references import (
     DataCheck,
     Differing,
     Evaluation,
+    Gain,
     ModelRef,
     ProfileRef,
     Reference,
@@ -68,14 +69,14 @@ def compare_versions(system: System, names: Sequence[int | str] = ()) -> Compari
     wanted = _wanted(system, registry, names, number)
     versions = [registry.version(declaration.name, one) for one in wanted]
     sides = [_side(system.store, version, origins.get(version.number)) for version in versions]
-    same_rows, unlike = _on_same_rows(system.store, declaration, sides)
+    same_rows, why_not = _on_same_rows(system.store, declaration, sides)
     return Comparison(
         system=declaration.name,
         versions=tuple(wanted),
         champion=number,
         rows=tuple(_rows(sides)),
         same_rows=same_rows,
-        unlike=unlike,
+        not_compared=why_not,
         evaluations={
             side.version.number: found
             for side in sides
@@ -112,6 +113,9 @@ def _wanted(
         others += [number for number in newest if number != champion]
         missing = [number for number in others if number not in wanted][: 2 - len(wanted)]
         wanted = [*wanted, *missing] if wanted else sorted(missing)
+    if len(wanted) > 1 and len({*wanted}) == 1:
+        message = f"{' and '.join(map(str, names))} are the same version"
+        raise ConfigError(message, hint="name two; `holdtrue versions` lists them")
     wanted = list(dict.fromkeys(wanted))
     if len(wanted) < 2:
         message = f"{name} has no two versions to compare"
@@ -132,7 +136,7 @@ def _of_commit(system: System, registry: Registry, name: str) -> int:
     if not found:
         message = f"no version of {system.declaration.name} was made from {name} ({commit[:12]})"
         raise ConfigError(message, hint="`holdtrue versions --json` has the commit of each")
-    return max(found)
+    return max(found, key=lambda number: (not origins[number].changed, number))
 
 
 def _side(store: Store, version: RegisteredVersion, origin: Origin | None) -> _Side:
@@ -284,10 +288,7 @@ def _code(side: _Side) -> dict[str, Any]:
 
 def _result(side: _Side) -> dict[str, Any]:
     verdict = side.output("gate", Verdict)
-    facts: dict[str, Any] = {
-        name: f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
-        for name, found in side.version.metrics.items()
-    }
+    facts: dict[str, Any] = {**side.version.metrics}
     facts["gates"] = "passed" if side.version.passed else "refused"
     for judgement in () if verdict is None else verdict.judgements:
         facts[judgement.gate] = "holds" if judgement.passed else "missed"
@@ -298,7 +299,15 @@ def _importance(evaluations: Sequence[Evaluation | None]) -> list[dict[str, Any]
     """Of the features that matter most to one of them, how much they matter to each."""
     found = [{} if one is None else one.importance for one in evaluations]
     names = dict.fromkeys(name for each in found for name in list(each)[:_FEATURES])
-    return [{name: round(each[name], 5) for name in names if name in each} for each in found]
+    return [{name: each[name] for name in names if name in each} for each in found]
+
+
+def _rows_of(side: _Side) -> tuple[str | None, ...]:
+    """Digests of the rows that a version has learnt from, and of those it was tested on."""
+    record, split = side.records["split"], side.output("split", Split)
+    files = () if split is None else (split.train, split.test)
+    # Of an earlier holdtrue there are no digests: then it is the same step.
+    return tuple(record.files.get(file, record.digest) for file in files)
 
 
 def _on_same_rows(
@@ -320,7 +329,7 @@ def _on_same_rows(
     boundaries = [one.boundary for one in splits if one is not None and one.boundary is not None]
     if time in rows and len(boundaries) == len(sides):
         rows = rows[rows[time] >= max(boundaries)]
-    elif len({side.version.lineage.get("split") for side in sides}) > 1:
+    elif len({_rows_of(side) for side in sides}) > 1:
         return None, "rows that one is tested on, another may have learnt from"
     bundles = [Bundle.load(store.path(s.version.bundle), s.version.digest) for s in sides]
     signatures = [bundle.signature for bundle in bundles]
@@ -335,9 +344,12 @@ def _on_same_rows(
         Rows(target, bundle.predict(typed(rows, bundle.signature)), classes) for bundle in bundles
     ]
     gains = {
-        side.version.number: differences(
-            declaration.metrics, theirs, answered[0], declaration.evaluate.confidence
-        )
+        side.version.number: {
+            metric: Gain.of(found)
+            for metric, found in differences(
+                declaration.metrics, theirs, answered[0], declaration.evaluate.confidence
+            ).items()
+        }
         for side, theirs in zip(sides[1:], answered[1:], strict=True)
     }
     return SameRows(rows=len(rows), of=newest.version.number, gains=gains), None

@@ -301,8 +301,32 @@ class Difference(Reference):
     probability: float
     """Probability that the candidate is better, from paired differences; 0.5 where equal."""
 
+
+class Gain(Reference):
+    """One beside another on the same rows, signed so that positive is better."""
+
+    value: float
+    """The metric of the one."""
+    other: float
+    """The metric of the other."""
+    gain: float
+    low: float
+    high: float
+    """Two-sided interval of the gain."""
+
+    @classmethod
+    def of(cls, difference: Difference) -> Gain:
+        """What a difference says of any two."""
+        return cls(
+            value=difference.candidate,
+            other=difference.champion,
+            gain=difference.gain,
+            low=difference.low,
+            high=difference.high,
+        )
+
     def verdict(self, unclear: str) -> str:
-        """Whether the candidate is better, with the interval of the gain.
+        """Whether the one is better, with the interval of the gain.
 
         Args:
             unclear: What is said where the interval contains 0.
@@ -543,7 +567,7 @@ class SameRows(Reference):
     rows: int
     of: int
     """The version whose test rows they are."""
-    gains: dict[int, dict[str, Difference]]
+    gains: dict[int, dict[str, Gain]]
     """By version and metric: it, beside the first version that is compared."""
 
 
@@ -556,7 +580,7 @@ class Comparison(Reference):
     rows: tuple[Differing, ...]
     """What differs, and nothing else."""
     same_rows: SameRows | None
-    unlike: str | None = None
+    not_compared: str | None = None
     """Why they are not compared on the same rows."""
     evaluations: dict[int, Evaluation]
     """By version, on test rows of its own; of those that the store still knows."""
@@ -568,5 +592,8 @@ class Comparison(Reference):
         index = pd.MultiIndex.from_tuples(
             [(row.section, row.name) for row in self.rows], names=["section", "name"]
         )
-        values = [row.values for row in self.rows]
+        values = [
+            [value.value if isinstance(value, Estimate) else value for value in row.values]
+            for row in self.rows
+        ]
         return pd.DataFrame(values, index=index, columns=list(self.versions), dtype=object)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell, tell_change
+from holdtrue.commands import (
+    AsJson,
+    DeclarationFile,
+    DryRun,
+    check_page,
+    system_of,
+    tell,
+    tell_change,
+)
 from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError
 
 if TYPE_CHECKING:
@@ -170,6 +178,8 @@ def diff(
     from holdtrue.reports import comparison_text, write_comparison
 
     system = system_of(file)
+    if report is not None:
+        check_page(report)
     found = system.diff(*(versions or ()))
     words = comparison_text(found)
     if report is not None:

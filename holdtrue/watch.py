@@ -348,11 +348,13 @@ def read_labels(
     data = context.declaration.data
     source = read_source(data, context.project, start, end)
     names = [*data.key, signature.target]
+    wanted = dict.fromkeys(data.key, "data.key") | {signature.target: "data.target"}
+    require_columns(source.column_names, wanted, str(data.source))
     labels = as_frame(source.select(names), {name: _kind(source, name) for name in names})
     labels = labels[labels[signature.target].notna()].drop_duplicates(list(data.key))
     if signature.classes is not None:
         text = class_names(labels[signature.target])
-        labels[signature.target] = pd.Categorical(text, categories=list(signature.classes)).codes
+        labels[signature.target] = pd.Index(signature.classes).get_indexer(text)
         labels = labels[labels[signature.target] >= 0]
     labels[list(data.key)] = labels[list(data.key)].astype(str)
     return labels

@@ -13,6 +13,7 @@ from holdtrue.backtest._past import microseconds
 from holdtrue.backtest._result import Compared, Period, Played
 from holdtrue.data import as_frame, class_names, kind_of
 from holdtrue.evaluation import Rows, differences, estimates
+from holdtrue.references import Gain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,7 @@ class Truth:
         past: The rows.
         target: Shape (n_rows,): indices into `classes`, or numbers for regression.
         known: Shape (n_rows,): of which rows that is known.
+        unknown_class: Rows whose truth is known, and a class that no model knows.
         classes: Names of the classes that any of the models knows; None for regression.
         metrics: What is measured, the searched one first.
         confidence: Of the intervals.
@@ -47,6 +49,7 @@ class Truth:
     past: Past
     target: npt.NDArray[np.float64]
     known: Mask
+    unknown_class: int
     classes: tuple[str, ...] | None
     metrics: tuple[str, ...]
     confidence: float
@@ -66,10 +69,13 @@ class Truth:
         named = {name for life in lives for said in life.said for name in said.classes or ()}
         classes = tuple(sorted(named)) or None
         target = _target(past.table, declared.data.target, classes)
+        told = past.times < microseconds(known_until)
+        labelled = ~past.table[declared.data.target].is_null().to_numpy()
         return cls(
             past=past,
             target=target,
-            known=np.isfinite(target) & (past.times < microseconds(known_until)),
+            known=np.isfinite(target) & told,
+            unknown_class=int((labelled & told & ~np.isfinite(target)).sum()),
             classes=classes,
             metrics=tuple(dict.fromkeys((declared.tune.metric, *declared.metrics))),
             confidence=declared.evaluate.confidence,
@@ -117,7 +123,8 @@ class Truth:
         found = differences(
             self.metrics, self._rows(first, both), self._rows(second, both), self.confidence
         )
-        return Compared(other=other, rows=int(both.sum()), differences=found)
+        gains = {metric: Gain.of(difference) for metric, difference in found.items()}
+        return Compared(other=other, rows=int(both.sum()), gains=gains)
 
     def _rows(self, scores: Floats, chosen: Mask) -> Rows:
         target = self.target[chosen]
@@ -150,5 +157,5 @@ def _target(table: pa.Table, name: str, classes: tuple[str, ...] | None) -> Floa
     if classes is None:
         numbers: Floats = values.to_numpy("float64", na_value=np.nan)
         return numbers
-    codes = pd.Categorical(class_names(values), categories=list(classes)).codes
+    codes = pd.Index(classes).get_indexer(class_names(values))
     return np.where(codes < 0, np.nan, codes)

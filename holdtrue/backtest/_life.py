@@ -218,7 +218,8 @@ def _retrain(
     system: System, report: DriftReport, need_ray: Callable[[], None], reporter: Reporter
 ) -> Training:
     """Train again; a training that fails leaves the champion alone."""
-    trigger = ", ".join(report.decision.signals)
+    on = system.declaration.retrain.on
+    trigger = ", ".join(signal for signal in report.decision.signals if signal in on)
     reason = report.decision.reason
     try:
         return _train(system, report.at, trigger, reason, need_ray, reporter)

@@ -87,14 +87,20 @@ def read_past(
     )
     if not trained_on:
         message = f"there are no labelled rows before {start:%Y-%m-%d %H:%M} to train on"
-        raise DataError(message, hint="give a later --from")
+        raise DataError(message, hint=f"give a later --from: the rows are of {_span(times)}")
     if asked == len(times):
         message = f"there are no rows from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
-        raise DataError(message, hint="give an earlier --from, or a later --to")
+        hint = f"give an earlier --from, or a later --to: the rows are of {_span(times)}"
+        raise DataError(message, hint=hint)
     length = max(declared.monitor.every, declared.monitor.window)
     steps = steps_between(start, end, length, last=int(times[-1]))
     past = Past(table.slice(int(asked)), times[asked:], steps, length)
     return past, max(now, end) - data.labels_after
+
+
+def _span(times: npt.NDArray[np.int64]) -> str:
+    first, last = (_EPOCH + timedelta(microseconds=int(times[place])) for place in (0, -1))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"
 
 
 def _refuse_span(start: datetime, end: datetime) -> None:

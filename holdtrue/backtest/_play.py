@@ -83,6 +83,7 @@ def backtest(
         step=past.length,
         metric=system.declaration.tune.metric,
         confidence=truth.confidence,
+        unknown_class=truth.unknown_class,
         policies=tuple(truth.played(policy, life) for policy, life in lives.items()),
         compared=tuple(truth.compared(lives[DECLARED], one, lives[one]) for one in others),
         seconds=time.monotonic() - began,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from holdtrue.declaration import format_duration
-from holdtrue.references import Difference, Estimate, Reference
+from holdtrue.references import Estimate, Gain, Reference
 from holdtrue.reports._format import span
 
 if TYPE_CHECKING:
@@ -78,8 +78,9 @@ class Played(Reference):
             return "no retraining"
         promoted = sum(training.outcome == "promoted" for training in self.again)
         took = span(sum(training.seconds for training in self.again))
+        failed = sum(training.outcome == "failed" for training in self.again)
         count = f"{len(self.again)} retraining{'s' if len(self.again) > 1 else ''}"
-        return f"{count}, {took}, {promoted} promoted"
+        return f"{count}, {took}, {promoted} promoted" + (f", {failed} failed" if failed else "")
 
 
 class Compared(Reference):
@@ -87,7 +88,7 @@ class Compared(Reference):
 
     other: str
     rows: int
-    differences: dict[str, Difference]
+    gains: dict[str, Gain]
     """By metric, positive where the declared policy is better."""
 
 
@@ -103,6 +104,8 @@ class Backtest(Reference):
     """The searched one."""
     confidence: float
     """Of all intervals."""
+    unknown_class: int
+    """Labelled rows of a class that no version of any policy knew: they are not judged."""
     policies: tuple[Played, ...]
     """The declared one first."""
     compared: tuple[Compared, ...]
@@ -117,13 +120,22 @@ class Backtest(Reference):
     def title(self) -> str:
         """What was played, in a sentence."""
         when = f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}"
-        rows = f"{self.declared.rows:,} rows answered, {self.declared.labelled:,} of them labelled"
-        return f"{self.system}: {when} in steps of {format_duration(self.step)}: {rows}"
+        rows = f"{self.declared.rows:,} rows answered, {self.declared.labelled:,} of them judged"
+        title = f"{self.system}: {when} in steps of {format_duration(self.step)}: {rows}"
+        if not self.unknown_class:
+            return title
+        unknown = f"{self.unknown_class:,} are of a class that no version knew"
+        return f"{title}; {unknown}, and every answer to them was wrong"
+
+    @property
+    def steps(self) -> int:
+        """How often the monitor looked."""
+        return -(-(self.end - self.start) // self.step)
 
     def gains(self) -> Iterator[str]:
         """Whether the declared policy paid, in a sentence for each of the others."""
         for compared, played in zip(self.compared, self.policies[1:], strict=True):
-            found = compared.differences.get(self.metric)
+            found = compared.gains.get(self.metric)
             other, than = f"retrained {compared.other}", "that"
             if compared.other == NEVER:
                 other, than = "without retraining", "without it"
@@ -132,7 +144,7 @@ class Backtest(Reference):
                 continue
             ours = self.declared.metrics.get(self.metric)
             interval = "" if ours is None else f" ({ours.low:.4g} to {ours.high:.4g})"
-            values = f"{found.candidate:.4g}{interval} as declared, {found.champion:.4g} {other}"
+            values = f"{found.value:.4g}{interval} as declared, {found.other:.4g} {other}"
             cost = self.declared.cost + (f", against {played.cost}" if played.again else "")
             yield f"{self.metric} {values}: {_verdict(found, than)}; {cost}"
 
@@ -141,20 +153,22 @@ class Backtest(Reference):
         yield self.title
         yield from (f"  {gain}" for gain in self.gains())
         for played in self.policies:
-            yield f"{played.policy}: {_seen(played)}"
+            yield f"{played.policy}: {_seen(played, self.steps)}"
             for training in played.trainings:
                 yield f"  {training.as_of:%Y-%m-%d %H:%M}  {_outcome(training)}"
 
 
-def _verdict(found: Difference, than: str) -> str:
+def _verdict(found: Gain, than: str) -> str:
     """Whether a policy is better than another one, as far as the interval of the gain says it."""
     if found.low == found.high == 0:
         return "no better: the answers are the same"
     return found.verdict(f"no better than {than}")
 
 
-def _seen(played: Played) -> str:
+def _seen(played: Played, steps: int) -> str:
     windows = f"{played.windows:,} windows compared, {len(played.suspect)} suspect"
+    if played.windows < steps:
+        windows = f"{steps:,} looks, {windows} (few rows are put together with later ones)"
     alarmed = f", {len(played.alarmed)} alarmed" if played.alarmed else ""
     refused = f"; {played.refused:,} rows refused" if played.refused else ""
     return f"{played.cost}; {windows}{alarmed}{refused}"
@@ -163,6 +177,6 @@ def _seen(played: Played) -> str:
 def _outcome(training: Training) -> str:
     number = "" if training.version is None else f" (version {training.version})"
     because = f": {training.reason}" if training.reason else ""
-    said = "" if training.outcome in {"promoted", "unchanged"} else f" It was {training.outcome}: "
+    said = {"refused": " It was refused: ", "failed": " It failed: "}.get(training.outcome, "")
     why = f"{said}{training.said}" if said else ""
     return f"{training.outcome}{number}, {training.trigger}{because}{why}"

@@ -7,13 +7,13 @@ from holdtrue.data._contract import (
     refuse_unusable,
     write_check,
 )
+from holdtrue.data._files import read_file
 from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible, kinds_of
-from holdtrue.data._snapshots import is_removed, load_snapshot, take_snapshot
+from holdtrue.data._snapshots import is_removed, load_snapshot, table_digest, take_snapshot
 from holdtrue.data._sources import (
     check_source,
     fingerprint,
     import_from,
-    read_file,
     read_source,
     require_columns,
 )
@@ -38,6 +38,7 @@ __all__ = [
     "refuse_unusable",
     "require_columns",
     "split_frame",
+    "table_digest",
     "take_snapshot",
     "write_check",
     "write_split",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import sqlite3
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,10 @@ _CONNECT_TIMEOUT_S = 20
 _FIRST, _LAST = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 # The time zone of a session, in which a database reads times that have none.
 _IN_UTC = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00'"}
-_PACKAGES = {"postgresql": "psycopg2-binary", "mysql": "mysqlclient", "mssql": "pyodbc"}
+_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+# Drivers of PostgreSQL that take the options of its own library.
+_LIBPQ = {"psycopg2", "psycopg"}
+_BUSY = re.compile("locked|busy")
 
 
 def read_database(
@@ -72,9 +76,11 @@ def read_database(
         except SQLAlchemyError as err:
             if getattr(err, "connection_invalidated", False):
                 raise _silent(source, name, err) from None
-            message = f"{name} refuses the query: {_said(source, err)}"
-            hint = "see data.source.database.query; a colon that is no parameter is written \\:"
-            raise DataError(message, hint=hint) from None
+            if connection.dialect.name == "sqlite" and _BUSY.search(str(err)):
+                raise _silent(source, name, err) from None
+            raise _refused(source, name, err) from None
+        except (ValueError, OverflowError) as err:  # a date before the year 1, say
+            raise _refused(source, name, err) from None
     if not parts or len({*names}) < len(names):  # which is refused, as for every source
         return pa.Table.from_arrays([pa.nulls(0)] * len(names), names)
     try:
@@ -82,6 +88,14 @@ def read_database(
     except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
         message = f"{name}: a column mixes kinds of values: {err}"
         raise DataError(message, hint="CAST it in the query") from err
+
+
+def _refused(source: Database, name: str, err: Exception) -> DataError:
+    message = f"{name} refuses the query: {_said(source, err)}"
+    hint = "see data.source.database.query"
+    if "bind parameter" in message:
+        hint += "; there are :start and :end, and a colon that is no parameter is written \\:"
+    return DataError(message, hint=hint)
 
 
 def check_database(source: Database, name: str, project: Path) -> None:
@@ -109,7 +123,7 @@ def _connected(source: Database, name: str, project: Path) -> Iterator[Connectio
             if engine.dialect.name in _IN_UTC:
                 connection.exec_driver_sql(_IN_UTC[engine.dialect.name])
             connection = connection.execution_options(stream_results=True)
-        except SQLAlchemyError as err:
+        except (SQLAlchemyError, TypeError) as err:
             raise _silent(source, name, err) from None
         with connection:
             yield connection
@@ -125,16 +139,29 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
     try:
         url = make_url(source.url)
         backend = url.get_backend_name()
-        if backend == "sqlite" and url.database and not url.database.startswith("file:"):
-            # A file that is not there would be made, and empty.
-            path = project / url.database
+        if "@" in (url.host or ""):
+            message = "data.source.database.url: an @ in a password is written %40"
+            raise ConfigError(message)
+        if backend == "sqlite":
+            path = project / (url.database or "")
             if not path.is_file():
                 message = f"data.source.database.url: {path} does not exist"
                 raise ConfigError(message)
-            url = url.set(database=str(path))
+            # Opened so, it is not made where it is not there, and cannot be changed.
+            address = f"{path.absolute().as_uri()}?mode=ro"
+            return create_engine(
+                "sqlite://",
+                poolclass=NullPool,
+                creator=lambda: sqlite3.connect(address, uri=True),
+            )
         arguments: dict[str, Any] = {}
-        if backend == "postgresql" and "connect_timeout" not in url.query:
-            arguments = {"connect_timeout": _CONNECT_TIMEOUT_S}
+        if backend == "postgresql" and url.get_driver_name() in _LIBPQ:
+            arguments = {
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                "options": "-c default_transaction_read_only=on",
+            }
+        # What the URL says goes before what is said here.
+        arguments = {key: value for key, value in arguments.items() if key not in url.query}
         return create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ValueError):
         message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
@@ -142,7 +169,7 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
         raise ConfigError(message, hint=hint) from None
     except ModuleNotFoundError as err:
         message = f"data.source.database.url: {name} needs the package {err.name}"
-        package = _PACKAGES.get(re.split(r"\W", source.url, maxsplit=1)[0], err.name)
+        package = _PACKAGES.get(err.name or "", err.name)
         raise ConfigError(message, hint=f"install it, such as by `pip install {package}`") from None
 
 
@@ -157,7 +184,7 @@ def _said(source: Database, err: Exception) -> str:
     lines = str(getattr(err, "orig", None) or err).strip().splitlines()
     said = " ".join(line.strip() for line in lines[:3])
     password = make_url(source.url).password
-    return said.replace(str(password), "***") if password else said
+    return re.sub(rf"(?<!\w){re.escape(str(password))}(?!\w)", "***", said) if password else said
 
 
 def _part(rows: Sequence[Sequence[Any]], names: list[str], name: str) -> pa.Table:

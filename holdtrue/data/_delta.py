@@ -57,17 +57,19 @@ def _opened(source: Delta, project: Path) -> Iterator[DeltaTable]:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
-    place = source.table if "://" in source.table else str(project / source.table)
+    remote = "://" in source.table
+    place = source.table if remote else str(project / source.table)
     try:
         yield DeltaTable(place, version=source.version)
     except TableNotFoundError:
         message = f"data.source.delta.table: there is no Delta table at {place}"
-        raise ConfigError(message, hint=f"paths start from {project}") from None
+        hint = None if remote else f"paths start from {project}"
+        raise ConfigError(message, hint=hint) from None
     except (DeltaError, pa.ArrowException, OSError, ValueError) as err:
         # What follows the first line is the library's own stack.
         said = next(iter(str(err).strip().splitlines()), type(err).__name__)
         message = f"the Delta table {place} cannot be read: {said}"
-        kind = SourceError if "://" in source.table and isinstance(err, OSError) else DataError
+        kind = SourceError if remote else DataError
         raise kind(message) from err
 
 

@@ -54,7 +54,12 @@ def as_table(rows: Any, source: str) -> pa.Table:
     if isinstance(rows, pd.DataFrame):
         try:
             table = pa.Table.from_pandas(rows, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as err:
+        except (
+            pa.ArrowInvalid,
+            pa.ArrowTypeError,
+            pa.ArrowNotImplementedError,
+            OverflowError,
+        ) as err:
             said = "; ".join(str(part) for part in err.args)
             message = f"{source}: a column mixes kinds of values: {said}"
             raise DataError(message) from err

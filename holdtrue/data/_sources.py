@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import glob
 import inspect
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.cells import CSV_NULLS
 from holdtrue.data._database import check_database, read_database
 from holdtrue.data._delta import read_delta, version_of
-from holdtrue.data._kinds import as_table
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.data._files import list_files, read_files
+from holdtrue.data._kinds import ARROW, as_table
+from holdtrue.errors import DataError
 from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from holdtrue.declaration import Data
-
-_READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
 
 
 def read_source(
@@ -77,11 +76,13 @@ def _read(
     if source.delta is not None:
         return read_delta(source.delta, project, data.time, start, end)
     if source.python is None:
-        return _read_files(source.files or "", project)
+        return read_files(source.files or "", name, project)
     function = import_from(project, source.python)
     try:
-        return function(start, end)
-    except Exception as err:
+        # What it prints is no answer of the command, which may be JSON.
+        with redirect_stdout(sys.stderr):
+            return function(start, end)
+    except (Exception, SystemExit) as err:
         message = f"{name} failed: {type(err).__name__}: {err}"
         raise DataError(message) from err
 
@@ -119,10 +120,7 @@ def fingerprint(data: Data, project: Path) -> dict[str, str]:
             file = None
         content = Path(file).read_bytes() if file else b""
         return {"function": digest_of(content)}
-    listing = [
-        (str(path), (stat := path.stat()).st_size, stat.st_mtime_ns)
-        for path in _paths(data.source.files or "", project)
-    ]
+    listing = list_files(data.source.files or "", project).state()
     return {"files": digest_of(repr(listing).encode())}
 
 
@@ -142,73 +140,17 @@ def check_source(data: Data, project: Path) -> None:
     fingerprint(data, project)
 
 
-def _paths(pattern: str, project: Path) -> list[Path]:
-    absolute = pattern if Path(pattern).is_absolute() else str(project / pattern)
-    paths = sorted(Path(name) for name in glob.glob(absolute, recursive=True))  # noqa: PTH207 - an absolute pattern
-    if not paths:
-        message = f"data.source.files: no file matches {pattern}"
-        raise ConfigError(message, hint=f"paths start from {project}")
-    odd = [path for path in paths if not path.name.endswith(_READERS)]
-    if odd:
-        message = f"data.source.files: {odd[0].name} is not one of: {', '.join(_READERS)}"
-        raise ConfigError(message)
-    return paths
-
-
-def _read_files(pattern: str, project: Path) -> pa.Table:
-    import pyarrow as pa
-
-    tables = [read_file(path) for path in _paths(pattern, project)]
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
-        message = f"the files {pattern} do not have the same columns: {err}"
-        raise DataError(message) from err
-
-
-def read_file(path: Path) -> pa.Table:
-    """Read a Parquet, CSV or JSON lines file, by its ending.
-
-    Raises:
-        ConfigError: It has another ending.
-        DataError: It cannot be read.
-    """
-    import pyarrow as pa
-
-    if not path.name.endswith(_READERS):
-        message = f"{path} is not one of: {', '.join(_READERS)}"
-        raise ConfigError(message)
-    try:
-        table = _parse(path)
-        _ = table.column_names  # a name that is not UTF-8 fails here
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as err:
-        message = f"{path} cannot be read: {err}"
-        raise DataError(message) from err
-    return table
-
-
-def _parse(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv, json, parquet
-
-    if path.name.endswith(".parquet"):
-        return parquet.read_table(path)
-    if path.name.endswith(".jsonl"):
-        return json.read_json(path)
-    options = csv.ConvertOptions(strings_can_be_null=True, null_values=[*CSV_NULLS])
-    table = csv.read_csv(path, convert_options=options)
-    # 12:30 stays the text that it is, as a request will say it.
-    options.column_types = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}
-    return csv.read_csv(path, convert_options=options) if options.column_types else table
-
-
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     """Make sure that the time column holds times."""
     import pyarrow as pa
 
     require_columns(table.column_names, {time: "data.time"}, name)
     column = table[time]
-    if not pa.types.is_timestamp(column.type):
+    if column.null_count == len(column):  # no value has a type
+        table = table.set_column(
+            table.column_names.index(time), time, pa.nulls(len(table), ARROW["time"])
+        )
+    elif not pa.types.is_timestamp(column.type):
         column = _as_times(column, f"{name}: the time column {time}")
         table = table.set_column(table.column_names.index(time), time, column)
     if column.null_count and column.null_count == len(table):
@@ -220,8 +162,6 @@ def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
 def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
     import pandas as pd
     import pyarrow as pa
-
-    from holdtrue.data._kinds import ARROW
 
     hint = "write times as 2013-07-01T13:00:00"
     if not pa.types.is_string(column.type):

@@ -42,16 +42,30 @@ SOURCES = ("python", "files", "database", "delta")
 """The keys of a source."""
 
 
-def _without_password(url: str) -> str:
-    """What is written down of a URL: whose password changes, the data do not."""
-    shown = re.sub(r"(://[^:/?#@]*):[^/?#]*@", r"\1:***@", url)
-    return re.sub(r"([?&](password|passwd|pwd)=)[^&]*", r"\1***", shown)
+# What in a URL's options is nobody's business, by a part of its name.
+_SECRET = re.compile(r"(?i)([?&;][^=&;?]*(?:pass|pwd|secret|token|key|credential)[^=&;?]*=)[^&;]*")
+_INSIDE = re.compile(r"(?i)((?:pwd|password)(?:=|%3D))(?:(?!;|%3B|&).)*")
 
 
+def without_password(url: str) -> str:
+    """What is shown of a URL, and written down: whose password changes, the data do not.
+
+    A password ends at the last @ of the address, whatever is in it: SQLAlchemy takes more than
+    the standard does.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    name = re.match(r"([^:/?#@]*):", rest)
+    if name is not None and "@" in rest[name.end() :]:
+        rest = f"{name[1]}:***@{rest[rest.rindex('@') + 1 :]}"
+    shown = _SECRET.sub(r"\1***", f"{scheme}://{rest}")
+    return _INSIDE.sub(r"\1***", shown)
+
+
+_SHOWN = PlainSerializer(without_password, when_used="json")
 DatabaseUrl = Annotated[
-    str,
-    Field(pattern=r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", repr=False),
-    PlainSerializer(_without_password, when_used="json"),
+    str, Field(pattern=r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", repr=False), _SHOWN
 ]
 
 
@@ -74,7 +88,7 @@ class Database(Section):
 class Delta(Section):
     """A Delta table."""
 
-    table: str = Field(min_length=1)
+    table: Annotated[str, Field(min_length=1), _SHOWN]
     """Folder, from the project's folder, or a URL such as ``s3://bucket/orders``."""
     version: NonNegativeInt | None = None
     """The newest where left out."""
@@ -88,10 +102,10 @@ class Source(Section):
 
     It returns the rows with event time in [start, end).
     """
-    files: str | None = Field(default=None, min_length=1)
+    files: Annotated[str, Field(min_length=1), _SHOWN] | None = None
     """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files.
 
-    It starts from the project's folder.
+    It starts from the project's folder, or is a URL such as ``s3://bucket/orders/*.parquet``.
     """
     database: Database | None = None
     """A query."""
@@ -107,10 +121,12 @@ class Source(Section):
 
     def __str__(self) -> str:
         if self.database is not None:
-            return f"the database {_without_password(self.database.url)}"
+            return f"the database {without_password(self.database.url)}"
         if self.delta is not None:
-            return f"the Delta table {self.delta.table}"
-        return f"the source {self.python}" if self.python else f"the files {self.files}"
+            return f"the Delta table {without_password(self.delta.table)}"
+        if self.files is not None:
+            return f"the files {without_password(self.files)}"
+        return f"the source {self.python}"
 
 
 class Bounds(Section):

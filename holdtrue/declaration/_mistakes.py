@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from holdtrue.declaration._data import Source
+from holdtrue.declaration._data import Source, without_password
 from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._yaml import Document, Path, Problem
 
@@ -198,7 +198,8 @@ def _show(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = json.dumps(value, ensure_ascii=False)
+    shown = without_password(value) if isinstance(value, str) else value
+    text = json.dumps(shown, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 

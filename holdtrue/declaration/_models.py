@@ -375,6 +375,12 @@ class Declaration(Section):
         used = {*features.numeric, *features.categorical, *features.temporal}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
+        if used:
+            problems.extend(
+                f"monitor.columns: {name} is not among the features"
+                for name in self.monitor.columns
+                if name not in used
+            )
         source = self.data.source
         if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
             problems.append(

@@ -127,6 +127,7 @@ DATA_STEPS = (
             "data/_sources.py",
             "data/_database.py",
             "data/_delta.py",
+            "data/_files.py",
             "data/_kinds.py",
             "data/_snapshots.py",
         ),

@@ -36,8 +36,15 @@ class Record(Reference):
     finished: datetime
     seconds: float
     """Wall time."""
+    same_as: str | None = None
+    """Digest of the record before, where its result was the very same: later steps go by that."""
     files: dict[str, Digest] = Field(default_factory=dict)
     """Digest of each file that it has written, by its path relative to the store."""
+
+    @property
+    def result(self) -> str:
+        """The digest that later steps depend on."""
+        return self.same_as or self.digest
 
 
 class Journal:

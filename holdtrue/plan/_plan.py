@@ -122,7 +122,7 @@ class Runner:
         started = time.monotonic()
         record, stale = self.look_up(step)
         if record is not None and stale is None:
-            self._use(name, record.digest)
+            self._use(name, record.result)
             output = step.output.model_validate(record.output)
             return Done(
                 name,
@@ -146,10 +146,11 @@ class Runner:
             output=output.model_dump(mode="json"),
             finished=datetime.now(UTC),
             seconds=seconds,
+            same_as=self._same(step, output),
             files=files,
         )
         self._journal.write(record)
-        self._use(name, key)
+        self._use(name, record.result)
         self._found[name] = record
         write_reports(self.context, name, self.output)
         return Done(name, cached=False, digest=key, output=output, seconds=seconds)
@@ -168,6 +169,12 @@ class Runner:
             if refused is None:
                 raise
             raise refused from err
+
+    def _same(self, step: Step, output: Reference) -> str | None:
+        """The record before of a step that has read the very same rows again."""
+        last = self._journal.last(step.name) if step is STEPS[0] else None
+        same = last is not None and step.output.model_validate(last.output) == output
+        return last.digest if last is not None and same else None
 
     def _use(self, name: str, key: str) -> None:
         self._journal.used(name, key, self.context.as_of, self.context.declaration.data.as_of)
@@ -231,7 +238,7 @@ class Runner:
         return {
             "step": step.name,
             "declared": step.reads(self.context.declaration),
-            "inputs": {name: self._record(name).digest for name in step.inputs},
+            "inputs": {name: self._record(name).result for name in step.inputs},
             "outside": outside,
             "code": code_digest(_rooms(step)),
         }

@@ -524,7 +524,7 @@ def _now() -> datetime:
 
 def _unknown(system: str, number: int) -> RegistryError:
     message = f"{system} has no version {number}"
-    return RegistryError(message, hint="`holdtrue status` says which version is the champion")
+    return RegistryError(message, hint="`holdtrue versions` lists them")
 
 
 def stale(system: str) -> RegistryError:

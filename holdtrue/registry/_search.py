@@ -54,7 +54,7 @@ def search(path: Path, system: str, where: str | None, sort: str | None) -> list
     # The condition is one of the caller, who may read the file; the connection cannot write.
     query = (
         f"SELECT version FROM (SELECT {columns} FROM holdtrue_versions v WHERE system = ?) "  # noqa: S608
-        f"WHERE ({where or 1}) ORDER BY {order}"
+        f"WHERE {'1' if where is None else where}\nORDER BY {order}"
     )
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:

@@ -70,5 +70,5 @@ def backtest_markdown(found: Backtest, page: Path) -> str:
 def _paid(found: Backtest) -> Iterator[bool]:
     """Whether the declared policy was surely better, for each of the others."""
     for compared in found.compared:
-        gain = compared.differences.get(found.metric)
+        gain = compared.gains.get(found.metric)
         yield gain is not None and gain.low > 0

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.plan._digest import DIGEST
+from holdtrue.references import Estimate
 from holdtrue.reports._comparison_figures import (
     curve_figures,
     gain_figures,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
-    from holdtrue.references import Comparison, Difference
+    from holdtrue.references import Comparison, Gain
 
 # Of a value in words, in characters.
 _WIDTH = 48
@@ -48,7 +49,7 @@ def write_comparison(path: Path, declaration: Declaration, found: Comparison) ->
         versions=[_version_words(number, found.champion) for number in found.versions],
         sections=sections,
         same=same,
-        unlike=found.unlike,
+        not_compared=found.not_compared,
         first=found.versions[0],
         gains=[]
         if same is None
@@ -85,18 +86,18 @@ def comparison_text(found: Comparison) -> str:
 def _gains(found: Comparison) -> Iterator[str]:
     same, first = found.same_rows, found.versions[0]
     if same is None:
-        yield f"not compared on the same rows: {found.unlike}"
+        yield f"not compared on the same rows: {found.not_compared}"
         return
     yield f"on the same {same.rows:,} rows, new to all of them (test rows of version {same.of})"
     for number, gains in same.gains.items():
         for metric, gain in gains.items():
             yield (
-                f"  {metric}  version {first} {gain.champion:.4f}, version {number} "
-                f"{gain.candidate:.4f}: {_gain_words(gain)}"
+                f"  {metric}  version {first} {gain.other:.4g}, version {number} "
+                f"{gain.value:.4g}: {_gain_words(gain)}"
             )
 
 
-def _gain_words(gain: Difference) -> str:
+def _gain_words(gain: Gain) -> str:
     return gain.verdict("no clear difference")
 
 
@@ -109,8 +110,10 @@ def _cell_text(value: Any) -> str:
     """Write a value as short as it can be told apart."""
     if value is None:
         return "-"
+    if isinstance(value, Estimate):
+        return f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g})"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value or 0.0:.6g}"  # there is no -0
     if isinstance(value, datetime):
         return moment(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)

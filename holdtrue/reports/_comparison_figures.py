@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from holdtrue.references import Difference, Evaluation, SameRows
+    from holdtrue.references import Evaluation, Gain, SameRows
 
 _FEATURES = 12
 
@@ -47,7 +47,7 @@ def gain_figures(same: SameRows, first: int) -> list[Markup]:
     ]
 
 
-def _gain(metric: str, found: Mapping[int, Difference], first: int) -> Markup:
+def _gain(metric: str, found: Mapping[int, Gain], first: int) -> Markup:
     title = f"Gain in {metric} over version {first}"
     with draw(title, "right is better", "version", height=1.2 + 0.3 * len(found)) as drawing:
         axes = drawing.axes

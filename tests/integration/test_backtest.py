@@ -92,7 +92,7 @@ def test_retraining_pays_after_the_world_has_changed_and_not_before(system: Syst
 
     assert found.declared.rows == found.declared.labelled == (DAYS - START) * PER_DAY
     (compared,) = found.compared
-    gain = compared.differences["log_loss"]
+    gain = compared.gains["log_loss"]
     assert gain.low > 0
     assert "better by" in next(found.gains())
     answers = [period.value.value for period in found.declared.periods if period.value]

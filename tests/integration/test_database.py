@@ -200,6 +200,8 @@ def test_many_rows_come_in_parts(server: Server) -> None:
             "WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone",
             "refuses the query: .*data-modifying",
         ),
+        ("SELECT 1 AS a; COMMIT; DELETE FROM orders", "in a read-only transaction"),
+        ("SELECT paid, '0044-03-15 BC'::timestamp AS at FROM orders", "year -44 is out of range"),
         ("SELECT nextval('n'), at, paid FROM orders", "in a read-only transaction"),
         ("SELECT nothing FROM orders", 'column "nothing" does not exist'),
         ("SELECT at, paid, ARRAY[1, 2] AS two FROM orders", "column two has the type list"),

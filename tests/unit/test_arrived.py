@@ -11,7 +11,7 @@ import yaml
 from deltalake import write_deltalake
 
 from holdtrue.arrived import new_data
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, DataError
 from holdtrue.plan import Journal
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
@@ -108,18 +108,26 @@ def test_without_a_time_other_files_are_new_data(tmp_path: Path) -> None:
     assert house.found(TRAINED + 9 * DAY) == ""
 
 
-def test_files_that_were_only_touched_are_read_once(tmp_path: Path) -> None:
+def test_files_that_were_only_touched_are_no_new_data(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     rows().to_csv(file, index=False)
     house = House(tmp_path, {"files": "rows.csv"}, None)
     house.train()
-    os.utime(file, (1, 1))
-    assert house.found(TRAINED + DAY)
-    # The training that follows finds the same rows, so that no version comes of it.
-    house.system.apply(as_of=TRAINED + DAY, until="extract")
-    assert house.found(TRAINED + DAY) == ""
-    os.utime(file, (2, 2))
-    assert house.found(TRAINED + DAY)
+    for moment in (1, 2):
+        os.utime(file, (moment, moment))
+        assert house.found(TRAINED + DAY) == ""
+        # Who refreshes all the same reads them, and trains nothing.
+        house.system.apply(as_of=TRAINED + DAY, until="extract")
+        assert house.found(TRAINED + DAY) == ""
+
+
+def test_a_table_without_the_target_is_told(tmp_path: Path) -> None:
+    rows().to_csv(tmp_path / "rows.csv", index=False)
+    house = House(tmp_path, {"files": "rows.csv"}, "at")
+    house.train()
+    rows().drop(columns="y").to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError, match=r"data.target: y is not a column"):
+        house.found(TRAINED + 9 * DAY)
 
 
 def test_another_version_of_a_table_is_new_data(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_the_searched_metric_comes_first_and_the_better_life_gains() -> None:
     found = truth.compared(good, "never", bad)
     assert found.other == "never"
     assert found.rows == len(TARGETS)
-    assert found.differences["log_loss"].gain == pytest.approx(np.log(0.9 / 0.6))
-    assert truth.compared(good, "never", good).differences["log_loss"].gain == 0
+    assert found.gains["log_loss"].gain == pytest.approx(np.log(0.9 / 0.6))
+    assert truth.compared(good, "never", good).gains["log_loss"].gain == 0
 
 
 def test_rows_without_a_label_or_too_young_for_one_do_not_count() -> None:
@@ -84,6 +84,15 @@ def test_rows_without_a_label_or_too_young_for_one_do_not_count() -> None:
     assert (played.rows, played.labelled) == (20, 8)
     assert [period.rows for period in played.periods] == [8, 0]
     assert played.periods[1].value is None
+
+
+def test_rows_of_a_class_that_no_model_knew_are_counted() -> None:
+    targets = ["never seen", None, *TARGETS[2:]]
+    only = life(sure(0.9, TARGETS))
+    truth = truth_of([only], targets)
+    assert truth.unknown_class == 1
+    assert truth.played("declared", only).labelled == 18
+    assert truth_of([only], targets, known_days=0).unknown_class == 0
 
 
 def test_refused_rows_are_counted_and_compared_by_nobody() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from holdtrue.backtest import Backtest, Compared, Period, Played, Training
 from holdtrue.declaration import parse
-from holdtrue.references import Difference, Estimate
+from holdtrue.references import Estimate, Gain
 from holdtrue.reports import backtest_page
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -56,15 +56,7 @@ def played(policy: str, *trainings: Training) -> Played:
 
 def backtest(low: float, high: float, *trainings: Training) -> Backtest:
     gain = (low + high) / 2
-    found = Difference(
-        metric="log_loss",
-        candidate=0.5,
-        champion=0.5 + gain,
-        gain=gain,
-        low=low,
-        high=high,
-        probability=0.5,
-    )
+    found = Gain(value=0.5, other=0.5 + gain, gain=gain, low=low, high=high)
     return Backtest(
         system="small",
         start=START,
@@ -72,8 +64,9 @@ def backtest(low: float, high: float, *trainings: Training) -> Backtest:
         step=DAY,
         metric="log_loss",
         confidence=0.95,
+        unknown_class=0,
         policies=(played("declared", *trainings), played("never")),
-        compared=(Compared(other="never", rows=900, differences={"log_loss": found}),),
+        compared=(Compared(other="never", rows=900, gains={"log_loss": found}),),
         seconds=1.0,
     )
 
@@ -99,7 +92,7 @@ def test_it_says_plainly_whether_retraining_paid(low: float, high: float, said: 
 
 def test_it_says_so_where_nothing_can_be_compared() -> None:
     found = backtest(0, 0)
-    nothing = found.compared[0].model_copy(update={"differences": {}})
+    nothing = found.compared[0].model_copy(update={"gains": {}})
     (gain,) = found.model_copy(update={"compared": (nothing,)}).gains()
     assert gain == "nothing to compare: log_loss is not defined for the labelled rows"
 
@@ -107,7 +100,7 @@ def test_it_says_so_where_nothing_can_be_compared() -> None:
 def test_every_training_is_told_with_its_reason() -> None:
     lines = [*backtest(0, 0.1, training(1, "promoted"), training(2, "refused")).lines()]
     assert lines[0] == (
-        "small: 2024-01-01 to 2024-01-03 in steps of 1d: 1,000 rows answered, 900 of them labelled"
+        "small: 2024-01-01 to 2024-01-03 in steps of 1d: 1,000 rows answered, 900 of them judged"
     )
     assert lines[2] == (
         "declared: 2 retrainings, 1 min, 1 promoted; 10 windows compared, 1 suspect; 2 rows refused"
@@ -118,6 +111,17 @@ def test_every_training_is_told_with_its_reason() -> None:
         "  2024-01-03 00:00  refused (version 3), drift: Drift. A retraining is called for. "
         "It was refused: 1 of 1 gates not met",
     ]
+
+
+def test_what_flatters_is_told() -> None:
+    found = backtest(0, 0.1, training(1, "failed"), training(2, "promoted"))
+    strange = found.model_copy(update={"unknown_class": 1_001, "end": START + 70 * DAY})
+    lines = [*strange.lines()]
+    said = "; 1,001 are of a class that no version knew, and every answer to them was wrong"
+    assert lines[0].endswith(f"900 of them judged{said}")
+    assert "2 retrainings, 1 min, 1 promoted, 1 failed" in lines[1]
+    assert "70 looks, 10 windows compared, 1 suspect (few rows are put together" in lines[2]
+    assert any(" It failed: the gate holds" in line for line in lines)
 
 
 def test_it_can_be_written_and_read_back() -> None:

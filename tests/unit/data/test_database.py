@@ -104,20 +104,19 @@ def test_no_rows_are_a_table_with_columns(project: Path) -> None:
         ("SELEC 1", "refuses the query: near .SELEC.: syntax error"),
         (f"{ALL} WHERE name = :name", "refuses the query: .*'name'"),
         ("DELETE FROM orders", "refuses the query"),
-        ("INSERT INTO orders (id) VALUES (7) RETURNING *", None),
+        ("INSERT INTO orders (id) VALUES (7) RETURNING *", "attempt to write a readonly database"),
+        ("WITH x AS (SELECT 6) DELETE FROM orders RETURNING id, paid", "attempt to write"),
+        ("CREATE TABLE other (x)", "attempt to write a readonly database"),
+        (f"{ALL} WHERE id = :mine", "there are :start and :end"),
         ("SELECT 1 AS x, 2 AS x, 3 AS paid", "columns occur twice: x"),
         ("SELECT x'00ff' AS x", "column x has values that are not text"),
     ],
 )
 def test_a_query_that_cannot_be_is_refused_and_changes_nothing(
-    project: Path, query: str, said: str | None
+    project: Path, query: str, said: str
 ) -> None:
-    data = declare(query, time=None)
-    if said is None:
-        read_source(data, project, None, None)
-    else:
-        with pytest.raises(DataError, match=said):
-            read_source(data, project, None, None)
+    with pytest.raises(DataError, match=said):
+        read_source(declare(query, time=None), project, None, None)
     assert len(read_source(declare(ALL, time=None), project, None, None)) == 6
 
 
@@ -135,6 +134,7 @@ def test_a_colon_that_is_no_parameter_can_be_written(project: Path) -> None:
         ("nonsense://x", ConfigError, "is no URL that SQLAlchemy knows"),
         ("mssql+pyodbc://a:s3cr3t@h/x", ConfigError, "needs the package pyodbc"),
         ("postgresql://a:s3cr3t@127.0.0.1:1/x", SourceError, "does not answer"),
+        ("sqlite:///file:shop.db?uri=true", ConfigError, "does not exist"),
     ],
 )
 def test_a_database_that_is_not_there_is_told(
@@ -170,15 +170,16 @@ model: auto
     ],
 )
 def test_the_password_is_written_down_nowhere(
-    monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+    monkeypatch: pytest.MonkeyPatch, url: str, shown: str | None
 ) -> None:
     monkeypatch.setenv("SHOP", url)
     declared = parse(YAML, "shop.yaml")
     source = declared.data.source
     assert source.database is not None
     assert source.database.url == url  # it is what is connected to
-    assert str(source) == f"the database {shown}"
-    assert declared.model_dump(mode="json")["data"]["source"]["database"]["url"] == shown
+    if shown is not None:
+        assert str(source) == f"the database {shown}"
+        assert declared.model_dump(mode="json")["data"]["source"]["database"]["url"] == shown
     assert SECRET not in declared.model_dump_json()
     assert SECRET not in repr(source)
 
@@ -189,6 +190,26 @@ def test_a_mistake_beside_it_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -
         parse(YAML, "shop.yaml")
     assert SECRET not in str(caught.value)
     assert "data.source.database.url" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["jdbc:postgresql", "Postgresql", "postgresql+psy-copg2"])
+def test_a_refused_url_is_shown_without_it(scheme: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(YAML.replace("${env:SHOP}", f"{scheme}://me:{SECRET}@h/s"), "shop.yaml")
+    assert SECRET not in str(caught.value)
+    assert f"{scheme}://me:***@h/s" in str(caught.value)
+
+
+def test_an_at_in_a_password_is_explained(project: Path) -> None:
+    with pytest.raises(ConfigError, match="an @ in a password is written %40"):
+        check_source(declare(ALL, f"postgresql://me:x@{SECRET}@127.0.0.1:1/x"), project)
+
+
+def test_a_file_that_another_writes_is_asked_again(project: Path) -> None:
+    with closing(sqlite3.connect(project / "shop.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceError, match="does not answer: database is locked"):
+            read_source(declare(ALL), project, None, None)
 
 
 @pytest.mark.parametrize(

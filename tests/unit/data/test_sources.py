@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from holdtrue.data import fingerprint, import_from, read_file, read_source
 from holdtrue.declaration import Data
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.errors import ConfigError, DataError, SourceError
 
 START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
 END = dt.datetime(2024, 1, 4, tzinfo=dt.UTC)
@@ -286,3 +286,110 @@ def test_the_fingerprint_of_a_function_changes_with_its_file(project: Path) -> N
     path = project / "sources_of_a_test.py"
     path.write_text(path.read_text() + "\n# changed\n")
     assert fingerprint(data, project) != first
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> str:
+    """URL of a folder with files at several depths; Arrow reads it as it reads object storage."""
+    for place, x in (("a.csv", 1), ("day=1/a.csv", 2), ("day=2/b.csv.gz", 3), ("day=2/x/c.csv", 4)):
+        path = tmp_path / "bucket" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = f"x,at\n{x},12:30\n".encode()
+        path.write_bytes(gzip.compress(content) if place.endswith(".gz") else content)
+    (tmp_path / "bucket" / "notes.txt").write_text("no table")
+    parquet.write_table(pa.table({"x": [5], "at": ["13:00"]}), tmp_path / "bucket" / "d.parquet")
+    return f"file://{tmp_path}/bucket"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("a.csv", [1]),
+        ("*.csv", [1]),
+        ("day=1/*", [2]),
+        ("day=*/*.csv", [2]),
+        ("day=*/*.csv*", [2, 3]),
+        ("**/*.csv", [1, 2, 4]),
+        ("day=2/**/*.csv*", [3, 4]),
+        ("*.parquet", [5]),
+    ],
+)
+def test_files_behind_a_url_are_found_as_in_a_folder(
+    bucket: str, tmp_path: Path, pattern: str, found: list[int]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    table = read_source(files(f"{bucket}/{pattern}"), elsewhere, None, None)
+    assert sorted(table["x"].to_pylist()) == found
+    assert {type(value) for value in table["at"].to_pylist()} == {str}
+    # The same files by a path, as `glob` finds them.
+    by_path = read_source(files(f"{tmp_path}/bucket/{pattern}"), elsewhere, None, None)
+    assert sorted(by_path["x"].to_pylist()) == found
+
+
+def test_a_changed_file_behind_a_url_is_a_change_of_the_source(bucket: str, tmp_path: Path) -> None:
+    data = files(f"{bucket}/**/*.csv")
+    before = fingerprint(data, tmp_path)
+    assert fingerprint(data, tmp_path) == before
+    os.utime(tmp_path / "bucket" / "a.csv", (1, 1))
+    assert fingerprint(data, tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "said"),
+    [
+        ("none.csv", ConfigError, "no file matches file:"),
+        ("nothing/*.csv", ConfigError, "no file matches file:"),
+        ("**/*", ConfigError, "notes.txt is not one of: .parquet, .csv, .csv.gz, .jsonl"),
+    ],
+)
+def test_files_that_are_not_behind_a_url_are_told(
+    bucket: str, tmp_path: Path, pattern: str, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        read_source(files(f"{bucket}/{pattern}"), tmp_path, None, None)
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/*.csv", "s3://me:s3cr3t@127.0.0.1/*.csv?x=1"])
+def test_a_place_that_cannot_be_looked_at_is_told_without_its_password(
+    tmp_path: Path, url: str
+) -> None:
+    with pytest.raises(SourceError, match=r"data.source.files: .* cannot be looked at") as caught:
+        fingerprint(files(url), tmp_path)
+    assert "s3cr3t" not in str(caught.value)
+    assert "s3cr3t" not in files(url).model_dump_json()
+
+
+@pytest.mark.parametrize("kept", ["time", "text"])
+def test_a_window_without_rows_is_an_empty_table(project: Path, kept: str) -> None:
+    (project / "empty_source.py").write_text(
+        "import pandas as pd\n"
+        "def rows(start, end):\n"
+        "    return pd.DataFrame({'at': [], 'x': []})\n"
+        "def texts(start, end):\n"
+        "    return pd.DataFrame({'at': pd.Series([], dtype='str'), 'x': []})\n"
+    )
+    name = "rows" if kept == "time" else "texts"
+    table = read_source(python(f"empty_source.{name}", "at"), project, START, END)
+    assert (len(table), str(table["at"].type)) == (0, "timestamp[us, tz=UTC]")
+
+
+def test_what_a_function_prints_is_no_answer(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "loud_source.py").write_text(
+        "import sys\n"
+        "import pandas as pd\n"
+        "def rows(start, end):\n"
+        "    print('hello')\n"
+        "    return pd.DataFrame({'x': [1]})\n"
+        "def ends(start, end):\n"
+        "    sys.exit(0)\n"
+        "def large(start, end):\n"
+        "    return pd.DataFrame({'x': [2**70]})\n"
+    )
+    assert len(read_source(python("loud_source.rows"), project, None, None)) == 1
+    assert capsys.readouterr() == ("", "hello\n")
+    with pytest.raises(DataError, match="failed: SystemExit: 0"):
+        read_source(python("loud_source.ends"), project, None, None)
+    with pytest.raises(DataError, match="a column mixes kinds of values: Python int too large"):
+        read_source(python("loud_source.large"), project, None, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.plan import BY_NAME, STEPS, Journal, Runner, make_plan, steps_until
@@ -62,6 +63,42 @@ def test_what_was_done_is_found_again(system: Make) -> None:
     planned = system().plan(until="split")
     assert [step.runs for step in planned] == [False] * 4
     assert all(step.reason.startswith("done 20") for step in planned)
+
+
+def test_the_same_rows_read_again_are_no_reason_to_do_more(system: Make, project: Path) -> None:
+    """Of a source without a time, which cannot say whether anything is new."""
+    (project / "shop.py").write_text(
+        "import pandas as pd\n"
+        f"def load(start, end):\n    return pd.read_csv({str(project / 'rows.csv')!r})\n"
+    )
+    declared = {
+        "name": "small",
+        "task": "classification",
+        "data": {"source": {"python": "shop.load"}, "target": "y"},
+        "features": {"numeric": ["size", "weight"]},
+        "model": "auto",
+    }
+    (project / "untimed.yaml").write_text(yaml.safe_dump(declared))
+
+    def run(day: int, **more: Any) -> list[bool]:
+        moment = datetime(2024, 2, day, tzinfo=UTC)
+        done = System(project / "untimed.yaml").apply(as_of=moment, until="split", **more)
+        return [step.cached for step in done.steps]
+
+    assert run(1) == [False] * 4
+    assert run(1) == [True] * 4
+    assert run(2) == [False, True, True, True]
+    assert run(3) == [False, True, True, True]
+    assert run(2) == run(3) == [True] * 4
+    # What the registry would note is the record that the later steps went by.
+    system_ = System(project / "untimed.yaml")
+    steps = Journal(system_.store, "small").state()["steps"]
+    check = Journal(system_.store, "small").find("check", steps["check"])
+    assert check is not None
+    assert check.components["inputs"] == {"extract": steps["extract"]}
+    rows = (project / "rows.csv").read_text().splitlines()
+    (project / "rows.csv").write_text("\n".join(rows[:-1]))
+    assert run(4) == [False] * 4
 
 
 STUDY = Study(

@@ -1,0 +1,174 @@
+"""Rows of files, on this machine or in object storage."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdtrue.cells import CSV_NULLS
+from holdtrue.declaration._data import without_password
+from holdtrue.errors import ConfigError, DataError, SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
+
+_READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
+# What a part of a pattern stands for.
+_WILD = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files that a pattern stands for, in the order of their names."""
+
+    system: FileSystem
+    remote: bool
+    paths: tuple[str, ...]
+
+    def state(self) -> list[tuple[str, int, int]]:
+        """Name, size in bytes and time of the last change in nanoseconds of each."""
+        found = self.system.get_file_info(list(self.paths))
+        return [(one.path, one.size, one.mtime_ns) for one in found]
+
+
+def list_files(pattern: str, project: Path) -> Files:
+    """Look for the files of a source.
+
+    Args:
+        pattern: Path or glob from the project's folder, or a URL of object storage.
+        project: The folder.
+
+    Raises:
+        ConfigError: There are none, or one of another kind.
+        SourceError: The object storage does not answer.
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    if "://" in pattern:
+        files = _list_remote(pattern)
+        hint = "the part before the first wildcard must be a folder"
+    else:
+        absolute = pattern if Path(pattern).is_absolute() else str(project / pattern)
+        paths = tuple(sorted(glob.glob(absolute, recursive=True)))  # noqa: PTH207 - an absolute pattern
+        files, hint = (
+            Files(LocalFileSystem(), remote=False, paths=paths),
+            f"paths start from {project}",
+        )
+    if not files.paths:
+        message = f"data.source.files: no file matches {without_password(pattern)}"
+        raise ConfigError(message, hint=hint)
+    for path in files.paths:
+        if not path.endswith(_READERS):
+            name = path.rpartition("/")[2]
+            message = f"data.source.files: {name} is not one of: {', '.join(_READERS)}"
+            raise ConfigError(message)
+    return files
+
+
+def _list_remote(pattern: str) -> Files:
+    import pyarrow as pa
+    from pyarrow.fs import FileSelector, FileSystem, FileType
+
+    # What follows a question mark are options of the address, such as endpoint_override.
+    address, mark, options = pattern.partition("?")
+    wild = address.find("*")
+    folder = address if wild < 0 else address[: address.rindex("/", 0, wild)]
+    try:
+        system, root = FileSystem.from_uri(folder + mark + options)
+        if wild < 0:
+            info = system.get_file_info(root)
+            return Files(system, remote=True, paths=(root,) if info.type == FileType.File else ())
+        rest = address[len(folder) + 1 :]
+        deep = "/" in rest or "**" in rest
+        listed = system.get_file_info(FileSelector(root, allow_not_found=True, recursive=deep))
+    except (OSError, pa.ArrowException, ValueError) as err:
+        raise _silent(pattern, err) from None
+    expression = re.compile(_expression(rest))
+    names = (one.path for one in listed if one.type == FileType.File)
+    paths = sorted(name for name in names if expression.fullmatch(name[len(root) :].lstrip("/")))
+    return Files(system, remote=True, paths=tuple(paths))
+
+
+def _expression(pattern: str) -> str:
+    """A pattern of names as a regular expression, as `glob` reads it."""
+    parts = re.split(r"(\*\*/|\*\*|\*)", pattern)
+    return "".join(_WILD.get(part) or re.escape(part) for part in parts)
+
+
+def _silent(pattern: str, err: Exception) -> SourceError:
+    said = next(iter(str(err).strip().splitlines()), type(err).__name__)
+    message = f"data.source.files: {without_password(pattern)} cannot be looked at: {said}"
+    return SourceError(message, hint="see the address, and the credentials in the environment")
+
+
+def read_files(pattern: str, name: str, project: Path) -> pa.Table:
+    """Read all files of a source as one table.
+
+    Args:
+        pattern: As for `list_files`.
+        name: Of the source, for messages.
+        project: As for `list_files`.
+
+    Raises:
+        ConfigError: As `list_files`.
+        SourceError: As `list_files`.
+        DataError: One cannot be read, or they have not the same columns.
+    """
+    import pyarrow as pa
+
+    files = list_files(pattern, project)
+    tables = [_read(files, path) for path in files.paths]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        message = f"{name} do not have the same columns: {err}"
+        raise DataError(message) from err
+
+
+def read_file(path: Path) -> pa.Table:
+    """Read a Parquet, CSV or JSON lines file, by its ending.
+
+    Raises:
+        ConfigError: It has another ending.
+        DataError: It cannot be read.
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    if not path.name.endswith(_READERS):
+        message = f"{path} is not one of: {', '.join(_READERS)}"
+        raise ConfigError(message)
+    return _read(Files(LocalFileSystem(), remote=False, paths=(str(path),)), str(path))
+
+
+def _read(files: Files, path: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        table = _parse(files.system, path)
+        _ = table.column_names  # a name that is not UTF-8 fails here
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as err:
+        message = f"{path} cannot be read: {err}"
+        kind = SourceError if files.remote and type(err) is OSError else DataError
+        raise kind(message) from err
+    return table
+
+
+def _parse(system: FileSystem, path: str) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv, json, parquet
+
+    if path.endswith(".parquet"):
+        return parquet.read_table(path, filesystem=system)
+    if path.endswith(".jsonl"):
+        return json.read_json(system.open_input_stream(path))
+    options = csv.ConvertOptions(strings_can_be_null=True, null_values=[*CSV_NULLS])
+    table = csv.read_csv(system.open_input_stream(path), convert_options=options)
+    # 12:30 stays the text that it is, as a request will say it.
+    options.column_types = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}
+    if not options.column_types:
+        return table
+    return csv.read_csv(system.open_input_stream(path), convert_options=options)
