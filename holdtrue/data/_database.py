@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 _ROWS = 50_000
 _CONNECT_TIMEOUT_S = 20
 _FIRST, _LAST = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
-# The time zone of a session, in which a database reads times that have none.
-_IN_UTC = {"postgresql": "SET TIME ZONE 'UTC'", "mysql": "SET time_zone = '+00:00'"}
+# Said at the start of the transaction: the zone in which a database reads times that have none,
+# and that what may follow the transaction changes nothing either.
+_SETTINGS = {
+    "postgresql": (
+        "SET TIME ZONE 'UTC'",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    ),
+    "mysql": ("SET time_zone = '+00:00'",),
+}
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-# Drivers of PostgreSQL that take the options of its own library.
+# Drivers of PostgreSQL that take the arguments of its own library.
 _LIBPQ = {"psycopg2", "psycopg"}
 _BUSY = re.compile("locked|busy")
 
@@ -120,8 +127,8 @@ def _connected(source: Database, name: str, project: Path) -> Iterator[Connectio
             connection = engine.connect()
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(postgresql_readonly=True)
-            if engine.dialect.name in _IN_UTC:
-                connection.exec_driver_sql(_IN_UTC[engine.dialect.name])
+            for setting in _SETTINGS.get(engine.dialect.name, ()):
+                connection.exec_driver_sql(setting)
             connection = connection.execution_options(stream_results=True)
         except (SQLAlchemyError, TypeError) as err:
             raise _silent(source, name, err) from None
@@ -155,13 +162,9 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
                 creator=lambda: sqlite3.connect(address, uri=True),
             )
         arguments: dict[str, Any] = {}
-        if backend == "postgresql" and url.get_driver_name() in _LIBPQ:
-            arguments = {
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "options": "-c default_transaction_read_only=on",
-            }
-        # What the URL says goes before what is said here.
-        arguments = {key: value for key, value in arguments.items() if key not in url.query}
+        takes = backend == "postgresql" and url.get_driver_name() in _LIBPQ
+        if takes and "connect_timeout" not in url.query:
+            arguments = {"connect_timeout": _CONNECT_TIMEOUT_S}
         return create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ValueError):
         message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
