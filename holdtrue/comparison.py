@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, DataError
 from holdtrue.lineage import records_of
 from holdtrue.models._manifest import read_manifest
 from holdtrue.origin import commit_named
+from holdtrue.plan._files import held
 from holdtrue.references import (
     ColumnSummary,
     Comparison,
@@ -322,9 +323,12 @@ def _on_same_rows(
     newest = max(sides, key=lambda side: (side.version.as_of, side.version.number))
     splits = [side.output("split", Split) for side in sides]
     split = newest.output("split", Split)
-    if split is None or None in splits or not store.path(split.test).exists():
+    if split is None or None in splits:
         return None, "the store does not know any more which rows they were tested on"
-    rows = pd.read_parquet(store.path(split.test))
+    try:
+        rows = pd.read_parquet(held(store, newest.records["split"], split.test))
+    except DataError as err:
+        return None, err.message
     time = declaration.data.time
     boundaries = [one.boundary for one in splits if one is not None and one.boundary is not None]
     if time in rows and len(boundaries) == len(sides):

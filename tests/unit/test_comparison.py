@@ -261,8 +261,8 @@ def test_test_rows_that_are_gone_are_told(house: House) -> None:
     finally:
         away.rename(test)
     assert found.same_rows is None
-    assert found.not_compared == "the store does not know any more which rows they were tested on"
-    assert "not compared on the same rows: the store" in comparison_text(found)
+    assert found.not_compared == f"{test} is gone"
+    assert f"not compared on the same rows: {test}" in comparison_text(found)
 
 
 def test_left_out_versions_are_the_champion_and_the_newest_other(house: House) -> None:
