@@ -61,8 +61,9 @@ lock: install ## Resolve the dependencies again and write requirements.txt
 		--custom-compile-command 'make lock' --no-emit-index-url --no-emit-find-links \
 		--output-file requirements.txt
 
-schema: install ## Write docs/declaration.schema.json
+schema: install ## Write docs/declaration.schema.json and docs/monitor.schema.json
 	@$(BIN)/python -c 'from pathlib import Path; from holdtrue.declaration import write_schema; write_schema(Path("docs/declaration.schema.json"))'
+	@$(BIN)/python -c 'import json; from holdtrue.references import DriftReport; print(json.dumps(DriftReport.model_json_schema(mode="serialization"), indent=2))' >docs/monitor.schema.json
 
 bench-loop: install ## Measure apply on the flights, step by step
 	@$(BIN)/python -m benchmarks.loop

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from datetime import UTC, datetime
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from holdtrue.declaration import json_schema
+from holdtrue.references import Decision, DriftReport
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = ["holdtrue", "tasks", "flows", "deployments", "configs", "benchmarks", "tests"]
@@ -45,6 +48,24 @@ def test_a_flow_hides_no_module(path: Path) -> None:
 def test_the_schema_is_current() -> None:
     written = json.loads((ROOT / "docs" / "declaration.schema.json").read_text(encoding="utf-8"))
     assert written == json_schema(), "run: make schema"
+
+
+def test_a_report_of_the_monitor_is_as_its_schema_says() -> None:
+    written = json.loads((ROOT / "docs" / "monitor.schema.json").read_text(encoding="utf-8"))
+    assert written == DriftReport.model_json_schema(mode="serialization"), "run: make schema"
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    report = DriftReport(
+        system="flights",
+        version=1,
+        at=at,
+        windows=(),
+        performance=(),
+        decision=Decision(at=at, action="retrain", signals=("drift",), reason="three windows"),
+    )
+    validator = Draft202012Validator(written)
+    validator.validate(report.model_dump(mode="json"))
+    with pytest.raises(ValidationError):
+        validator.validate(report.model_dump(mode="json") | {"windows": [{"state": "odd"}]})
 
 
 def test_the_lock_names_no_place() -> None:
