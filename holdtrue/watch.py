@@ -79,6 +79,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         context.as_of,
         _before(context, champion, answered, refused, counts.capture_failures),
         new_data(context),
+        _unmeasured(context),
     )
     report = DriftReport(
         system=context.system,
@@ -98,6 +99,16 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
     if page:
         write_monitor_report(context)
     return report
+
+
+def _unmeasured(context: Context) -> str:
+    """Why there are no checks of quality, where there are none."""
+    data = context.declaration.data
+    if context.declaration.monitor.performance is None:
+        return "the quality is not measured: no monitor.performance is declared"
+    if not (data.key and data.time):
+        return "the quality is not measured: that needs data.key and data.time"
+    return "no labels to judge the quality by"
 
 
 def _shortened(window: WindowCheck) -> WindowCheck:

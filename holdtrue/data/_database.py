@@ -169,6 +169,8 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
     except (ArgumentError, NoSuchModuleError, ValueError):
         message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
         hint = "such as postgresql://user:password@host:5432/name or sqlite:///orders.db"
+        if source.url.startswith("postgres:"):
+            hint = "write postgresql:// in place of postgres://"
         raise ConfigError(message, hint=hint) from None
     except ModuleNotFoundError as err:
         message = f"data.source.database.url: {name} needs the package {err.name}"

@@ -66,6 +66,9 @@ def _opened(source: Delta, project: Path) -> Iterator[DeltaTable]:
         hint = None if remote else f"paths start from {project}"
         raise ConfigError(message, hint=hint) from None
     except (DeltaError, pa.ArrowException, OSError, ValueError) as err:
+        if source.version is not None and "version" in str(err):
+            message = f"data.source.delta.version: {place} has no version {source.version}"
+            raise ConfigError(message, hint="leave it out to read the newest") from None
         # What follows the first line is the library's own stack.
         said = next(iter(str(err).strip().splitlines()), type(err).__name__)
         message = f"the Delta table {place} cannot be read: {said}"

@@ -208,7 +208,7 @@ def _head(
         f"task: {task}  # read from {goal.nunique():,} different values of the target",
         "",
         "data:",
-        f"  source: {{files: {_word(files)}}}  # or python: a.function that returns the rows",
+        f"  source: {{files: {_word(files)}}}  # or python:, database:, delta:",
         f"  target: {_word(target)}",
     ]
     if columns.time is not None:

@@ -70,6 +70,7 @@ def decide(
     at: datetime,
     before: Before = Before(),
     new_data: str = "",
+    unmeasured: str = "no labels to judge the quality by",
 ) -> Decision:
     """Decide what follows from the checks of one run of the monitor.
 
@@ -92,6 +93,7 @@ def decide(
         at: The moment of the decision, with a time zone.
         before: The run before, and what happened since.
         new_data: What the source has that the last training had not, in words; empty for nothing.
+        unmeasured: Why there are no checks of quality, where there are none.
     """
     judged = [window for window in windows if window.state != "too_few_rows"]
     seen, since = {"schema": _schema(judged), "drift": _drift(judged)}, at
@@ -133,7 +135,8 @@ def decide(
     blind = [said for said in (_refused(before), _lost(before)) if said]
     if blind:
         return Decision(at=at, action="warn", reason=" ".join(blind))
-    return _without_signal(windows, judged, performance, at)
+    quality = "; ".join(check.detail for check in performance) or unmeasured
+    return _without_signal(windows, judged, quality, at)
 
 
 def _refused(before: Before) -> str:
@@ -248,11 +251,9 @@ def _held_back(
 def _without_signal(
     windows: Sequence[WindowCheck],
     judged: Sequence[WindowCheck],
-    performance: Sequence[PerformanceCheck],
+    quality: str,
     at: datetime,
 ) -> Decision:
-    quality = "; ".join(check.detail for check in performance)
-    quality = quality or "no labels to judge the quality by"
     if not judged:
         few = f"{len(windows)} with too few rows" if windows else "none with new rows is over"
         reason = f"No window to compare ({few}); {quality}."

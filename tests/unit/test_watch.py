@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from holdtrue.cli import _report_text
-from holdtrue.declaration import parse
+from holdtrue.declaration import Performance, parse
 from holdtrue.errors import DataError
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
@@ -28,6 +29,7 @@ from holdtrue.watch import (
     _leave_for_replicas,
     _remove_old,
     _shortened,
+    _unmeasured,
 )
 
 DAY = timedelta(days=1)
@@ -132,6 +134,21 @@ def test_what_was_seen_is_left_for_the_replicas(context):
     later = look(NOW + 2 * DAY, few)
     assert (later.at, later.window) == (NOW + 2 * DAY, first.window)
     assert look(NOW + 3 * DAY, version=2).window is None
+
+
+def test_why_the_quality_is_not_measured_is_said(context):
+    def said(**changes) -> str:
+        declared = context.declaration
+        data = declared.data.model_copy(update=changes)
+        performance = Performance(metric="log_loss", worse_than=0.1)
+        monitor = declared.monitor.model_copy(update={"performance": performance})
+        update = {"data": data, "monitor": monitor}
+        return _unmeasured(replace(context, declaration=declared.model_copy(update=update)))
+
+    assert _unmeasured(context).endswith("no monitor.performance is declared")
+    assert said() == "no labels to judge the quality by"
+    for missing in ({"key": ()}, {"time": None}):
+        assert said(**missing).endswith("that needs data.key and data.time")
 
 
 def remove(context, *windows: WindowCheck) -> tuple[int, int]:

@@ -132,6 +132,7 @@ def test_a_colon_that_is_no_parameter_can_be_written(project: Path) -> None:
     [
         ("sqlite:///none.db", ConfigError, "none.db does not exist"),
         ("nonsense://x", ConfigError, "is no URL that SQLAlchemy knows"),
+        ("postgres://a@h/x", ConfigError, "write postgresql:// in place of postgres://"),
         ("mssql+pyodbc://a:s3cr3t@h/x", ConfigError, "needs the package pyodbc"),
         ("postgresql://a:s3cr3t@127.0.0.1:1/x", SourceError, "does not answer"),
         ("sqlite:///file:shop.db?uri=true", ConfigError, "does not exist"),

@@ -77,7 +77,7 @@ def test_a_new_version_is_a_change_of_the_source(project: Path) -> None:
 def test_what_is_not_there_is_refused(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no Delta table at .*nothing"):
         check_source(declare(table="nothing"), project)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="has no version 7"):
         check_source(declare(version=7), project)
 
 
