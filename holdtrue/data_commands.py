@@ -75,15 +75,16 @@ def _steps(found: Lineage) -> Iterator[str]:
 
 
 def _source(made: Made) -> str:
-    source = made.declared["data"]["source"]
-    return ", ".join(f"{key} {value}" for key, value in source.items() if value is not None)
+    (key, found), *_ = ((k, v) for k, v in made.declared["data"]["source"].items() if v is not None)
+    place = found.get("url") or found.get("table") if isinstance(found, dict) else found
+    return f"{key} {place}"
 
 
 def _diagram(found: Lineage) -> Iterator[str]:
     yield "flowchart LR"
     yield '  source[("source")] --> extract'
     for made in found.steps:
-        said = made.said.replace('"', "'").replace("\n", " ")[:_LABEL]
+        said = made.said.partition(";")[0].replace('"', "'")[:_LABEL]
         yield f'  {made.step}["{made.step} {made.digest[:_SHORT]}<br>{said}"]'
         yield from (f"  {name} --> {made.step}" for name in made.inputs)
     yield f'  gate --> version(["version {found.version}"])'

@@ -98,7 +98,11 @@ def read_database(
 
 
 def _refused(source: Database, name: str, err: Exception) -> DataError:
+    from sqlalchemy.exc import ResourceClosedError
+
     message = f"{name} refuses the query: {_said(source, err)}"
+    if isinstance(err, ResourceClosedError):
+        message = f"{name} gives no table for the query: it is no SELECT"
     hint = "see data.source.database.query"
     if "bind parameter" in message:
         hint += "; there are :start and :end, and a colon that is no parameter is written \\:"
@@ -146,21 +150,16 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
     try:
         url = make_url(source.url)
         backend = url.get_backend_name()
-        if "@" in (url.host or ""):
-            message = "data.source.database.url: an @ in a password is written %40"
-            raise ConfigError(message)
+        if _is_ambiguous(source.url):
+            message = "data.source.database.url: a password holds a character that ends it"
+            hint = "in it, / is written %2F, ? %3F, # %23 and @ %40; in an option, @ is %40, too"
+            raise ConfigError(message, hint=hint)
         if backend == "sqlite":
             path = project / (url.database or "")
             if not path.is_file():
                 message = f"data.source.database.url: {path} does not exist"
                 raise ConfigError(message)
-            # Opened so, it is not made where it is not there, and cannot be changed.
-            address = f"{path.absolute().as_uri()}?mode=ro"
-            return create_engine(
-                "sqlite://",
-                poolclass=NullPool,
-                creator=lambda: sqlite3.connect(address, uri=True),
-            )
+            return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _opened(path))
         arguments: dict[str, Any] = {}
         takes = backend == "postgresql" and url.get_driver_name() in _LIBPQ
         if takes and "connect_timeout" not in url.query:
@@ -176,6 +175,25 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
         message = f"data.source.database.url: {name} needs the package {err.name}"
         package = _PACKAGES.get(err.name or "", err.name)
         raise ConfigError(message, hint=f"install it, such as by `pip install {package}`") from None
+
+
+def _is_ambiguous(url: str) -> bool:
+    """Whether an @ stands where others would read another host than SQLAlchemy."""
+    rest = url.partition("://")[2]
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, colon, _ = place.partition(":")
+    return "@" in rest[len(place) :] or bool(colon and "@" not in user and place.count("@") > 1)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A file of SQLite, only to be read; a query makes no other file either."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+    def allowed(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(allowed)
+    return connection
 
 
 def _silent(source: Database, name: str, err: Exception) -> SourceError:

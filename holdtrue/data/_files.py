@@ -50,7 +50,7 @@ def list_files(pattern: str, project: Path) -> Files:
 
     if "://" in pattern:
         files = _list_remote(pattern)
-        hint = "the part before the first wildcard must be a folder"
+        hint = "see that bucket and folder are there; * and ** are the wildcards"
     else:
         absolute = pattern if Path(pattern).is_absolute() else str(project / pattern)
         paths = tuple(sorted(glob.glob(absolute, recursive=True)))  # noqa: PTH207 - an absolute pattern

@@ -43,22 +43,25 @@ SOURCES = ("python", "files", "database", "delta")
 
 
 # What in a URL's options is nobody's business, by a part of its name.
-_SECRET = re.compile(r"(?i)([?&;][^=&;?]*(?:pass|pwd|secret|token|key|credential)[^=&;?]*=)[^&;]*")
-_INSIDE = re.compile(r"(?i)((?:pwd|password)(?:=|%3D))(?:(?!;|%3B|&).)*")
+_SECRET = re.compile(r"(?i)([?&;][^=&;?]*(?:pass|pwd|secret|token|key|credential)[^=&;?]*=)[^&]*")
+_INSIDE = re.compile(r"(?i)((?:pwd|password)(?:=|%3D))[^&]*")
 
 
 def without_password(url: str) -> str:
     """What is shown of a URL, and written down: whose password changes, the data do not.
 
-    A password ends at the last @ of the address, whatever is in it: SQLAlchemy takes more than
-    the standard does.
+    Of one that is none, rather more is hidden than less.
     """
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return url
-    name = re.match(r"([^:/?#@]*):", rest)
-    if name is not None and "@" in rest[name.end() :]:
-        rest = f"{name[1]}:***@{rest[rest.rindex('@') + 1 :]}"
+        head, colon, tail = url.partition(":")
+        return f"{head}:***{tail[tail.rindex('@') :]}" if colon and "@" in tail else url
+    name, colon, after = rest.partition(":")
+    if colon and "/" not in name:
+        if "@" in after:
+            rest = f"{name}:***{after[after.rindex('@') :]}"
+        elif not re.match(r"\d*(?:[/?#,]|$)", after):  # no port, so a password without its host
+            rest = f"{name}:***"
     shown = _SECRET.sub(r"\1***", f"{scheme}://{rest}")
     return _INSIDE.sub(r"\1***", shown)
 

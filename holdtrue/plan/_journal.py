@@ -37,7 +37,7 @@ class Record(Reference):
     seconds: float
     """Wall time."""
     same_as: str | None = None
-    """Digest of the record before, where its result was the very same: later steps go by that."""
+    """Digest of an earlier record with the very same result: later steps go by that."""
     files: dict[str, Digest] = Field(default_factory=dict)
     """Digest of each file that it has written, by its path relative to the store."""
 

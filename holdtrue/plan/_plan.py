@@ -171,10 +171,12 @@ class Runner:
             raise refused from err
 
     def _same(self, step: Step, output: Reference) -> str | None:
-        """The record before of a step that has read the very same rows again."""
-        last = self._journal.last(step.name) if step is STEPS[0] else None
-        same = last is not None and step.output.model_validate(last.output) == output
-        return last.digest if last is not None and same else None
+        """An earlier record of a step that has read the very same rows before."""
+        if step is not STEPS[0]:
+            return None
+        content = output.model_dump(mode="json")
+        every = self._journal.every(step.name)
+        return next((record.result for record in every if record.output == content), None)
 
     def _use(self, name: str, key: str) -> None:
         self._journal.used(name, key, self.context.as_of, self.context.declaration.data.as_of)

@@ -195,15 +195,48 @@ def test_a_mistake_beside_it_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("scheme", ["jdbc:postgresql", "Postgresql", "postgresql+psy-copg2"])
 def test_a_refused_url_is_shown_without_it(scheme: str) -> None:
+    for url in (f"me:{SECRET}@h/s", f"postgresql:/me:{SECRET}@h/s"):
+        with pytest.raises(ConfigError) as caught:
+            parse(YAML.replace("${env:SHOP}", url), "shop.yaml")
+        assert SECRET not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         parse(YAML.replace("${env:SHOP}", f"{scheme}://me:{SECRET}@h/s"), "shop.yaml")
     assert SECRET not in str(caught.value)
     assert f"{scheme}://me:***@h/s" in str(caught.value)
 
 
-def test_an_at_in_a_password_is_explained(project: Path) -> None:
-    with pytest.raises(ConfigError, match="an @ in a password is written %40"):
-        check_source(declare(ALL, f"postgresql://me:x@{SECRET}@127.0.0.1:1/x"), project)
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:x@{SECRET}@127.0.0.1:1/x",
+        f"postgresql://me:x/{SECRET}@127.0.0.1:1/x",
+        f"postgresql://me:x@{SECRET}/y@127.0.0.1:1/x",
+        f"postgresql://127.0.0.1:1/x?user=me&password=a@{SECRET}",
+    ],
+)
+def test_a_character_that_ends_a_password_is_explained(project: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="a password holds a character that ends it") as caught:
+        check_source(declare(ALL, url), project)
+    assert SECRET not in str(caught.value)
+    assert "%40" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["reader@srv", "re%23ader"])
+def test_a_user_of_another_form_is_tried(project: Path, name: str) -> None:
+    url = f"postgresql://{name}:{SECRET}@127.0.0.1:1/x"
+    with pytest.raises(SourceError, match="does not answer") as caught:
+        check_source(declare(ALL, url), project)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in declare(ALL, url).model_dump_json()
+
+
+def test_a_query_leaves_no_file(project: Path) -> None:
+    for query in ("VACUUM INTO 'copy.db'", f"ATTACH DATABASE '{project}/new.db' AS new"):
+        with pytest.raises(DataError):
+            read_source(declare(query, time=None), project, None, None)
+    assert [path.name for path in project.iterdir()] == ["shop.db"]
+    with pytest.raises(DataError, match="it is no SELECT"):
+        read_source(declare("PRAGMA case_sensitive_like = 1", time=None), project, None, None)
 
 
 def test_a_file_that_another_writes_is_asked_again(project: Path) -> None:

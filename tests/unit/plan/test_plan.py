@@ -99,6 +99,9 @@ def test_the_same_rows_read_again_are_no_reason_to_do_more(system: Make, project
     rows = (project / "rows.csv").read_text().splitlines()
     (project / "rows.csv").write_text("\n".join(rows[:-1]))
     assert run(4) == [False] * 4
+    # What was there before is back.
+    (project / "rows.csv").write_text("\n".join(rows))
+    assert run(5) == [False, True, True, True]
 
 
 STUDY = Study(
