@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from holdtrue.cli import main
 from holdtrue.registry import Registry
 from holdtrue.stack import free_ports
 from holdtrue.store import HOME_VARIABLE, Store
@@ -67,23 +66,6 @@ def declare(project: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process; gives the exit code and what it printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["holdtrue", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return call
 
 
 def listing(root: Path) -> dict[str, str]:

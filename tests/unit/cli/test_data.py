@@ -9,26 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from holdtrue.cli import main
 from holdtrue.system import System
 
 Run = Callable[..., tuple[int, str]]
 FILE = "visits.yaml"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["holdtrue", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        printed = capsys.readouterr()
-        return code, printed.out + ("" if "--json" in arguments else printed.err)
-
-    return call
 
 
 @pytest.fixture
