@@ -14,20 +14,18 @@ from holdtrue.origin import commit_named
 from holdtrue.plan._files import held
 from holdtrue.references import (
     ColumnSummary,
-    Comparison,
     DataCheck,
-    Differing,
     Evaluation,
     Gain,
     ModelRef,
     ProfileRef,
     Reference,
-    SameRows,
     Snapshot,
     Split,
     Study,
     Verdict,
 )
+from holdtrue.side_by_side import Comparison, Differing, SameRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,10 +64,9 @@ def compare_versions(system: System, names: Sequence[int | str] = ()) -> Compari
     registry, declaration = system.registry, system.declaration
     champion = registry.champion(declaration.name)
     number = None if champion is None else champion.version.number
-    origins = registry.origins(declaration.name)
     wanted = _wanted(system, registry, names, number)
     versions = [registry.version(declaration.name, one) for one in wanted]
-    sides = [_side(system.store, version, origins.get(version.number)) for version in versions]
+    sides = [_side(system.store, registry, version) for version in versions]
     same_rows, why_not = _on_same_rows(system.store, declaration, sides)
     return Comparison(
         system=declaration.name,
@@ -140,7 +137,8 @@ def _of_commit(system: System, registry: Registry, name: str) -> int:
     return max(found, key=lambda number: (not origins[number].changed, number))
 
 
-def _side(store: Store, version: RegisteredVersion, origin: Origin | None) -> _Side:
+def _side(store: Store, registry: Registry, version: RegisteredVersion) -> _Side:
+    origin = registry.origin(version.system, version.number)
     manifest = read_manifest(store.path(version.bundle), version.digest)
     return _Side(version, origin, records_of(store, version), manifest["versions"])
 

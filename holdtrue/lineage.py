@@ -104,7 +104,7 @@ def lineage_of(store: Store, version: RegisteredVersion) -> Lineage:
         registered=version.created,
         champion=champion is not None and champion.version.number == version.number,
         reason=version.reason,
-        origin=registry.origins(version.system).get(version.number),
+        origin=registry.origin(version.system, version.number),
         steps=tuple(_made(records[name]) for name in names if name in records),
         missing=tuple(name for name in names if name not in records),
     )

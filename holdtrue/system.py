@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import Declaration, load
 from holdtrue.errors import ConfigError
-from holdtrue.references import Comparison, DriftReport, Reference, Release, Study
+from holdtrue.references import DriftReport, Reference, Release, Study
 from holdtrue.session import ready, start_beside
 from holdtrue.store import Store, alone, find_project, put_on_path
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdtrue.proof import Verified
     from holdtrue.registry import RegisteredVersion, Registry
     from holdtrue.reports import Page
+    from holdtrue.side_by_side import Comparison
     from holdtrue.stack import Stack
     from holdtrue.status import Status
     from holdtrue.trace import Trace

@@ -242,7 +242,7 @@ def _model(store: Store, version: RegisteredVersion) -> TracedModel:
         registered=version.created,
         reason=version.reason,
         packages=manifest["versions"],
-        origin=Registry(store).origins(version.system).get(version.number),
+        origin=Registry(store).origin(version.system, version.number),
     )
 
 

@@ -26,8 +26,7 @@ def list_versions(
     if where is None and sort is None:
         found = registry.versions(system)
     else:
-        numbers = registry.search(system, where=where, sort=sort)
-        found = [registry.version(system, number) for number in numbers]
+        found = registry.search(system, where=where, sort=sort)
     champion = registry.champion(system)
     present = None if champion is None else champion.version.number
     champions = {change.number for change in registry.history(system)}

@@ -146,7 +146,7 @@ class Runner:
             output=output.model_dump(mode="json"),
             finished=datetime.now(UTC),
             seconds=seconds,
-            same_as=self._same(step, output),
+            same_as=self._same(step, components, output),
             files=files,
         )
         self._journal.write(record)
@@ -170,13 +170,15 @@ class Runner:
                 raise
             raise refused from err
 
-    def _same(self, step: Step, output: Reference) -> str | None:
-        """An earlier record of a step that has read the very same rows before."""
+    def _same(self, step: Step, components: Mapping[str, Any], output: Reference) -> str | None:
+        """An earlier record of a step that was told the same, and has read the very same rows."""
         if step is not STEPS[0]:
             return None
-        content = output.model_dump(mode="json")
-        every = self._journal.every(step.name)
-        return next((record.result for record in every if record.output == content), None)
+        told, content = components["declared"], output.model_dump(mode="json")
+        for record in self._journal.every(step.name):
+            if record.components["declared"] == told and record.output == content:
+                return record.result
+        return None
 
     def _use(self, name: str, key: str) -> None:
         self._journal.used(name, key, self.context.as_of, self.context.declaration.data.as_of)

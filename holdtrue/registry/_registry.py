@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -312,17 +313,44 @@ class Registry:
         """Every version, oldest first."""
         return [_version(row) for row in self._rows(t.versions, system, t.versions.c.number)]
 
-    def search(self, system: str, *, where: str | None, sort: str | None) -> list[int]:
-        """Numbers of versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
+    def search(
+        self, system: str, *, where: str | None, sort: str | None
+    ) -> list[RegisteredVersion]:
+        """Versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
         if not self.exists:
             return []
         self._engine()  # an older file gets its tables
-        return search(self._path, system, where, sort)
+        numbers = search(self._path, system, where, sort)
+        chosen = select(func.json_each(json.dumps(numbers)).table_valued("value").c.value)
+        wanted = select(t.versions).where(
+            t.versions.c.system == system, t.versions.c.number.in_(chosen)
+        )
+        with self._transaction() as connection:
+            found = {row.number: _version(row) for row in connection.execute(wanted)}
+        return [found[number] for number in numbers if number in found]
 
     def origins(self, system: str) -> dict[int, Origin]:
-        """By version, where its project was in Git; versions of no Git repository are left out."""
-        rows = self._rows(t.origins, system, t.origins.c.number)
-        return {row.number: Origin.model_validate(row.origin) for row in rows}
+        """By version, where its project was in Git, without patches, which may be large.
+
+        Versions of no Git repository are left out.
+        """
+        if not self.exists:
+            return {}
+        known = t.origins.c
+        wanted = select(known.number, func.json_remove(known.origin, "$.patch").label("origin"))
+        with self._transaction() as connection:
+            rows = connection.execute(wanted.where(known.system == system)).all()
+        return {row.number: Origin.model_validate_json(row.origin) for row in rows}
+
+    def origin(self, system: str, number: int) -> Origin | None:
+        """Where the project of a version was in Git; None where it was not."""
+        if not self.exists:
+            return None
+        known = t.origins.c
+        wanted = select(known.origin).where(known.system == system, known.number == number)
+        with self._transaction() as connection:
+            found = connection.execute(wanted).scalar()
+        return None if found is None else Origin.model_validate(found)
 
     def _rows(
         self, table: Table, system: str, order: Column[Any], last: int | None = None

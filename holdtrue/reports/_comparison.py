@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
-    from holdtrue.references import Comparison, Gain
+    from holdtrue.references import Gain
+    from holdtrue.side_by_side import Comparison
 
 # Of a value in words, in characters.
 _WIDTH = 48

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from holdtrue.references import Evaluation, Gain, SameRows
+    from holdtrue.references import Evaluation, Gain
+    from holdtrue.side_by_side import SameRows
 
 _FEATURES = 12
 

@@ -24,7 +24,6 @@ from holdtrue.plan._journal import Record
 from holdtrue.plan._plan import _rooms
 from holdtrue.references import (
     ColumnSummary,
-    Comparison,
     DataCheck,
     Estimate,
     ModelRef,
@@ -36,6 +35,7 @@ from holdtrue.references import (
 )
 from holdtrue.reports import comparison_text
 from holdtrue.reports._comparison import _cell_text
+from holdtrue.side_by_side import Comparison
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 
@@ -185,7 +185,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(HOME_VARIABLE, raising=False)
         made = House(tmp_path_factory.mktemp("project"))
-        made.version("2024-01-20", params={"C": 1.0}, origin=Origin(commit="a" * 40))
+        made.version("2024-01-20", params={"C": 1.0}, origin=Origin(commit="a" * 40, patch="+1"))
         made.version("2024-02-01", params={"C": 2.0}, origin=Origin(commit="b" * 40), trials=5)
         made.version("2024-02-01", CONSTANT, params={"strategy": "prior"})
         made.system.registry.promote("small", 2, generation=0, reason="the first")
@@ -394,6 +394,13 @@ def test_every_metric_can_be_asked_for(house: House) -> None:
         house.system.registry.search(
             "small", where=f"{metric} is null or {metric} >= 0", sort=metric
         )
+
+
+def test_patches_are_read_only_where_they_are_asked_for(house: House) -> None:
+    registry = house.system.registry
+    assert registry.origins("small") == {n: Origin(commit=c * 40) for n, c in ((1, "a"), (2, "b"))}
+    assert registry.origin("small", 1) == Origin(commit="a" * 40, patch="+1")
+    assert registry.origin("small", 3) is None
 
 
 def test_versions_are_a_table(house: House) -> None:

@@ -99,6 +99,13 @@ def test_the_same_rows_read_again_are_no_reason_to_do_more(system: Make, project
     rows = (project / "rows.csv").read_text().splitlines()
     (project / "rows.csv").write_text("\n".join(rows[:-1]))
     assert run(4) == [False] * 4
+    # The same rows by another declaration are on record as what they are.
+    (project / "other_shop.py").write_text((project / "shop.py").read_text())
+    declared["data"]["source"] = {"python": "other_shop.load"}
+    (project / "untimed.yaml").write_text(yaml.safe_dump(declared))
+    assert run(4) == [False] * 4
+    declared["data"]["source"] = {"python": "shop.load"}
+    (project / "untimed.yaml").write_text(yaml.safe_dump(declared))
     # What was there before is back.
     (project / "rows.csv").write_text("\n".join(rows))
     assert run(5) == [False, True, True, True]
