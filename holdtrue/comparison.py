@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from holdtrue.declaration import Declaration
+    from holdtrue.declared import Declared
     from holdtrue.origin import Origin
     from holdtrue.plan._journal import Record
     from holdtrue.registry import RegisteredVersion, Registry
     from holdtrue.store import Store
-    from holdtrue.system import System
 
 R = TypeVar("R", bound=Reference)
 
@@ -48,7 +48,7 @@ _FEATURES = 5
 _LEVELS = 3
 
 
-def compare_versions(system: System, names: Sequence[int | str] = ()) -> Comparison:
+def compare_versions(system: Declared, names: Sequence[int | str] = ()) -> Comparison:
     """Say what differs between versions.
 
     Args:
@@ -98,7 +98,7 @@ class _Side(NamedTuple):
 
 
 def _wanted(
-    system: System, registry: Registry, names: Sequence[int | str], champion: int | None
+    system: Declared, registry: Registry, names: Sequence[int | str], champion: int | None
 ) -> list[int]:
     name = system.declaration.name
     wanted = [
@@ -124,7 +124,7 @@ def _wanted(
     return wanted
 
 
-def _of_commit(system: System, registry: Registry, name: str) -> int:
+def _of_commit(system: Declared, registry: Registry, name: str) -> int:
     commit = commit_named(system.project, name)
     if commit is None:
         message = f"{name} is neither the number of a version nor a commit of {system.project}"

@@ -13,8 +13,8 @@ from holdtrue.serving._deploy import ReplicaCounts
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
+    from holdtrue.declared import Declared
     from holdtrue.registry import Change
-    from holdtrue.system import System
 
 # How long the endpoint may take to say what it serves, in seconds.
 _ASK_TIMEOUT_S = 2.0
@@ -72,7 +72,7 @@ class Status(Reference):
     ray_dashboard: str | None
 
 
-def look(system: System) -> Status:
+def look(system: Declared) -> Status:
     """How a system stands; asks its endpoint."""
     from holdtrue.plan import Journal
     from holdtrue.serving import Endpoint
@@ -190,7 +190,7 @@ def _champion_lines(found: Status) -> list[str]:
     ]
 
 
-def _compilation(system: System) -> Compilation | None:
+def _compilation(system: Declared) -> Compilation | None:
     from holdtrue.models._manifest import read_compilation
 
     try:

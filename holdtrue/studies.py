@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdtrue.declaration import Candidate, Declaration
 from holdtrue.declaration._search import Choose, CostLimits
@@ -12,8 +13,11 @@ from holdtrue.errors import ConfigError, HoldtrueError
 from holdtrue.references import Study
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from holdtrue.plan import Context
     from holdtrue.plan._journal import Record
+    from holdtrue.system import System
 
 
 class Searched(NamedTuple):
@@ -61,6 +65,37 @@ def searched(context: Context, version: int | None = None) -> Searched:
         return done
     notes = (f"{begun}; this is the search before it", *done.study.notes)
     return done._replace(study=done.study.model_copy(update={"notes": notes}))
+
+
+def tune(system: System, context: Context, trials: str | None, timeout: timedelta | None) -> Study:
+    """Run the steps up to the search; raises as `System.tune` says.
+
+    Args:
+        system: Whose search it is.
+        context: Of the system, at the moment to take for now.
+        trials: As for `System.tune`.
+        timeout: As for `System.tune`.
+
+    Returns:
+        The study. Where more trials were asked for and none was tried, a note says why.
+    """
+    from holdtrue.tuning._earlier import n_finished
+
+    limits: dict[str, Any] = {}
+    before = 0
+    if trials is not None:
+        limits["trials"], before = wanted_trials(context, trials)
+    if timeout is not None:
+        limits["timeout"] = timeout
+    limited, declared = copy(system), system.declaration
+    asked = declared.tune.model_copy(update=limits)
+    limited.declaration = declared.model_copy(update={"tune": asked})
+    done = limited.apply(as_of=context.as_of, until="tune", reporter=context.reporter)
+    study = Study.model_validate(done.steps[-1].output)
+    if before and n_finished(context.store.path(study.log)) == before:
+        note = f"--trials {trials} tried no more: {study.stopped}"
+        study = study.model_copy(update={"notes": (*study.notes, note)})
+    return study
 
 
 def wanted_trials(context: Context, text: str) -> tuple[int, int]:

@@ -1,0 +1,57 @@
+"""What can be refused of a declaration before any work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdtrue.declaration._search import never_ends
+from holdtrue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from holdtrue.declared import Declared
+
+
+def check(system: Declared) -> None:
+    """Refuse what cannot be used: raises as `System.check` says.
+
+    Args:
+        system: The declared system; nothing of it is started.
+    """
+    from holdtrue.data import check_source
+    from holdtrue.mirror import check_installed
+    from holdtrue.stack import check_answers, check_trial_fits
+    from holdtrue.tuning import check_sampler
+
+    declaration = system.declaration
+    if declaration.track.mlflow is not None:
+        check_installed()
+    check_source(declaration.data, system.project)
+    by_fold = _check_candidates(system)
+    unfit = never_ends(declaration.tune, by_fold=by_fold)
+    if unfit is not None:
+        message = f"tune.pruner: {unfit}"
+        raise ConfigError(message, hint="leave it out, use another rule, or more tune.folds")
+    system.store.check()
+    if declaration.ray.address is not None:
+        check_answers(declaration.ray.address)
+    check_sampler(declaration.tune.sampler)
+    check_trial_fits(declaration, system.stack)
+
+
+def _check_candidates(system: Declared) -> bool:
+    """Refuse estimators that do not fit; whether each of them reports by fold, none by round."""
+    from holdtrue.data import import_from
+    from holdtrue.models import check_candidate
+
+    declaration = system.declaration
+    by_fold = True
+    for number, candidate in enumerate(declaration.model.candidates):
+        estimator = import_from(system.project, candidate.estimator, "estimator")
+        try:
+            check_candidate(candidate, declaration.task, declaration.model)
+        except ConfigError as err:
+            message = f"model.candidates[{number}]: {err.message}"
+            raise ConfigError(message, hint=err.hint) from err
+        # A class of the user's own may be one of XGBoost's with other defaults.
+        by_fold &= all(not kind.__module__.startswith("xgboost.") for kind in estimator.mro())
+    return by_fold
