@@ -1,12 +1,6 @@
 """Versions, champion, history."""
 
-from holdtrue.registry._registry import (
-    BY_ITSELF,
-    Champion,
-    Change,
-    RegisteredVersion,
-    Registry,
-    stale,
-)
+from holdtrue.registry._records import BY_ITSELF, Champion, Change, RegisteredVersion
+from holdtrue.registry._registry import Registry, stale
 
 __all__ = ["BY_ITSELF", "Champion", "Change", "RegisteredVersion", "Registry", "stale"]

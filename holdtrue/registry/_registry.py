@@ -3,83 +3,29 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, func, insert, select, update
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from holdtrue.errors import RegistryError
 from holdtrue.origin import Origin
-from holdtrue.references import DriftReport, Estimate
+from holdtrue.references import DriftReport
 from holdtrue.registry import _schema as t
+from holdtrue.registry._database import Database
+from holdtrue.registry._records import Champion, Change, RegisteredVersion, version_of
+from holdtrue.registry._rollouts import begin, running, save
 from holdtrue.registry._search import search
-from holdtrue.rollout import Plan, Rollout, Verdict, stop
+from holdtrue.rollout import Plan, Rollout, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import Column, Connection, Engine, Row, Table
+    from sqlalchemy import Column, Connection, Row, Select, Table
 
+    from holdtrue.references import Estimate
     from holdtrue.store import Store
-
-# How long a writer waits for another one, in seconds.
-_BUSY_TIMEOUT_S = 30
-
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A model that was evaluated."""
-
-    system: str
-    number: int
-    digest: str
-    bundle: str
-    as_of: datetime
-    """The moment that its data end at."""
-    created: datetime
-    passed: bool
-    """Whether every gate held."""
-    reason: str
-    incumbent: int | None
-    """Version that was the champion when this one was judged."""
-    metrics: dict[str, Estimate]
-    profile: str
-    """Folder of the reference profile, relative to the store."""
-    lineage: dict[str, str]
-    """Digests by step."""
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version that answers."""
-
-    version: RegisteredVersion
-    generation: int
-    """Counts changes of the champion, without gaps."""
-    since: datetime
-    reason: str
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of the champion."""
-
-    generation: int
-    number: int
-    previous: int | None
-    at: datetime
-    action: str
-    """``gate``: it passed, and a rollout where one is declared; ``restore``: its declaration is
-    back; ``promote`` and ``rollback``: by a person."""
-    reason: str
-
-
-# Actions that no person asked for.
-BY_ITSELF = frozenset({"gate", "restore"})
 
 
 class Registry:
@@ -94,66 +40,16 @@ class Registry:
     """
 
     def __init__(self, store: Store) -> None:
-        self._path = store.path("registry.db")
-        self._opened: Engine | None = None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine().begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except DatabaseError as err:
-            raise self._unusable(err.orig) from err
-
-    def _engine(self) -> Engine:
-        if self._opened is None:
-            engine = create_engine(
-                f"sqlite:///{self._path}", connect_args={"timeout": _BUSY_TIMEOUT_S}
-            )
-            event.listen(engine, "connect", _no_implicit_begin)
-            event.listen(engine, "begin", _begin_immediate)
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with engine.begin() as connection:
-                    self._prepare(connection)
-            except (OSError, sqlite3.DatabaseError, DatabaseError) as err:
-                raise self._unusable(err.orig if isinstance(err, DatabaseError) else err) from err
-            self._opened = engine
-        return self._opened
-
-    def _unusable(self, why: BaseException | None) -> RegistryError:
-        hint = "see that its folder can be written, or restore the file from a backup"
-        if "full" in str(why):
-            hint = "make room, and run the same command again"
-        return RegistryError(f"the registry {self._path} cannot be used: {why}", hint=hint)
-
-    def _prepare(self, connection: Connection) -> None:
-        """Make the tables of a new file, add what an older one lacks; refuse those of a newer."""
-        t.schema_version.create(connection, checkfirst=True)
-        found = connection.execute(select(t.schema_version.c.version)).scalar()
-        if found is None:
-            t.metadata.create_all(connection)
-            connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
-        elif found < t.SCHEMA:
-            # Up to now a newer schema only has more tables.
-            t.metadata.create_all(connection)
-            connection.execute(update(t.schema_version).values(version=t.SCHEMA))
-        elif found > t.SCHEMA:
-            message = f"the registry {self._path} was written by a newer holdtrue (schema {found})"
-            raise RegistryError(message, hint="upgrade holdtrue")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._opened is not None:
-            self._opened.dispose()
-            self._opened = None
+        self._database = Database(store.path("registry.db"))
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever registered here."""
-        return self._path.exists()
+        return self._database.exists
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
 
     def register(
         self,
@@ -182,12 +78,11 @@ class Registry:
             "profile": profile,
             "lineage": lineage,
         }
-        with self._transaction() as connection:
-            same = connection.execute(
-                select(t.versions).where(
-                    t.versions.c.system == system, t.versions.c.digest == digest
-                )
-            ).first()
+        wanted = select(t.versions).where(
+            t.versions.c.system == system, t.versions.c.digest == digest
+        )
+        with self._database.transaction() as connection:
+            same = connection.execute(wanted).first()
             if same is None:
                 highest = connection.execute(
                     select(func.max(t.versions.c.number)).where(t.versions.c.system == system)
@@ -209,34 +104,17 @@ class Registry:
                     connection.execute(
                         insert(t.origins).values(system=system, number=number, origin=found)
                     )
-            elif not self._was_champion(connection, system, same.number):
+            elif connection.execute(_promotions(system, same.number)).first() is None:
                 connection.execute(
                     update(t.versions)
                     .where(t.versions.c.system == system, t.versions.c.number == same.number)
                     .values(**judged)
                 )
-            row = connection.execute(
-                select(t.versions).where(
-                    t.versions.c.system == system, t.versions.c.digest == digest
-                )
-            ).one()
-            return _version(row)
+            return version_of(connection.execute(wanted).one())
 
     def was_champion(self, system: str, number: int) -> bool:
         """Whether a version is or was the champion."""
-        if not self.exists:
-            return False
-        with self._transaction() as connection:
-            return self._was_champion(connection, system, number)
-
-    @staticmethod
-    def _was_champion(connection: Connection, system: str, number: int) -> bool:
-        found = connection.execute(
-            select(t.history.c.generation).where(
-                t.history.c.system == system, t.history.c.number == number
-            )
-        )
-        return found.first() is not None
+        return bool(self._database.rows(_promotions(system, number)))
 
     def promote(
         self, system: str, number: int, *, generation: int, reason: str, action: str = "promote"
@@ -255,8 +133,8 @@ class Registry:
         """
         now = _now().isoformat()
         try:
-            with self._transaction() as connection:
-                self._require(connection, system, number)
+            with self._database.transaction() as connection:
+                _require(connection, system, number)
                 previous = connection.execute(
                     select(t.champions.c.number).where(t.champions.c.system == system)
                 ).scalar()
@@ -300,18 +178,16 @@ class Registry:
         """The version that answers; None where there is none yet."""
         if not self.exists:
             return None
-        with self._transaction() as connection:
-            row = connection.execute(
-                select(t.champions).where(t.champions.c.system == system)
-            ).first()
+        with self._database.transaction() as connection:
+            row = connection.execute(_champion(system)).first()
             if row is None:
                 return None
-            version = self._require(connection, system, row.number)
+            version = _require(connection, system, row.number)
         return Champion(version, row.generation, datetime.fromisoformat(row.since), row.reason)
 
     def versions(self, system: str) -> list[RegisteredVersion]:
         """Every version, oldest first."""
-        return [_version(row) for row in self._rows(t.versions, system, t.versions.c.number)]
+        return [version_of(row) for row in self._rows(t.versions, system, t.versions.c.number)]
 
     def search(
         self, system: str, *, where: str | None, sort: str | None
@@ -319,14 +195,13 @@ class Registry:
         """Versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
         if not self.exists:
             return []
-        self._engine()  # an older file gets its tables
-        numbers = search(self._path, system, where, sort)
+        self._database.open()  # an older file gets its tables
+        numbers = search(self._database.path, system, where, sort)
         chosen = select(func.json_each(json.dumps(numbers)).table_valued("value").c.value)
         wanted = select(t.versions).where(
             t.versions.c.system == system, t.versions.c.number.in_(chosen)
         )
-        with self._transaction() as connection:
-            found = {row.number: _version(row) for row in connection.execute(wanted)}
+        found = {row.number: version_of(row) for row in self._database.rows(wanted)}
         return [found[number] for number in numbers if number in found]
 
     def origins(self, system: str) -> dict[int, Origin]:
@@ -334,33 +209,24 @@ class Registry:
 
         Versions of no Git repository are left out.
         """
-        if not self.exists:
-            return {}
         known = t.origins.c
         wanted = select(known.number, func.json_remove(known.origin, "$.patch").label("origin"))
-        with self._transaction() as connection:
-            rows = connection.execute(wanted.where(known.system == system)).all()
+        rows = self._database.rows(wanted.where(known.system == system))
         return {row.number: Origin.model_validate_json(row.origin) for row in rows}
 
     def origin(self, system: str, number: int) -> Origin | None:
         """Where the project of a version was in Git; None where it was not."""
-        if not self.exists:
-            return None
         known = t.origins.c
         wanted = select(known.origin).where(known.system == system, known.number == number)
-        with self._transaction() as connection:
-            found = connection.execute(wanted).scalar()
-        return None if found is None else Origin.model_validate(found)
+        rows = self._database.rows(wanted)
+        return Origin.model_validate(rows[0].origin) if rows else None
 
     def _rows(
         self, table: Table, system: str, order: Column[Any], last: int | None = None
     ) -> Sequence[Row[Any]]:
-        """A system's rows of a table, in order; none where nothing was ever registered."""
-        if not self.exists:
-            return []
-        with self._transaction() as connection:
-            wanted = select(table).where(table.c.system == system)
-            return connection.execute(wanted.order_by(order.desc()).limit(last)).all()[::-1]
+        """A system's rows of a table, in order: all, or the last so many."""
+        wanted = select(table).where(table.c.system == system)
+        return self._database.rows(wanted.order_by(order.desc()).limit(last))[::-1]
 
     def version(self, system: str, number: int) -> RegisteredVersion:
         """One version.
@@ -368,10 +234,10 @@ class Registry:
         Raises:
             RegistryError: There is none with this number.
         """
-        if not self.exists:
+        rows = self._database.rows(_version(system, number))
+        if not rows:
             raise _unknown(system, number)
-        with self._transaction() as connection:
-            return self._require(connection, system, number)
+        return version_of(rows[0])
 
     def find(self, system: str, digest: str) -> RegisteredVersion | None:
         """The version of a model, by the digest of its bundle."""
@@ -406,7 +272,7 @@ class Registry:
 
     def record_report(self, report: DriftReport) -> None:
         """Keep what a run of the monitor saw and decided."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 insert(t.reports).values(
                     system=report.system,
@@ -436,21 +302,15 @@ class Registry:
             RegistryError: The champion has changed since, is that version, or there is no such
                 version.
         """
-        with self._transaction() as connection:
-            self._require(connection, system, number)
-            champion = connection.execute(
-                select(t.champions).where(t.champions.c.system == system)
-            ).first()
+        with self._database.transaction() as connection:
+            _require(connection, system, number)
+            champion = connection.execute(_champion(system)).first()
             if champion is None or champion.generation != generation:
                 raise stale(system)
             if champion.number == number:
                 message = f"version {number} of {system} is the champion already"
                 raise RegistryError(message)
-            running = self._running(connection, system)
-            if running is not None:
-                reason = f"version {number} is rolled out instead"
-                self._save(connection, stop(running, reason, now))
-            began = Rollout(
+            rollout = Rollout(
                 id=0,
                 system=system,
                 champion=champion.number,
@@ -460,17 +320,7 @@ class Registry:
                 began=now,
                 since=now,
             )
-            made = connection.execute(
-                insert(t.rollouts).values(system=system, state=began.state, revision=0, content={})
-            )
-            assert made.inserted_primary_key is not None  # noqa: S101 - one row was inserted
-            began = began.model_copy(update={"id": made.inserted_primary_key[0]})
-            connection.execute(
-                update(t.rollouts)
-                .where(t.rollouts.c.id == began.id)
-                .values(content=began.model_dump(mode="json"))
-            )
-        return began
+            return begin(connection, rollout)
 
     def save_rollout(self, rollout: Rollout) -> Rollout:
         """Keep where a running rollout stands, and its verdict where it says to do something.
@@ -481,46 +331,13 @@ class Registry:
         Raises:
             RegistryError: It was changed or ended by somebody else since it was read.
         """
-        with self._transaction() as connection:
-            return self._save(connection, rollout)
-
-    @staticmethod
-    def _save(connection: Connection, rollout: Rollout) -> Rollout:
-        saved = rollout.model_copy(update={"revision": rollout.revision + 1})
-        changed = connection.execute(
-            update(t.rollouts)
-            .where(
-                t.rollouts.c.id == rollout.id,
-                t.rollouts.c.revision == rollout.revision,
-                t.rollouts.c.state == "running",
-            )
-            .values(
-                state=saved.state, revision=saved.revision, content=saved.model_dump(mode="json")
-            )
-        )
-        if changed.rowcount != 1:
-            message = f"the rollout of {rollout.system} changed while this was decided"
-            raise RegistryError(message, hint="`holdtrue status` says how it stands")
-        if saved.last is not None and saved.last.action != "wait":
-            verdict = saved.last.model_dump(mode="json")
-            connection.execute(insert(t.verdicts).values(rollout=saved.id, verdict=verdict))
-        return saved
-
-    @staticmethod
-    def _running(connection: Connection, system: str) -> Rollout | None:
-        row = connection.execute(
-            select(t.rollouts.c.content).where(
-                t.rollouts.c.system == system, t.rollouts.c.state == "running"
-            )
-        ).first()
-        return None if row is None else Rollout.model_validate(row.content)
+        with self._database.transaction() as connection:
+            return save(connection, rollout)
 
     def running_rollout(self, system: str) -> Rollout | None:
         """The rollout that runs; None where none does."""
-        if not self.exists:
-            return None
-        with self._transaction() as connection:
-            return self._running(connection, system)
+        rows = self._database.rows(running(system))
+        return Rollout.model_validate(rows[0].content) if rows else None
 
     def rollouts(self, system: str) -> list[Rollout]:
         """Every rollout, oldest first."""
@@ -529,21 +346,33 @@ class Registry:
 
     def verdicts(self, rollout: int) -> list[Verdict]:
         """What was decided in a rollout, oldest first; what called for waiting is not kept."""
-        if not self.exists:
-            return []
-        with self._transaction() as connection:
-            wanted = select(t.verdicts).where(t.verdicts.c.rollout == rollout)
-            rows = connection.execute(wanted.order_by(t.verdicts.c.id)).all()
-        return [Verdict.model_validate(row.verdict) for row in rows]
+        known = t.verdicts.c
+        wanted = select(known.verdict).where(known.rollout == rollout).order_by(known.id)
+        return [Verdict.model_validate(row.verdict) for row in self._database.rows(wanted)]
 
-    @staticmethod
-    def _require(connection: Connection, system: str, number: int) -> RegisteredVersion:
-        row = connection.execute(
-            select(t.versions).where(t.versions.c.system == system, t.versions.c.number == number)
-        ).first()
-        if row is None:
-            raise _unknown(system, number)
-        return _version(row)
+
+def _champion(system: str) -> Select[Any]:
+    """The query for the row of the champion."""
+    return select(t.champions).where(t.champions.c.system == system)
+
+
+def _promotions(system: str, number: int) -> Select[Any]:
+    """The query for the changes that made a version the champion."""
+    return select(t.history.c.generation).where(
+        t.history.c.system == system, t.history.c.number == number
+    )
+
+
+def _version(system: str, number: int) -> Select[Any]:
+    """The query for the row of a version."""
+    return select(t.versions).where(t.versions.c.system == system, t.versions.c.number == number)
+
+
+def _require(connection: Connection, system: str, number: int) -> RegisteredVersion:
+    row = connection.execute(_version(system, number)).first()
+    if row is None:
+        raise _unknown(system, number)
+    return version_of(row)
 
 
 def _now() -> datetime:
@@ -561,29 +390,3 @@ def stale(system: str) -> RegistryError:
     return RegistryError(
         message, hint="run the command again: it is judged against the new champion"
     )
-
-
-def _version(row: Row[Any]) -> RegisteredVersion:
-    return RegisteredVersion(
-        system=row.system,
-        number=row.number,
-        digest=row.digest,
-        bundle=row.bundle,
-        as_of=datetime.fromisoformat(row.as_of),
-        created=datetime.fromisoformat(row.created),
-        passed=row.passed,
-        reason=row.reason,
-        incumbent=row.incumbent,
-        metrics={name: Estimate.model_validate(value) for name, value in row.metrics.items()},
-        profile=row.profile,
-        lineage=row.lineage,
-    )
-
-
-def _no_implicit_begin(connection: Any, _record: Any) -> None:
-    # pysqlite begins transactions late and by itself; we begin them, at once and for writing.
-    connection.isolation_level = None
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
