@@ -1,0 +1,114 @@
+"""What is known of the rows: what was extracted, held to the contract, profiled and split."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from holdtrue.references._reference import Digest, Kind, Reference
+
+
+class Snapshot(Reference):
+    """One version of the system's table: what was extracted."""
+
+    table: str
+    """Folder of the Delta table, relative to the store."""
+    version: int
+    """Version of the Delta table."""
+    digest: Digest
+    """Digest of names, kinds and values."""
+    rows: int
+    start: datetime | None
+    """First moment of the window (inclusive); None where the declaration has no time column."""
+    end: datetime | None
+    """End of the window (exclusive)."""
+    columns: dict[str, Kind]
+
+
+class Finding(Reference):
+    """The result of one rule of the contract."""
+
+    rule: str
+    """Such as ``distance: min 1``."""
+    column: str | None
+    passed: bool
+    blocking: bool
+    """Whether a failure stops the training; others are warnings."""
+    rows: int = 0
+    """Rows that break the rule."""
+    detail: str = ""
+    """What was found, in words."""
+
+
+class DataCheck(Reference):
+    """What the contract said about a snapshot, and which rows are left to learn from."""
+
+    rows: int
+    """Rows of the snapshot."""
+    unlabelled: int
+    """Rows without a target; not learnt from."""
+    quarantined: int
+    """Rows that break a rule; set aside."""
+    quarantine: str | None
+    """Parquet file with the quarantined rows and reasons, relative to the store."""
+    kept: str
+    """Parquet file with the rows to learn from, relative to the store."""
+    kept_rows: int
+    asked: str
+    """Parquet file with the feature columns (and the time) of every sound row, labelled or not:
+    what a served model would have been asked. Relative to the store."""
+    findings: tuple[Finding, ...]
+    numeric: tuple[str, ...]
+    """Feature columns used as numbers."""
+    categorical: tuple[str, ...]
+    """Feature columns used as categories."""
+    temporal: tuple[str, ...] = ()
+    """Feature columns used as times."""
+    classes: tuple[str, ...] | None
+    """Names of the classes, sorted; None for regression."""
+
+    @property
+    def broken(self) -> tuple[Finding, ...]:
+        """The rules that stop the training."""
+        return tuple(found for found in self.findings if found.blocking and not found.passed)
+
+
+class ColumnSummary(Reference):
+    """One column in numbers, for reports."""
+
+    kind: Literal["numeric", "categorical"]
+    missing: float
+    """Share of missing values, 0..1."""
+    quantiles: tuple[float, ...] = ()
+    """For numbers: 201 quantiles from the smallest to the largest value."""
+    levels: dict[str, int] = {}
+    """For categories: the most frequent values with their counts, most frequent first."""
+    distinct: float = 0.0
+    """Estimated number of distinct values."""
+
+
+class ProfileRef(Reference):
+    """A whylogs profile of rows on disk, with the alarm thresholds calibrated on it."""
+
+    path: str
+    """Folder with profile.bin, summary.json and calibration.json, relative to the store."""
+    digest: Digest
+    rows: int
+    blocks: int
+    """Blocks of the monitoring window's length that the thresholds were calibrated on."""
+    columns: dict[str, ColumnSummary]
+
+
+class Split(Reference):
+    """Which rows are trained on and which are only tested on."""
+
+    train: str
+    """Parquet file, relative to the store."""
+    test: str
+    """Parquet file, relative to the store."""
+    train_rows: int
+    test_rows: int
+    boundary: datetime | None
+    """First moment of the test rows, where the split follows time."""
+    target_share: dict[str, tuple[float, float]]
+    """For classification, by class: share of it in the training and in the test rows."""

@@ -1,0 +1,100 @@
+"""What the monitor saw, and what it decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from holdtrue.references._evaluation import Estimate
+from holdtrue.references._reference import Reference
+
+
+class ColumnDrift(Reference):
+    """How one column differs from the reference in one window."""
+
+    column: str
+    effect: float
+    """The largest of its standardised effects; 1 is the 90 % level of quiet blocks."""
+    test: str
+    """Which effect or test that is: location, levels, missing, unseen."""
+    p_value: float
+    """The smallest p-value of the column's tests."""
+
+
+class WindowCheck(Reference):
+    """The comparison of one window with the reference."""
+
+    start: datetime
+    end: datetime
+    rows: int
+    state: Literal["quiet", "suspect", "alarm", "too_few_rows"]
+    """``alarm``: so broken that one window is enough (column missing, many unseen values)."""
+    effect: float
+    """Largest standardised effect over columns."""
+    effect_limit: float
+    """Calibrated limit for it."""
+    p_value: float
+    """Smallest p-value over columns."""
+    p_limit: float
+    columns: tuple[ColumnDrift, ...]
+    """The most different first; the 10 first of them in a report."""
+    in_a_row: int
+    """Suspect windows in a row up to this one."""
+    detail: str
+    """What was seen, in words."""
+
+
+class PerformanceCheck(Reference):
+    """The quality of served predictions whose labels have arrived."""
+
+    version: int
+    metric: str
+    rows: int
+    start: datetime
+    end: datetime
+    value: Estimate
+    expected: float
+    """Value in the evaluation of that version."""
+    limit: float
+    worse: bool
+    """Whether even the favourable end of the interval is beyond the limit."""
+    detail: str
+
+
+class Decision(Reference):
+    """What the monitor decided, and why."""
+
+    at: datetime
+    action: Literal["none", "warn", "retrain", "fix_data"]
+    signals: tuple[Literal["drift", "performance", "data", "age", "schema"], ...] = ()
+    held_back: str | None = None
+    """Why a retraining that was called for is not started: cooldown, budget, manual."""
+    reason: str
+    """In words: what was seen, against which limit, and what follows."""
+    seen: dict[str, str] = {}
+    """What windows showed to the last one, by ``drift`` or ``schema``: it holds until a later
+    window is compared."""
+    since: datetime | None = None
+    """When that was first decided on."""
+
+
+class DriftReport(Reference):
+    """One run of the monitor."""
+
+    system: str
+    version: int
+    at: datetime
+    windows: tuple[WindowCheck, ...]
+    """Windows compared in this run, oldest first."""
+    performance: tuple[PerformanceCheck, ...]
+    decision: Decision
+    folded: int = 0
+    """Captured rows that were moved into the table."""
+    answered: int = 0
+    """Requests that were answered until then, from the first one on."""
+    refused: int = 0
+    """The same of those that were refused for their content (400 and 422)."""
+    lost: int = 0
+    """Answered rows that could not be captured until then, from the first one on."""
+    removed: int = 0
+    """Captured rows that were older than ``serve.keep`` and were deleted."""

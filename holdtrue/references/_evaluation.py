@@ -1,0 +1,174 @@
+"""What is known of a model's quality, and what the gates made of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from holdtrue.references._reference import Digest, Reference
+
+
+class Estimate(Reference):
+    """A metric with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SliceResult(Reference):
+    """The metrics of the rows that have one value of a column."""
+
+    rows: int
+    metrics: dict[str, Estimate]
+    """Metrics that cannot be computed (one class only, too few rows) are left out."""
+
+
+class Difference(Reference):
+    """Candidate minus champion on the same rows, signed so that positive is better."""
+
+    metric: str
+    candidate: float
+    champion: float
+    gain: float
+    low: float
+    high: float
+    """Two-sided interval of the gain at the declared confidence."""
+    probability: float
+    """Probability that the candidate is better, from paired differences; 0.5 where equal."""
+
+
+class Gain(Reference):
+    """One beside another on the same rows, signed so that positive is better."""
+
+    value: float
+    """The metric of the one."""
+    other: float
+    """The metric of the other."""
+    gain: float
+    low: float
+    high: float
+    """Two-sided interval of the gain."""
+
+    @classmethod
+    def of(cls, difference: Difference) -> Gain:
+        """What a difference says of any two."""
+        return cls(
+            value=difference.candidate,
+            other=difference.champion,
+            gain=difference.gain,
+            low=difference.low,
+            high=difference.high,
+        )
+
+    def verdict(self, unclear: str) -> str:
+        """Whether the one is better, with the interval of the gain.
+
+        Args:
+            unclear: What is said where the interval contains 0.
+        """
+        interval = f"{self.low:.3g} to {self.high:.3g}"
+        if self.low > 0:
+            return f"better by {self.gain:.3g} ({interval})"
+        if self.high < 0:
+            return f"worse by {-self.gain:.3g} ({-self.high:.3g} to {-self.low:.3g})"
+        return f"{unclear}: the interval of the gain contains 0 ({interval})"
+
+
+class Curves(Reference):
+    """Points for plots. Empty where they do not apply to the task."""
+
+    roc: tuple[tuple[float, float], ...] = ()
+    """(false positive rate, true positive rate), binary tasks."""
+    precision_recall: tuple[tuple[float, float], ...] = ()
+    """(recall, precision), binary tasks."""
+    calibration: tuple[tuple[float, float, int], ...] = ()
+    """(mean predicted probability, observed share, rows) by tenth of the rows, classification; of
+    more than two classes all, each against the rest."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Rows: true class, columns: most probable class; classification."""
+    residuals: tuple[tuple[float, float], ...] = ()
+    """(predicted, true) of at most 1,000 rows, regression."""
+
+
+class Calibrated(Reference):
+    """What calibration does to the probabilities of unseen rows."""
+
+    method: Literal["isotonic", "sigmoid"]
+    rows: int
+    """Training rows that it was learnt on."""
+    before: dict[str, float]
+    """log_loss, brier, and calibration_error: mean distance of predicted and observed share."""
+    after: dict[str, float]
+    curve: tuple[tuple[float, float, int], ...]
+    """As the curve of calibration, before it."""
+
+
+class Decisions(Reference):
+    """What the answered classes cost on unseen rows, by the declared costs."""
+
+    costs: tuple[tuple[float, ...], ...]
+    """By true class, then decided class."""
+    threshold: float | None
+    """Above which probability the second of two classes is answered."""
+    cost: Estimate
+    """Mean of a row."""
+    most_probable: Estimate
+    """The same of answering the most probable class."""
+    gain: Estimate
+    """How much less a row costs than by the most probable class."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: true class, columns: decided class."""
+
+
+class Coverage(Reference):
+    """How often the truth of unseen rows is in the answered interval."""
+
+    share: float
+    """How often was declared, 0..1."""
+    covered: Estimate
+    below: float
+    """Share of rows whose truth is below the interval."""
+    above: float
+    width: float
+    """Mean width, in the unit of the target."""
+
+
+class Evaluation(Reference):
+    """How good a model is on rows that it has never seen."""
+
+    model: Digest
+    rows: int
+    classes: tuple[str, ...] | None
+    confidence: float
+    metrics: dict[str, Estimate]
+    baseline: dict[str, float]
+    """The same metrics of always answering the training shares, or the training mean."""
+    slices: dict[str, dict[str, SliceResult]]
+    """By column, then by value."""
+    champion: int | None = None
+    """Version that it was compared with."""
+    differences: dict[str, Difference] = {}
+    """By metric; empty where there is no champion."""
+    curves: Curves = Curves()
+    importance: dict[str, float] = {}
+    """By feature, most important first: how much the metric worsens when it is shuffled."""
+    calibrated: Calibrated | None = None
+    decisions: Decisions | None = None
+    coverage: Coverage | None = None
+
+
+class Judgement(Reference):
+    """The verdict of one gate, with its numbers."""
+
+    gate: str
+    """Such as ``roc_auc at least 0.7``."""
+    passed: bool
+    reason: str
+
+
+class Verdict(Reference):
+    """Whether a model may be promoted, and why."""
+
+    passed: bool
+    judgements: tuple[Judgement, ...]
+    reason: str

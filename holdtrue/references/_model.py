@@ -1,0 +1,78 @@
+"""What is known of a fitted model, its registration and its release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdtrue.references._reference import Digest, Reference
+
+
+class Compilation(Reference):
+    """Whether a model answers without pandas and scikit-learn, and how that was proven."""
+
+    compiled: bool
+    """Whether the compiled scorer serves; else the pipeline itself."""
+    reason: str | None = None
+    """Why the pipeline serves, in words."""
+    rows: int = 0
+    """Rows that both have answered: of the training, at the thresholds of the trees, with nulls,
+    with known and unknown categories."""
+    splits: int = 0
+    """Thresholds of the trees."""
+    split_rows: int = 0
+    """Those of the rows that were made to lie at a threshold or one step beside it."""
+    unreachable: int = 0
+    """Thresholds that no row can get to."""
+    max_difference: float | None = None
+    """Largest difference of two answers; None where they were not compared."""
+    identical: bool = True
+    """Whether the compiled scorer gives the same bits one by one and in batches of any size."""
+
+    def __str__(self) -> str:
+        if not self.compiled:
+            return f"not compiled, so the pipeline itself answers: {self.reason}"
+        return (
+            f"compiled, and proven equal to the pipeline on {self.rows:,} rows: the largest "
+            f"difference is {self.max_difference:.2g}"
+        )
+
+
+class ModelRef(Reference):
+    """A fitted model: a bundle on disk."""
+
+    bundle: str
+    """Folder of the bundle, relative to the store."""
+    digest: Digest
+    """Digest of the bundle's manifest."""
+    estimator: str
+    params: dict[str, Any]
+    rows: int
+    """Training rows that it has learnt from."""
+    shards: int = 1
+    """Processes that trained together, each on a part of the rows."""
+    seconds: float
+    """Wall time of the fit."""
+    compilation: Compilation | None = None
+    """Whether it is compiled; None for one of an earlier time."""
+
+
+class Version(Reference):
+    """A model in the registry."""
+
+    system: str
+    number: int
+    digest: Digest
+    """Digest of the model's bundle."""
+    promoted: bool
+    """Whether this registration made it the champion."""
+    reason: str
+
+
+class Release(Reference):
+    """What is served."""
+
+    system: str
+    version: int
+    digest: Digest
+    endpoint: str
+    """URL that predictions are posted to."""
