@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.notifications import notified_training
 from holdtrue.plan import Runner, applied, steps_until
 from holdtrue.progress import Terminal
 from holdtrue.session import ready
@@ -50,12 +51,13 @@ def run_plan(
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=refresh, reporter=Terminal(), trigger=trigger)
-    system.prepare(context, until)
     run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
     runner = Runner(context)
     results: dict[str, Any] = {}
     finished = []
-    with system.alone(), ExitStack() as session:
+    system.store.check()
+    with system.alone(), notified_training(context, until), ExitStack() as session:
+        system.prepare(context, until)
         for step in steps_until(until):
             if step.serves and context.registry.champion(context.system) is None:
                 break

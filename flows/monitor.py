@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows._command import start
+from holdtrue.notifications import notified_look
 from holdtrue.system import Run, System
 from tasks import monitoring
 from tasks._step import announce
@@ -33,9 +34,10 @@ def monitor(declaration: str, as_of: datetime | None = None, retrain: bool = Tru
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=True, trigger="monitor")
-    report = monitoring.monitor(
-        Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
-    )
+    with notified_look(context):
+        report = monitoring.monitor(
+            Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
+        )
     decision = report.decision
     if retrain and decision.action == "retrain" and decision.held_back is None:
         ask_for_retraining(report, declaration)

@@ -19,12 +19,14 @@ def check(system: Declared) -> None:
     """
     from holdtrue.data import check_source
     from holdtrue.mirror import check_installed
+    from holdtrue.notifications import check_addresses
     from holdtrue.stack import check_answers, check_trial_fits
     from holdtrue.tuning import check_sampler
 
     declaration = system.declaration
     if declaration.track.mlflow is not None:
         check_installed()
+    check_addresses(declaration)
     check_source(declaration.data, system.project)
     by_fold = _check_candidates(system)
     unfit = never_ends(declaration.tune, by_fold=by_fold)

@@ -18,6 +18,7 @@ from holdtrue import (
     answer_commands,
     backtest_commands,
     data_commands,
+    notify_commands,
     project_commands,
     release_commands,
 )
@@ -401,6 +402,7 @@ def predict(
 answer_commands.add_to(app)
 release_commands.add_to(app)
 data_commands.add_to(app)
+notify_commands.add_to(app)
 
 
 project_commands.add_stack_to(app)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.approval import approval_of
 from holdtrue.errors import ConfigError, DataError, RegistryError, ServingError, StackError
+from holdtrue.notifications import notify
 from holdtrue.plan import begin_rollout, deploy_arms, release_lock, serve_now
 from holdtrue.rollout import Arms, Counts, Moments, decide, follow, observe, stop
 
@@ -59,6 +60,7 @@ def advance(context: Context, *, quality: bool = True) -> Rollout | None:
         after = _act(context, champion, seen, decide(seen, now))
     if after.last is None or after.last.action != "wait":
         write_page(context)
+        notify(context)
     return after
 
 
@@ -187,6 +189,7 @@ def start(context: Context, number: int, *, force: bool = False) -> Rollout:
     if running.state != "running":
         message = f"version {rollout.challenger} cannot be rolled out: {running.reason}"
         raise ServingError(message)
+    notify(context)
     return running
 
 
@@ -207,6 +210,7 @@ def halt(context: Context, reason: str) -> Rollout:
             deploy_arms(context, champion, None)
         ended = context.registry.save_rollout(stop(rollout, reason, datetime.now(UTC)))
     write_page(context)
+    notify(context)
     return ended
 
 
@@ -226,6 +230,7 @@ def promote(context: Context, number: int, *, reason: str, force: bool = False) 
     """
     check_passed(context, number, force=force)
     _replace(context, number, reason, "promote")
+    notify(context)
 
 
 def rollback(context: Context, *, to: int | None, reason: str) -> int:
@@ -251,6 +256,7 @@ def rollback(context: Context, *, to: int | None, reason: str) -> int:
         return champion.version.number
     target = earlier(context, to)
     _replace(context, target, reason, "rollback")
+    notify(context)
     return target
 
 

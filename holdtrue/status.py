@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from holdtrue.approval import Approval, approval_of
 from holdtrue.errors import ServingError
+from holdtrue.failures import Failure, What, failures_of
+from holdtrue.notifications import Undelivered, undelivered
 from holdtrue.references import Compilation, Reference
 from holdtrue.rollout import RolloutStatus, status_of
 from holdtrue.serving._deploy import ReplicaCounts
@@ -63,6 +65,10 @@ class Status(Reference):
     lost_rows: int
     """Answered rows that could not be captured since the system was first served."""
     last_decision: DecisionStatus | None
+    failures: dict[What, Failure]
+    """The last training and the last look of the monitor, where they failed."""
+    undelivered: tuple[Undelivered, ...]
+    """Addresses of ``notify`` that the last message did not reach."""
     as_of: datetime | None
     """Moment of the last run."""
     store: str
@@ -116,6 +122,8 @@ def look(system: Declared) -> Status:
             action=reports[-1].decision.action,
             reason=reports[-1].decision.reason,
         ),
+        failures=failures_of(system.store, name),
+        undelivered=tuple(undelivered(system.store, system.declaration)),
         as_of=None if moment is None else datetime.fromisoformat(moment),
         store=str(system.store.root),
         reports=str(index) if index.exists() else None,
@@ -171,6 +179,11 @@ def status_text(found: Status) -> str:
     else:
         when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
         lines.append(f"monitor: {decision.action} at {when}: {decision.reason}")
+    for what, failure in found.failures.items():
+        lines.append(
+            f"failed: the last {what}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"
+        )
+    lines += [f"notify: {address}" for address in found.undelivered]
     places = {"reports": found.reports, "Prefect": found.prefect_ui, "store": found.store}
     lines += [f"{title}: {place}" for title, place in places.items() if place]
     return "\n".join(lines)

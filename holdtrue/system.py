@@ -41,8 +41,8 @@ class System(Declared):
     def check(self) -> None:
         """Refuse what can be refused before any work.
 
-        That is the source, estimators, a pruner that can end none of them, the store, Ray's
-        address, trials that no node can hold.
+        That is the addresses of `notify`, the source, estimators, a pruner that can end none of
+        them, the store, Ray's address, trials that no node can hold.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
@@ -92,13 +92,15 @@ class System(Declared):
         Raises:
             HoldtrueError: A step failed. What was done before is kept, and found the next time.
         """
+        from holdtrue.notifications import notified_training
         from holdtrue.plan import Runner, applied, steps_until
 
         context = self.context(as_of=as_of, refresh=refresh, reporter=reporter, trigger=trigger)
-        self.prepare(context, until)
         runner = Runner(context)
         finished: list[Done] = []
-        with self.alone(), ExitStack() as session:
+        self.store.check()
+        with self.alone(), notified_training(context, until), ExitStack() as session:
+            self.prepare(context, until)
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
@@ -178,9 +180,12 @@ class System(Declared):
         Raises:
             MonitoringError: Nothing is served yet.
         """
+        from holdtrue.notifications import notified_look
         from holdtrue.watch import watch
 
-        return watch(self.context(as_of=as_of, refresh=True, reporter=reporter))
+        context = self.context(as_of=as_of, refresh=True, reporter=reporter)
+        with notified_look(context):
+            return watch(context)
 
     def backtest(
         self,

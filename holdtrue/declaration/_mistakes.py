@@ -47,7 +47,10 @@ PATTERNS = {
     r"^[A-Za-z0-9.:\[\]-]+:\d+$": "host and port such as 10.0.0.1:6379",
     r"^(sqlite:///[^?]+|https?://\S+)$": "sqlite:///mlflow.db or the URL of an MLflow server",
     r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://": "a URL such as postgresql://user:password@host/name",
+    r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$": "a URL such as mailto://user:password@example.com",
 }
+# What lets somebody write to a receiver.
+_HIDDEN = {("notify", "to"), ("notify", "secret")}
 _PLACE = re.compile(rf"(?:{'|'.join(Declaration.model_fields)})[\w.\[\]]*: ")
 
 
@@ -102,6 +105,8 @@ def _problems(path: Path, details: list[ErrorDetails], document: Document) -> li
     first = details[0]
     kind = first["type"]
     value = _value(document.value, path)
+    if path[:2] in _HIDDEN and isinstance(value, str):
+        value = "***"
     if kind == "extra_forbidden":
         known = _keys(path[:-1])
         meant = nearest(path[-1], known)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from holdtrue.declaration._data import Data
+from holdtrue.declaration._notify import Notify
 from holdtrue.declaration._search import Model, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
@@ -333,6 +334,8 @@ class Declaration(Section):
     """Where the heavy work runs."""
     track: Track = Track()
     """Where else the versions are shown."""
+    notify: Notify = Notify()
+    """Who is told what happens while nobody looks."""
     seed: NonNegativeInt = Field(default=0, le=2**32 - 1)
     """Seed of everything random."""
 

@@ -19,6 +19,7 @@ from holdtrue.plan._journal import Record
 from holdtrue.references import Evaluation, ModelRef, Study, Trial, Verdict
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
+from tests.unit.receiver import receiver as receiver
 
 # How long an example takes says how busy the machine is: timings belong to the benchmarks.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

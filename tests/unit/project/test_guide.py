@@ -17,6 +17,12 @@ REST = {
     "data": "{source: {files: flights.csv}, target: late}",
     "model": "auto",
 }
+# What they refer to.
+ENVIRONMENT = {
+    "SHOP_DATABASE": "postgresql://reader@db.example.com/shop",
+    "TEAM_CHAT": "slack://TokenA/TokenB/TokenC",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 
 
 def examples(name: str) -> list[str]:
@@ -27,7 +33,8 @@ def examples(name: str) -> list[str]:
     "name", sorted(path.name for path in GUIDE.glob("*.md") if "```yaml" in path.read_text())
 )
 def test_every_example_can_be_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHOP_DATABASE", "postgresql://reader@db.example.com/shop")
+    for variable, value in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, value)
     found = examples(name)
     assert found
     for example in found:

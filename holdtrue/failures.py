@@ -1,0 +1,54 @@
+"""What runs by itself and did not work the last time: a training, a look of the monitor."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pydantic import ValidationError
+
+from holdtrue.references import Reference
+from holdtrue.store import read_json, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdtrue.store import Store
+
+What = Literal["training", "monitor"]
+
+
+class Failure(Reference):
+    """That something did not work the last time."""
+
+    at: datetime
+    reason: str
+
+
+def failed(store: Store, system: str, what: What, err: Exception) -> None:
+    """Remember that something did not work, and why."""
+    reason = str(err) or type(err).__name__
+    failure = Failure(at=datetime.now(UTC), reason=reason)
+    write_json(_file(store, system, what), failure.model_dump(mode="json"))
+
+
+def worked(store: Store, system: str, what: What) -> None:
+    """Forget that something did not work: now it does."""
+    _file(store, system, what).unlink(missing_ok=True)
+
+
+def failures_of(store: Store, system: str) -> dict[What, Failure]:
+    """What did not work the last time."""
+    found: dict[What, Failure] = {}
+    for what in get_args(What):
+        with suppress(ValueError, ValidationError):  # a damaged file says nothing
+            content = read_json(_file(store, system, what))
+            if content is not None:
+                found[what] = Failure.model_validate(content)
+    return found
+
+
+def _file(store: Store, system: str, what: What) -> Path:
+    """One for each, since a look and a training may end at the same time."""
+    return store.path("systems", f"{system}.{what}-failed.json")

@@ -1,0 +1,20 @@
+"""Tells people what happens while nobody looks: ``notify`` of a declaration."""
+
+from holdtrue.notifications._send import check_addresses, send_test
+from holdtrue.notifications._tell import (
+    Undelivered,
+    notified_look,
+    notified_training,
+    notify,
+    undelivered,
+)
+
+__all__ = [
+    "Undelivered",
+    "check_addresses",
+    "notified_look",
+    "notified_training",
+    "notify",
+    "send_test",
+    "undelivered",
+]

@@ -1,0 +1,168 @@
+"""Telling each address what it does not know yet, and remembering what it does."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from holdtrue.failures import failed, worked
+from holdtrue.notifications._messages import Standing, Told, news
+from holdtrue.notifications._send import names_of, send
+from holdtrue.references import Reference
+from holdtrue.store import locked, read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdtrue.declaration import Declaration
+    from holdtrue.failures import What
+    from holdtrue.plan import Context
+    from holdtrue.store import Store
+
+_FILE = "told.json"
+
+
+class Receiver(Reference):
+    """What is known of an address."""
+
+    told: Told
+    delivered: tuple[str, ...] = ()
+    """What it has of the messages that it was not told all of."""
+    problem: str | None = None
+    """Why the last message did not reach it; None where it did."""
+    since: datetime | None = None
+    """Since when there is one."""
+
+
+class Undelivered(Reference):
+    """An address that could not be reached."""
+
+    address: str
+    """What is shown of it."""
+    since: datetime
+    problem: str
+
+    def __str__(self) -> str:
+        when = f"{self.since:%Y-%m-%d %H:%M} UTC"
+        return f"{self.address} could not be reached since {when}: {self.problem}"
+
+
+def notify(context: Context) -> None:
+    """Tell every declared address what it does not know yet.
+
+    What happened is read from the registry and the journal, so that who could not be reached is
+    told by the next run of anything. Whatever goes wrong is a line on stderr and in the status: a
+    message stops no training and no rollback.
+    """
+    if not context.declaration.notify.to:
+        return
+    try:
+        with locked(_file(context.store, context.system).with_suffix(".lock")):
+            receivers = _tell(context)
+    except Exception as err:  # noqa: BLE001 - see above
+        sys.stderr.write(f"Warning: nobody was notified: {err}\n")
+        return
+    for address, receiver in receivers.items():
+        if receiver.problem is not None:
+            sys.stderr.write(f"Warning: {address} was not notified: {receiver.problem}\n")
+
+
+@contextmanager
+def notified_training(context: Context, until: str | None) -> Iterator[None]:
+    """A run of the plan: whether it failed is remembered, and what came of it is told.
+
+    Args:
+        context: Of the run.
+        until: Its last step; a run that is to end before the last one is nobody's concern.
+    """
+    if until is not None:
+        yield
+        return
+    with _remembered(context, "training"):
+        yield
+
+
+@contextmanager
+def notified_look(context: Context) -> Iterator[None]:
+    """A look of the monitor: whether it failed is remembered, and what it decided is told."""
+    with _remembered(context, "monitor"):
+        yield
+
+
+def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
+    """The declared addresses that the last message did not reach."""
+    known = _read(_file(store, declaration.name))
+    declared = [(key, known[key]) for key in names_of(declaration) if key in known]
+    return [
+        Undelivered(address=key, since=receiver.since, problem=receiver.problem)
+        for key, receiver in declared
+        if receiver.since is not None and receiver.problem is not None
+    ]
+
+
+@contextmanager
+def _remembered(context: Context, what: What) -> Iterator[None]:
+    # Before the first version nothing runs that somebody does not look at.
+    alone = context.registry.champion(context.system) is not None
+    try:
+        yield
+    except Exception as err:
+        if alone:
+            with suppress(OSError):  # a full disk: what is raised says so
+                failed(context.store, context.system, what, err)
+            notify(context)
+        raise
+    worked(context.store, context.system, what)
+    notify(context)
+
+
+def _tell(context: Context) -> dict[str, Receiver]:
+    """Tell every address; what is known of them afterwards, by what is shown of them."""
+    path, now = _file(context.store, context.system), Standing.of(context)
+    known, keys = _read(path), names_of(context.declaration)
+
+    def tell(key: str, address: str) -> Receiver:
+        return _bring_up(context.declaration, now, address, known.get(key))
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        told = pool.map(tell, keys, context.declaration.notify.to)
+        receivers = dict(zip(keys, told, strict=True))
+    content = {key: receiver.model_dump(mode="json") for key, receiver in receivers.items()}
+    write_json(path, content)
+    return receivers
+
+
+def _bring_up(
+    declaration: Declaration, now: Standing, address: str, known: Receiver | None
+) -> Receiver:
+    """Send an address all that it does not know, up to the first message that does not reach it."""
+    receiver = known or Receiver(told=now.before)
+    delivered = [*receiver.delivered]
+    for message in news(now, receiver.told):
+        if message.topic not in declaration.notify.on or message.id in delivered:
+            continue
+        problem = send(message, address, declaration.notify.secret)
+        if problem is not None:
+            since = receiver.since or datetime.now(UTC)
+            update = {"delivered": tuple(delivered), "problem": problem, "since": since}
+            return receiver.model_copy(update=update)
+        delivered.append(message.id)
+    return Receiver(told=now.told)
+
+
+def _file(store: Store, system: str) -> Path:
+    return store.path("systems", f"{system}.{_FILE}")
+
+
+def _read(path: Path) -> dict[str, Receiver]:
+    try:
+        content = read_json(path)
+        return {key: Receiver.model_validate(known) for key, known in (content or {}).items()}
+    except (ValueError, ValidationError, AttributeError):  # damaged: as if nobody was told
+        return {}
