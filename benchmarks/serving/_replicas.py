@@ -11,7 +11,7 @@ from benchmarks.serving._measure import load
 from benchmarks.serving._model import WAITS_S
 from benchmarks.serving._process import Asking
 from benchmarks.serving.client import Phase
-from holdtrue.serving._app import SCORING_THREADS
+from holdtrue.serving._scorer import SCORING_THREADS
 
 if TYPE_CHECKING:
     from benchmarks.serving._ours import Ours

@@ -1,15 +1,12 @@
-"""The application in a replica: who may ask, which version answers, and what is kept of it."""
+"""The application in a replica: what becomes of a request, and what is told of the replica."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -19,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from holdtrue.access import Keyring
-from holdtrue.models._served import joined
 from holdtrue.serving import _protocols
+from holdtrue.serving._access import Access
 from holdtrue.serving._asked import (
     CLOSE,
     Answered,
@@ -29,21 +25,19 @@ from holdtrue.serving._asked import (
     DisconnectedError,
     Problem,
     Reply,
-    UnscoredError,
-    asked,
     failure,
     read_body,
 )
-from holdtrue.serving._batching import Batcher
 from holdtrue.serving._beside import Request
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._captures import Captures
 from holdtrue.serving._gate import Gate
-from holdtrue.serving._limits import BusyError, Rates, Turns
-from holdtrue.serving._log import write_line
+from holdtrue.serving._limits import BusyError, Turns
+from holdtrue.serving._log import LogWriter, shown
 from holdtrue.serving._readiness import Readiness
 from holdtrue.serving._refusals import Refusals, below, busy, too_late
-from holdtrue.serving._scoring import FAILED, REFUSED, ModelError, answered, score, words
+from holdtrue.serving._scorer import SCORING_THREADS, Scorer
+from holdtrue.serving._scoring import words
 from holdtrue.serving._shadow import Shadow
 from holdtrue.serving._statistics import (
     Gauges,
@@ -56,16 +50,10 @@ from holdtrue.serving._statistics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    import numpy as np
-
-    from holdtrue.access import Scope
-    from holdtrue.serving._asked import Table
     from holdtrue.serving._live import Held, Live, Tallies
     from holdtrue.serving._slate import Limits
-
-logger = logging.getLogger("ray.serve")
 
 MODULES_VARIABLE = "HOLDTRUE_SHOW_MODULES"
 """Set in tests, which look at what a replica has imported."""
@@ -73,13 +61,7 @@ SMALL_BYTES = 65_536
 """Requests of up to this size are read and answered in the event loop, and scored there too where
 the model is compiled."""
 SMALL_ROWS = 256
-# More threads make pandas slower: they take turns at the interpreter lock.
-SCORING_THREADS = 2
 SLOW_S = 1.0
-_LOG_LINES_PER_S = 10
-_LOG_IDS = 5
-_LOG_LENGTH = 300
-_CONTENT_REFUSED = (400, 415, 422)
 
 
 class Application:
@@ -102,28 +84,23 @@ class Application:
         self.answers_per_s = 0.0
         self.connections: Callable[[], int] = lambda: 0
         self.tallies = tallies
+        self.log = LogWriter(name)
         self.gate = Gate()
         """Of all requests with rows; those that are answered off the event loop need a turn too."""
         self.turns = Turns()
         self.aside = Turns()
         """Of what is answered off the event loop, and takes long: nothing small waits behind it."""
-        self._rates = Rates()
-        self._keyring: Keyring | None = None
-        self._keys_path: str | None = None
+        self._access = Access()
         self._captures = Captures()
-        self._threads = ThreadPoolExecutor(SCORING_THREADS, thread_name_prefix="scoring")
-        self._batchers: dict[int, Batcher] = {}
-        self._shadow = Shadow(self._captures, self.log)
+        self._scorer = Scorer(self.log.say)
+        self._in_thread = self._scorer.in_thread
+        self._shadow = Shadow(self._captures, self.log.say)
         self._refusals = Refusals()
-        self._batches = self._batched_rows = 0
         self._busy_s = 0.0
         self._inside = 0
         self._answers = 0
         self._measured = (perf_counter(), 0.0, 0)
         self._ready = Readiness()
-        self._log_left, self._note_left = _LOG_LINES_PER_S, 1
-        self._write_failures = 0
-        self._write_error: str | None = None
 
     @property
     def _system(self) -> str:
@@ -143,11 +120,11 @@ class Application:
         except DisconnectedError:
             return
         except Problem as problem:
-            self._note(problem, scope["path"])
+            self.log.refused(problem, scope["path"])
             reply = self._refusals.reply(scope["path"], self._system, problem)
         except Exception as err:  # noqa: BLE001 - whatever it is, the caller gets an answer
             (request,) = new_ids(1)
-            self.log("a request failed", ids=[request], path=scope["path"], error=words(err))
+            self.log.say("a request failed", ids=[request], path=scope["path"], error=words(err))
             failed = failure("the request could not be answered", request)
             reply = self._refusals.reply(scope["path"], self._system, failed)
         finally:
@@ -171,10 +148,10 @@ class Application:
         route = _protocols.route(scope["method"], below(scope["path"], live.slate.system))
         if not route.scores:
             return await self._about(live, route, headers), None
-        key = self._allow(live, headers, "predict")
+        key = self._access.allow(headers, "predict")
         limits = live.slate.limits
         if limits.requests_per_s is not None:
-            self._take(key, limits.requests_per_s)
+            self._access.take(key, limits.requests_per_s)
         body = await read_body(receive, headers, limits.max_body_bytes)
         return await self._predict(live, route, headers, scope, body, began)
 
@@ -183,10 +160,10 @@ class Application:
     ) -> Reply:
         """Answer what needs no rows."""
         if route.action == "metrics":
-            self._allow(live, headers, "admin")
+            self._access.allow(headers, "admin")
             return await asyncio.to_thread(self._metrics, live)
         if not route.open:
-            self._allow(live, headers, "predict")
+            self._access.allow(headers, "predict")
         if route.action == "ready":
             ready = await self._ready.ask(live, self._readiness)
             if not route.v2 or ready.status != HTTPStatus.OK:
@@ -194,35 +171,6 @@ class Application:
         if route.action == "live" and not route.v2:
             return _json({"live": True})
         return _protocols.about(route, live)
-
-    def _allow(self, live: Live, headers: Mapping[bytes, bytes], scope: Scope) -> str:
-        """The name of the key that may do this; empty where access is open.
-
-        Raises:
-            Problem: There is no good key (401), or it may not (403).
-        """
-        if self._keyring is None or live.slate.keys is None:
-            return ""
-        header = headers.get(b"authorization")
-        key = self._keyring.find(header)
-        if key is None and header is not None:
-            self._keyring.refresh()  # it may have been made a moment ago
-            key = self._keyring.find(header)
-        if key is None:
-            what = "lacks a key" if header is None else "has a key that is not good"
-            detail = f"the request {what}; send the header Authorization: Bearer KEY"
-            raise Problem(401, detail, ((b"www-authenticate", b"Bearer"),))
-        if scope not in key.scopes:
-            detail = f"the key {key.name} may not do this; it needs the scope {scope}"
-            raise Problem(403, detail)
-        return key.name
-
-    def _take(self, key: str, per_s: float) -> None:
-        try:
-            self._rates.take(key, per_s)
-        except BusyError as err:
-            detail = f"more than {per_s:g} requests a second with one key"
-            raise busy(err, detail) from None
 
     async def _predict(
         self,
@@ -255,7 +203,7 @@ class Application:
                 turns = None
                 turns = await self._turn(limits, arrived, aside=True)
             held = live.choose(table, headers)
-            held, given, question = await self._scored(live, held, table, small, alone)
+            held, given, question = await self._scorer.scored(live, held, table, small, alone)
             if small:
                 reply = question.write(given)
             else:
@@ -274,7 +222,7 @@ class Application:
                 request = Request(route, headers, scope["query_string"], body)
                 self._shadow.ask(live, table, given, request)
             if seconds > SLOW_S:
-                self.log("a slow request", ids=[*given.ids[:_LOG_IDS]], seconds=round(seconds, 3))
+                self.log.say("a slow request", ids=shown(given.ids), seconds=round(seconds, 3))
 
         return reply, after
 
@@ -299,78 +247,6 @@ class Application:
             except BusyError as err:
                 raise busy(err) from None
         return turns
-
-    async def _scored(
-        self, live: Live, held: Held, table: Table, small: bool, alone: bool
-    ) -> tuple[Held, Answered, Asked]:
-        """What a version says, or the champion in its place: a challenger never costs an answer.
-
-        Raises:
-            Problem: The champion does not take the rows either, or there is no score for them
-                (500).
-        """
-        champion = live.champion
-        # Who asks for a version is not answered by another.
-        tried = (held,) if held is champion or table.version is not None else (held, champion)
-        errors: list[tuple[Held, ModelError]] = []
-        ids: Sequence[str] = ()
-        try:
-            for one in tried:
-                try:
-                    given, question = await self._score(live, one, table, small, alone)
-                except ModelError as err:
-                    errors.append((one, err))
-                except Problem as problem:
-                    if one is tried[-1]:
-                        # What the champion refuses too is the caller's, and counts against nobody.
-                        errors = [(v, e) for v, e in errors if e.reason != REFUSED]
-                        raise
-                    errors.append((one, ModelError(REFUSED, problem.detail)))
-                else:
-                    ids = given.ids
-                    return one, given, question
-            ids = new_ids(1)
-            raise UnscoredError(*ids) from errors[-1][1]
-        finally:
-            # Only now is it known which ids the caller gets.
-            for one, error in errors:
-                one.tally.failed(error)
-                shown, version = [*ids[:_LOG_IDS]], one.arm.version
-                self.log("a version failed", ids=shown, version=version, error=str(error))
-
-    async def _score(
-        self, live: Live, held: Held, table: Table, small: bool, alone: bool
-    ) -> tuple[Answered, Asked]:
-        if alone:
-            work = partial(score, live, held, table)
-            return work() if small and held.model.compiled else await self._in_thread(work)
-        encode = partial(asked, table, held.model, live.slate)
-        question = encode() if small else await self._in_thread(encode)
-        batcher = self._batcher(live, held)
-        try:
-            scores = await batcher.predict(question.encoded, table.n_rows)
-        except Exception as err:
-            raise ModelError(FAILED, words(err)) from err
-        return answered(live, held, scores), question
-
-    def _batcher(self, live: Live, held: Held) -> Batcher:
-        model, limits = held.model, live.slate.limits
-        found = self._batchers.get(id(model))
-        if found is None:
-            if len(self._batchers) > 2:  # of models that are not held any more
-                self._batchers.clear()
-
-            def predict(parts: Sequence[Any]) -> np.ndarray:
-                return model.predict(joined(parts))
-
-            def count(rows: int) -> None:
-                self._batches += 1
-                self._batched_rows += rows
-
-            found = self._batchers[id(model)] = Batcher(
-                predict, self._threads, limits.batch_rows, limits.batch_wait_s, count
-            )
-        return found
 
     async def _keep(
         self, live: Live, held: Held, question: Asked, given: Answered, small: bool
@@ -408,9 +284,6 @@ class Application:
         await asyncio.sleep(0)
         self._captures.catch_up()  # the first to go on does it for all
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
     async def _send(self, reply: Reply, send: Callable[..., Any]) -> None:
         headers = [
             (b"content-type", reply.media_type.encode()),
@@ -445,8 +318,8 @@ class Application:
             "captured": self._captures.written,
             "capture_failures": self._captures.failed,
             "capture_error": self._captures.last_error,
-            "write_failures": self._write_failures,
-            "write_error": self._write_error,
+            "write_failures": self.log.write_failures,
+            "write_error": self.log.write_error,
         }
         if reason is not None:
             return _json(state | {"reason": reason}, 503)
@@ -466,7 +339,7 @@ class Application:
 
     def statistics(self) -> ReplicaStatistics:
         """What was counted up to now; in any thread."""
-        shown = tuple(sorted(sys.modules)) if MODULES_VARIABLE in os.environ else None
+        modules = tuple(sorted(sys.modules)) if MODULES_VARIABLE in os.environ else None
         return ReplicaStatistics(
             id=self.name,
             pid=os.getpid(),
@@ -477,9 +350,9 @@ class Application:
                 shadow_dropped=self._shadow.dropped,
                 captured=self._captures.written,
                 capture_failures=self._captures.failed,
-                batches=self._batches,
-                batched_rows=self._batched_rows,
-                write_failures=self._write_failures,
+                batches=self._scorer.batches,
+                batched_rows=self._scorer.batched_rows,
+                write_failures=self.log.write_failures,
             ),
             gauges=Gauges(
                 ongoing=self._inside,
@@ -489,17 +362,16 @@ class Application:
             ),
             slate=None if self.live is None else self.live.name,
             refused=self.refused,
-            modules=shown,
+            modules=modules,
         )
 
     def serve(self, live: Live) -> None:
         """Answer with this slate from the next request on."""
-        if live.slate.keys != self._keys_path:
-            self._keys_path = live.slate.keys
-            self._keyring = None if live.slate.keys is None else Keyring(Path(live.slate.keys))
-        self._batchers.clear()
+        self._access.serve(live.slate.keys)
+        self._scorer.serve()
         self._shadow.serve(live)
         self.gate.wait_s = live.slate.limits.wait_s
+        self.log.slate = live.slate
         self.live, self.refused = live, None
 
     def busy(self, target: bytes) -> tuple[bytes, bool]:
@@ -522,10 +394,8 @@ class Application:
         self.load = max((self._busy_s - busy) / passed, float(self._inside))
         self.answers_per_s = (self._answers - answers) / passed
         self._measured = (now, self._busy_s, self._answers)
-        self._log_left, self._note_left = _LOG_LINES_PER_S, 1
-        keyring = self._keyring
-        if keyring is not None:
-            await asyncio.to_thread(keyring.refresh)
+        self.log.next_second()
+        await asyncio.to_thread(self._access.refresh)
         for capture in self._captures.all():
             await asyncio.to_thread(capture.close_if_due)
 
@@ -534,44 +404,6 @@ class Application:
         self._shadow.close()
         for capture in self._captures.all():
             capture.close()
-
-    def not_written(self, path: Path, err: OSError) -> None:
-        """Count a file for other processes that could not be written; in any thread.
-
-        Args:
-            path: Of the file.
-            err: Why.
-        """
-        self._write_failures += 1
-        said = f"{err.strerror or err}: {path}"
-        if said != self._write_error:  # each second it is tried again
-            self._write_error = said
-            self.log("a file could not be written", error=said)
-
-    def _note(self, problem: Problem, path: str) -> None:
-        """Have one refusal a second in the log, of those that the content is to blame for."""
-        if problem.status in _CONTENT_REFUSED and self._note_left > 0:
-            self._note_left -= 1
-            said = problem.detail[:_LOG_LENGTH]
-            self.log("a request was refused", path=path, status=problem.status, error=said)
-
-    def log(self, event: str, **fields: Any) -> None:
-        """Write one line of JSON to the log of Ray and to that of the system, ten a second at most.
-
-        Args:
-            event: What happened, in words.
-            fields: What else there is to know; `ids` are those that the caller got.
-        """
-        if self._log_left <= 0:
-            return
-        self._log_left -= 1
-        where = {"system": self._system or None, "replica": self.name}
-        line = {"event": event, "at": datetime.now(UTC)} | where
-        written = orjson.dumps(line | fields, default=str)
-        logger.warning("%s", written.decode())
-        if self.live is not None:
-            with suppress(OSError):  # the line above says it, too
-                write_line(self.live.slate.folder, written)
 
 
 def _unknown(question: Asked) -> Mapping[str, int]:

@@ -6,8 +6,12 @@ It outlives them, so that what a caller was told can be looked up later, by its 
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from holdtrue.store import locked
 
@@ -15,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from holdtrue.serving._asked import Problem
+    from holdtrue.serving._slate import Slate
     from holdtrue.store import Store
+
+logger = logging.getLogger("ray.serve")
 
 LOG = "log.jsonl"
 EARLIER = "log.1.jsonl"
@@ -25,6 +33,11 @@ MAX_BYTES = 5_000_000
 _LOCK = "log.lock"
 # Of a line: what has a place of its own in words.
 _SAID = {"at", "event", "system", "ids", "error"}
+_LINES_PER_S = 10
+_IDS = 5
+_LENGTH = 300
+# Statuses of what is refused for its content.
+_CONTENT_REFUSED = (400, 415, 422)
 
 
 def log_folder(store: Store, system: str) -> Path:
@@ -48,6 +61,76 @@ def write_line(folder: Path, line: bytes) -> None:
             path.replace(folder / EARLIER)
         with path.open("ab") as file:
             file.write(line + b"\n")
+
+
+def shown(ids: Sequence[str]) -> list[str]:
+    """The first ids of a request, which are enough to find it by."""
+    return [*ids[:_IDS]]
+
+
+class LogWriter:
+    """Writes what one replica has to say, to the log of Ray and to that of its system.
+
+    Args:
+        replica: Its name.
+    """
+
+    def __init__(self, replica: str) -> None:
+        self.slate: Slate | None = None
+        """What is served."""
+        self.write_failures = 0
+        """Files for other processes that could not be written, each time that it was tried."""
+        self.write_error: str | None = None
+        """Why, the last time."""
+        self._replica = replica
+        self.next_second()
+
+    def next_second(self) -> None:
+        """Let as many lines be written again as there may be in a second."""
+        self._lines_left, self._refusals_left = _LINES_PER_S, 1
+
+    def say(self, event: str, **fields: Any) -> None:
+        """Write one line of JSON, ten a second at most; in any thread.
+
+        Args:
+            event: What happened, in words.
+            fields: What else there is to know; `ids` are those that the caller got.
+        """
+        if self._lines_left <= 0:
+            return
+        self._lines_left -= 1
+        system = None if self.slate is None else self.slate.system
+        line = {"event": event, "at": datetime.now(UTC), "system": system, "replica": self._replica}
+        written = orjson.dumps(line | fields, default=str)
+        logger.warning("%s", written.decode())
+        if self.slate is not None:
+            with suppress(OSError):  # the line above says it, too
+                write_line(self.slate.folder, written)
+
+    def refused(self, problem: Problem, path: str) -> None:
+        """Have one refusal a second in the log, of those that the content is to blame for.
+
+        Args:
+            problem: Why.
+            path: What was asked for.
+        """
+        if problem.status in _CONTENT_REFUSED and self._refusals_left > 0:
+            self._refusals_left -= 1
+            said = problem.detail[:_LENGTH]
+            self.say("a request was refused", path=path, status=problem.status, error=said)
+
+    def not_written(self, path: Path, err: OSError) -> None:
+        """Count a file for other processes that could not be written; in any thread.
+
+        Args:
+            path: Of the file.
+            err: Why.
+        """
+        self.write_failures += 1
+        said = f"{err.strerror or err}: {path}"
+        if said != self.write_error:  # each second it is tried again
+            self.write_error = said
+            self.say("a file could not be written", error=said)
 
 
 class LogReader:

@@ -146,14 +146,14 @@ class Replica:
             if earlier is None:
                 raise
             logger.exception("a slate was refused")
-            self.application.log(
+            self.application.log.say(
                 "a slate was refused", error=refused.reason, version=refused.version
             )
             return earlier, refused
         try:
             keep_last_good(slate)
         except OSError as err:  # a full disk is no reason not to answer
-            self.application.not_written(slate.folder / LAST_GOOD, err)
+            self.application.log.not_written(slate.folder / LAST_GOOD, err)
         return live, None
 
     def _earlier(self, config: dict[str, Any]) -> Live | None:
@@ -224,7 +224,7 @@ class Replica:
                 try:
                     write_replica(folder, now)
                 except OSError as err:  # what was counted is kept, and written when there is room
-                    self.application.not_written(folder, err)
+                    self.application.log.not_written(folder, err)
                 else:
                     self._written = now
 

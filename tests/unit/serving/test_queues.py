@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from holdtrue.serving import Limits, _plain, _protocols
+from holdtrue.serving import Limits, _plain, _protocols, _scorer
 from holdtrue.serving import _app as module
 from holdtrue.serving._asked import MAX_EXPLAINED_ROWS
 
@@ -136,7 +136,7 @@ def test_nothing_large_is_read_or_written_in_the_event_loop(written, slow, reque
         return run
 
     monkeypatch.setattr(_protocols, "_decoded", watched("decoded", _protocols._decoded))
-    monkeypatch.setattr(module, "score", watched("scored", module.score))
+    monkeypatch.setattr(_scorer, "score", watched("scored", _scorer.score))
     write = watched("written", _plain.write_json)
     monkeypatch.setitem(_plain._WRITERS, b"application/json", write)
     (answer,) = ask(app, request_(written.rows[:2]))
