@@ -18,9 +18,10 @@ from holdtrue.models import (
     target_of,
     typed,
 )
+from holdtrue.models._fit_on_ray import fit_on_ray
+from holdtrue.models._fit_plan import columns_of, plan_fit, rows_within
 from holdtrue.models._manifest import read_compilation
 from holdtrue.models._rows import read_sample
-from holdtrue.models._sharded import columns_of, fit_on_ray, plan_fit, rows_within
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work

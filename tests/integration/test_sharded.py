@@ -21,7 +21,9 @@ from holdtrue.declaration import Model
 from holdtrue.errors import TrainingError
 from holdtrue.models import Bundle, Signature, pipeline, scores, target_of, typed
 from holdtrue.models import _sharded as sharded
-from holdtrue.models._sharded import fit_on_ray, fit_sharded, rows_within
+from holdtrue.models._fit_on_ray import fit_on_ray
+from holdtrue.models._fit_plan import rows_within
+from holdtrue.models._sharded import fit_sharded
 from holdtrue.stack import Stack, ray_session
 from holdtrue.store import Store
 

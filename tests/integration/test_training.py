@@ -16,8 +16,8 @@ import yaml
 from holdtrue.declaration import Model
 from holdtrue.errors import ConfigError, TrainingError
 from holdtrue.models import Bundle, Signature
+from holdtrue.models._fit_on_ray import fit_on_ray
 from holdtrue.models._served import ServedModel
-from holdtrue.models._sharded import fit_on_ray
 from holdtrue.plan import Applied
 from holdtrue.references import ModelRef, Study
 from holdtrue.rehearsal import rehearse

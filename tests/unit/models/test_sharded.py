@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from holdtrue.declaration import Model
 from holdtrue.errors import TrainingError
 from holdtrue.models import Signature, construct, target_of, typed
+from holdtrue.models import _fit_on_ray as on_ray
 from holdtrue.models import _sharded as sharded
+from holdtrue.models._fit_plan import FitPlan, plan_fit, rows_within, shardable
 from holdtrue.models._rows import count_rows, read_range, read_sample
-from holdtrue.models._sharded import FitPlan, _reason, plan_fit, rows_within, shardable
+from holdtrue.models._sharded import _reason
 from holdtrue.stack._resources import Node
 
 XGB = "xgboost.XGBClassifier"
@@ -28,7 +30,7 @@ from pathlib import Path
 from holdtrue.models import Signature
 from holdtrue.models._rows import count_rows, read_range
 from holdtrue.models._shard import Job, Shard, fit_encoders
-from holdtrue.models._sharded import batch_rows_within, plan_fit
+from holdtrue.models._fit_plan import batch_rows_within, plan_fit
 from holdtrue.stack._resources import Node
 
 def peak():
@@ -296,9 +298,10 @@ class Asked:
         self.places, self.given, self.threads, self.jobs = [], [], [], []
         monkeypatch.setattr(ray, "remote", lambda _: self)
         monkeypatch.setattr(ray, "get", lambda digest: digest)
-        monkeypatch.setattr(sharded, "alive_nodes", lambda: [Node(free, 2.0, free)])
-        monkeypatch.setattr(sharded, "fit_cpus", lambda: free)
-        monkeypatch.setattr(sharded, "reserved", self.reserved)
+        for module in (on_ray, sharded):
+            monkeypatch.setattr(module, "alive_nodes", lambda: [Node(free, 2.0, free)])
+            monkeypatch.setattr(module, "reserved", self.reserved)
+        monkeypatch.setattr(on_ray, "fit_cpus", lambda: free)
         monkeypatch.setattr(sharded, "_tried", lambda job, *_: (self.jobs.append(job),))
         monkeypatch.setattr(sharded, "_as_pipeline", lambda *_: None)
 
@@ -318,7 +321,7 @@ class Asked:
 
 def ask(monkeypatch, file, signature, *, free, limit_bytes=None, **given):
     asked = Asked(monkeypatch, free=free)
-    sharded.fit_on_ray(
+    on_ray.fit_on_ray(
         *(file, file.parent / "bundle", signature, XGB, {}),
         seed=0,
         model=Model.model_validate({"candidates": [{"estimator": XGB}]}),
@@ -359,7 +362,7 @@ def test_the_fit_asks_for_what_is_free_or_for_what_a_trial_has(
 def test_several_processes_take_as_many_threads_whatever_there_are_cpus(
     monkeypatch, file, signature, given, gpus, deterministic, free, cpus, threads
 ):
-    monkeypatch.setattr(sharded, "plan_fit", lambda rows, *_, **__: FitPlan(rows, 2))
+    monkeypatch.setattr(on_ray, "plan_fit", lambda rows, *_, **__: FitPlan(rows, 2))
     asked = ask(
         *(monkeypatch, file, signature),
         free=free,
