@@ -1,12 +1,7 @@
-"""What a served system says of itself: a description, an OpenAPI document and a page for it."""
+"""The OpenAPI document of a served system."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.models.compiled._rules import EXPECTED
@@ -17,7 +12,15 @@ from holdtrue.serving._asked import (
     MAX_ROWS,
     MAX_VERSION,
     PROBLEM,
-    Reply,
+    Answered,
+)
+from holdtrue.serving._schemas import (
+    BYTES_SCHEMA,
+    CSV_SCHEMA,
+    EXAMPLE_ROWS,
+    object_of,
+    ref,
+    schemas,
 )
 
 if TYPE_CHECKING:
@@ -25,55 +28,10 @@ if TYPE_CHECKING:
 
     from holdtrue.models._served import ServedModel
     from holdtrue.models._signature import Signature
-    from holdtrue.references import Kind
     from holdtrue.serving._slate import Slate
 
-_PAGE = "docs.html"
-_EXAMPLE_ROWS = 3
-
-Schema = dict[str, Any]
-
-_SCHEMAS: dict[Kind, Schema] = {
-    "integer": {"type": ["integer", "null"]},
-    "number": {"type": ["number", "null"]},
-    "string": {"type": ["string", "null"]},
-    "boolean": {"type": ["boolean", "null"]},
-    "time": {
-        "type": ["string", "null"],
-        "format": "date-time",
-        "description": "From 1678 to 2261; without an offset it is UTC, and a date is its start.",
-    },
-}
-
-
-def describe(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
-    """What a caller needs to know, in short.
-
-    Args:
-        model: The one that answers.
-        version: Its version.
-        slate: What is served.
-    """
-    signature, answering = model.signature, model.answering
-    costs, classes = answering.costs, signature.classes or ()
-    return {
-        "model": slate.system,
-        "version": version,
-        "task": signature.task,
-        "target": signature.target,
-        "classes": signature.classes,
-        "calibration": None if answering.calibration is None else answering.calibration.method,
-        "costs": None if costs is None else _named(costs, classes),
-        "interval": None if answering.interval is None else answering.interval.share,
-        "explanations": slate.explain,
-        "columns": signature.columns,
-        "also_accepted": [*slate.key, *([slate.time] if slate.time else [])],
-        "example": model.sample[0] if model.sample else None,
-        "call": f"POST /{slate.system}/predict with one record, a list of records "
-        'or {"rows": [...]} as JSON, or rows as CSV or an Arrow stream',
-        "openapi": f"/{slate.system}/openapi.json",
-        "docs": f"/{slate.system}/docs",
-    }
+_V2 = "V2"
+"""Before the names of what refuses requests of that protocol."""
 
 
 def document(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
@@ -118,7 +76,7 @@ def document(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
         "servers": [{"url": f"/{slate.system}"}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(model, slate),
+            "schemas": schemas(model, slate),
             "responses": _responses(model.signature),
         },
     }
@@ -129,47 +87,12 @@ def document(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
     return found
 
 
-def page() -> Reply:
-    """The page that shows the document; it fetches nothing but that, from this server."""
-    content, policy = _page()
-    headers = (
-        (b"content-security-policy", policy),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
-    )
-    return Reply(200, content, "text/html; charset=utf-8", headers)
-
-
-@cache
-def _page() -> tuple[bytes, bytes]:
-    content = files("holdtrue.serving").joinpath(_PAGE).read_bytes()
-    allowed = {
-        name: base64.b64encode(hashlib.sha256(match[1]).digest()).decode()
-        for name in ("script", "style")
-        if (match := re.search(f"<{name}>(.*?)</{name}>".encode(), content, re.DOTALL))
-    }
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{allowed['script']}'; "
-        f"style-src 'sha256-{allowed['style']}'; img-src data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return content, policy.encode()
-
-
-def _named(costs: Sequence[Sequence[float]], classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    rows = (dict(zip(classes, row, strict=True)) for row in costs)
-    return dict(zip(classes, rows, strict=True))
-
-
-# Operations
-
-
 def _predict(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
-    rows = model.sample[:_EXAMPLE_ROWS]
+    rows = model.sample[:EXAMPLE_ROWS]
     several = {"rows": {"summary": "Rows of the training", "value": rows}} if rows else {}
     one = {"record": {"summary": "A row of the training", "value": rows[0]}} if rows else {}
-    forms = [_ref("Record"), _ref("Records"), _object({"rows": _ref("Records")})]
-    csv: dict[str, Any] = {"schema": _CSV}
+    forms = [ref("Record"), ref("Records"), object_of({"rows": ref("Records")})]
+    csv: dict[str, Any] = {"schema": CSV_SCHEMA}
     if rows:
         csv["example"] = _csv(rows)
     return {
@@ -185,31 +108,31 @@ def _predict(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
             "content": {
                 JSON: {"schema": {"oneOf": forms}, "examples": one | several},
                 _tabular.CSV: csv,
-                _tabular.ARROW: {"schema": _BYTES},
+                _tabular.ARROW: {"schema": BYTES_SCHEMA},
             },
         },
         "responses": _answers(
             "The predictions, in the order of the rows and in the format of the request",
             {
-                JSON: {"schema": _ref("Answer")} | _example(_answer_example(model, version, slate)),
+                JSON: {"schema": ref("Answer")} | _example(_answer_example(model, version, slate)),
                 _tabular.CSV: {"schema": {"type": "string"}},
-                _tabular.ARROW: {"schema": _BYTES},
+                _tabular.ARROW: {"schema": BYTES_SCHEMA},
             },
         ),
     }
 
 
 def _invocations(model: ServedModel, slate: Slate) -> dict[str, Any]:
-    rows = model.sample[:_EXAMPLE_ROWS]
+    rows = model.sample[:EXAMPLE_ROWS]
     names = [*model.signature.columns]
     values = [[row[name] for name in names] for row in rows]
     lists = {"type": "array", "items": {"type": "array"}}
     split = {"columns": {"type": "array", "items": {"type": "string"}}, "data": lists}
     forms = [
-        _object({"dataframe_split": _object(split)}),
-        _object({"dataframe_records": _ref("Records")}),
-        _object({"instances": {"anyOf": [_ref("Records"), lists]}}),
-        _object({"inputs": {"type": ["object", "array"]}}),
+        object_of({"dataframe_split": object_of(split)}),
+        object_of({"dataframe_records": ref("Records")}),
+        object_of({"instances": {"anyOf": [ref("Records"), lists]}}),
+        object_of({"inputs": {"type": ["object", "array"]}}),
     ]
     examples = {
         "dataframe_split": {"value": {"dataframe_split": {"columns": names, "data": values}}},
@@ -224,16 +147,16 @@ def _invocations(model: ServedModel, slate: Slate) -> dict[str, Any]:
             "required": True,
             "content": {
                 JSON: {"schema": {"oneOf": forms}} | ({"examples": examples} if rows else {}),
-                _tabular.CSV: {"schema": _CSV},
-                _tabular.ARROW: {"schema": _BYTES},
+                _tabular.CSV: {"schema": CSV_SCHEMA},
+                _tabular.ARROW: {"schema": BYTES_SCHEMA},
             },
         },
-        "responses": _answers("The predictions", {JSON: {"schema": _ref("MlflowAnswer")}}),
+        "responses": _answers("The predictions", {JSON: {"schema": ref("MlflowAnswer")}}),
     }
 
 
 def _infer(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
-    rows = model.sample[:_EXAMPLE_ROWS]
+    rows = model.sample[:EXAMPLE_ROWS]
     tensors = [
         item | {"shape": [len(rows)], "data": [row[item["name"]] for row in rows]}
         for item in _v2.inputs(model.signature)
@@ -252,11 +175,11 @@ def _infer(model: ServedModel, version: int, slate: Slate) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": _ref("V2Request")} | _example(example),
-                _v2.BINARY: {"schema": _BYTES},
+                JSON: {"schema": ref("V2Request")} | _example(example),
+                _v2.BINARY: {"schema": BYTES_SCHEMA},
             },
         },
-        "responses": _answers("The output tensors", {JSON: {"schema": _ref("V2Answer")}}, _V2),
+        "responses": _answers("The output tensors", {JSON: {"schema": ref("V2Answer")}}, _V2),
     }
 
 
@@ -269,7 +192,7 @@ def _get(
         "operationId": name,
         "responses": {
             "200": {"description": "As asked", "content": {media_type: {"schema": schema}}},
-            "default": _ref(f"{family}Problem", "responses"),
+            "default": ref(f"{family}Problem", "responses"),
         },
     }
     return operation | ({"security": []} if is_open else {})
@@ -296,7 +219,7 @@ def _parameters(slate: Slate) -> list[dict[str, Any]]:
 
 def _answers(description: str, content: dict[str, Any], family: str = "") -> dict[str, Any]:
     problem, bad_row, busy = (
-        _ref(f"{family}{name}", "responses") for name in ("Problem", "BadRow", "Busy")
+        ref(f"{family}{name}", "responses") for name in ("Problem", "BadRow", "Busy")
     )
     return {
         "200": {"description": description, "content": content},
@@ -312,7 +235,7 @@ def _responses(signature: Signature) -> dict[str, Any]:
     seconds = {"description": "Seconds to wait", "schema": {"type": "integer"}}
     found: dict[str, Any] = {}
     for family, media_type in (("", PROBLEM), (_V2, JSON)):
-        content = {media_type: {"schema": _ref("Problem")}}
+        content = {media_type: {"schema": ref("Problem")}}
         found |= {
             f"{family}Problem": {
                 "description": "Why it cannot be answered",
@@ -331,10 +254,6 @@ def _responses(signature: Signature) -> dict[str, Any]:
     return found
 
 
-_V2 = "V2"
-"""Before the names of what refuses requests of that protocol."""
-
-
 def _bad_row(signature: Signature) -> dict[str, Any]:
     """What a row is refused with whose first column is not what the model takes."""
     column, kind = next(iter(signature.columns.items()))
@@ -346,174 +265,6 @@ def _bad_row(signature: Signature) -> dict[str, Any]:
         "detail": f"row 0, column {column}: expected {expected}, got {found}",
         "errors": [{"row": 0, "column": column, "found": found, "expected": expected}],
     }
-
-
-# Schemas
-
-_BYTES: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
-_CSV: Schema = {"type": "string", "minLength": 1}
-_TEXT: Schema = {"type": "string"}
-_NUMBER: Schema = {"type": "number"}
-_INTEGER: Schema = {"type": "integer"}
-
-
-def _schemas(model: ServedModel, slate: Slate) -> dict[str, Schema]:
-    signature = model.signature
-    columns: dict[str, Schema] = {}
-    for name, kind in signature.columns.items():
-        columns[name] = dict(_SCHEMAS[kind])
-        seen = [row[name] for row in model.sample[:_EXAMPLE_ROWS]]
-        if seen:
-            columns[name]["examples"] = list(dict.fromkeys(seen))
-    aside: dict[str, Schema] = {
-        name: {
-            "type": ["string", "integer", "number", "boolean", "null"],
-            "description": "Identifies the row; kept, not scored.",
-        }
-        for name in slate.key
-        if name not in columns
-    }
-    if slate.time is not None and slate.time not in columns:
-        aside[slate.time] = {
-            "type": ["string", "null"],
-            "description": "When the event was, ISO 8601; kept, not scored.",
-        }
-    record = _object(columns | aside, optional=[*aside])
-    return {
-        "Record": record,
-        "Records": {
-            "type": "array",
-            "items": _ref("Record"),
-            "minItems": 1,
-            "maxItems": MAX_ROWS,
-        },
-        "Answer": _answer_schema(model, slate),
-        "MlflowAnswer": _mlflow_schema(model),
-        **_V2_SCHEMAS,
-        "Problem": _PROBLEM_SCHEMA,
-    }
-
-
-def _answer_schema(model: ServedModel, slate: Slate) -> Schema:
-    classes = model.signature.classes
-    if classes is None:
-        prediction = _object({"value": _NUMBER})
-        if model.answering.interval is not None:
-            ends = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}
-            prediction = _object({"value": _NUMBER, "interval": ends})
-    else:
-        probability = {"type": "number", "minimum": 0, "maximum": 1}
-        probabilities = _object(dict.fromkeys(classes, probability))
-        prediction = _object(
-            {"class": {"type": "string", "enum": [*classes]}, "probabilities": probabilities}
-        )
-    members = {
-        "model": _TEXT,
-        "version": _INTEGER,
-        "predictions": {"type": "array", "items": prediction},
-        "ids": {"type": "array", "items": _TEXT, "description": "For `holdtrue trace`."},
-    }
-    if not slate.explain:
-        return _object(members)
-    each = {"type": "array", "items": {"type": "object"}}
-    return _object(members | {"explanations": each}, optional=["explanations"])
-
-
-def _mlflow_schema(model: ServedModel) -> Schema:
-    one = _NUMBER if model.signature.classes is None else _TEXT
-    schema = _object({"predictions": {"type": "array", "items": one}})
-    schema.pop("additionalProperties")  # there is more, which MLflow's clients do not look at
-    return schema
-
-
-_V2_SHAPE: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_V2_TENSOR: Schema = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": _TEXT,
-        "shape": _V2_SHAPE,
-        "datatype": {"type": "string", "enum": [*_v2.KNOWN_DATATYPES]},
-        "parameters": {"type": "object"},
-        "data": {"type": "array"},
-    },
-}
-_V2_SCHEMAS: dict[str, Schema] = {
-    "V2Request": {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": _TEXT,
-            "parameters": {"type": "object"},
-            "inputs": {"type": "array", "items": _V2_TENSOR, "minItems": 1},
-            "outputs": {
-                "type": ["array", "null"],
-                "items": {"type": "object", "required": ["name"]},
-            },
-        },
-    },
-    "V2Answer": {
-        "type": "object",
-        "required": ["model_name", "model_version", "outputs"],
-        "properties": {
-            "model_name": _TEXT,
-            "model_version": _TEXT,
-            "id": _TEXT,
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "ids": {
-                        "type": "string",
-                        "description": "Of the predictions, with commas between them, where the "
-                        "output `ids` is not among those asked for.",
-                    }
-                },
-            },
-            "outputs": {"type": "array", "items": _V2_TENSOR},
-        },
-    },
-}
-_PROBLEM_SCHEMA: Schema = {
-    "type": "object",
-    "description": "RFC 9457; a V2 client finds `error` too, one of MLflow `message`.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": _TEXT,
-        "title": _TEXT,
-        "status": _INTEGER,
-        "detail": _TEXT,
-        "instance": {
-            "type": "string",
-            "description": "Of a failure (500): what its line in the log is found by.",
-        },
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["row", "column", "found", "expected"],
-                "properties": {
-                    "row": {"type": ["integer", "null"]},
-                    "column": {"type": ["string", "null"]},
-                    "found": _TEXT,
-                    "expected": _TEXT,
-                },
-            },
-        },
-    },
-}
-
-
-def _object(properties: dict[str, Any], optional: Sequence[str] = ()) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
-
-
-def _ref(name: str, kind: str = "schemas") -> Schema:
-    return {"$ref": f"#/components/{kind}/{name}"}
 
 
 def _example(value: Any) -> dict[str, Any]:
@@ -534,7 +285,6 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def _answer_example(model: ServedModel, version: int, slate: Slate) -> dict[str, Any] | None:
     if not model.sample:
         return None
-    from holdtrue.serving._asked import Answered
     from holdtrue.serving._plain import predictions
 
     ids = ["0198c0de-0000-7000-8000-000000000000"]

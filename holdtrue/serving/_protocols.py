@@ -180,7 +180,7 @@ def about(route: Route, live: Live) -> Reply:
     Raises:
         Problem: There is no such model or version (404).
     """
-    from holdtrue.serving import _openapi
+    from holdtrue.serving import _about, _openapi
 
     slate = live.slate
     if route.model is not None:
@@ -188,11 +188,11 @@ def about(route: Route, live: Live) -> Reply:
     held = live.champion if route.version is None else live.by_version(route.version)
     match route.action:
         case "about":
-            return _json(_openapi.describe(held.model, held.arm.version, slate))
+            return _json(_about.describe(held.model, held.arm.version, slate))
         case "openapi":
             return _json(_openapi.document(held.model, held.arm.version, slate))
         case "docs":
-            return _openapi.page()
+            return _about.page()
         case "server":
             return _json(
                 {"name": "holdtrue", "version": _release(), "extensions": ["binary_tensor_data"]}

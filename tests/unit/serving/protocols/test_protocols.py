@@ -6,7 +6,7 @@ import json
 import pytest
 
 from holdtrue.models._served import ServedModel
-from holdtrue.serving import _openapi, _protocols
+from holdtrue.serving import _about, _openapi, _protocols
 from holdtrue.serving._asked import DisconnectedError, Problem, read_body
 from holdtrue.serving._live import Tallies, load
 
@@ -189,7 +189,7 @@ def test_says_what_it_is(compiled: ServedModel, door_of):
 
 
 def test_the_page_allows_itself_and_nothing_else():
-    reply = _openapi.page()
+    reply = _about.page()
     policy = dict(reply.headers)[b"content-security-policy"].decode()
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
