@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
-import threading
 import time
 import uuid
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, StackError
 from holdtrue.priority import later
 from holdtrue.tuning._asker import LAG, Asker
-from holdtrue.tuning._batch import (
-    HEEDLESS,
-    RETRIES,
-    Sent,
-    Work,
-    answer_of,
-    batch_size,
-    put,
-    run_batch,
-    why,
-)
+from holdtrue.tuning._batch import RETRIES, Sent, Work, answer_of, put, run_batch, why
+from holdtrue.tuning._finished import Finished
 from holdtrue.tuning._hub import Hub
-from holdtrue.tuning._limits import Tally
-from holdtrue.tuning._log import StudyLog, trial_of
-from holdtrue.tuning._pace import Pace
+from holdtrue.tuning._interrupt import uninterrupted
+from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._parallel import forget_parallel, wanted_parallel
+from holdtrue.tuning._queue import Queue
+from holdtrue.tuning._room import room
 from holdtrue.tuning._types import Live, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from types import FrameType
 
     from holdtrue.references import Trial
-    from holdtrue.tuning._asker import Planned, Ready
+    from holdtrue.tuning._asker import Planned
     from holdtrue.tuning._space import Space
     from holdtrue.tuning._types import First, Objective, Search
 
@@ -52,12 +40,6 @@ _HUNGRY_S = 0.005
 _SHOW_EVERY_S = 0.3
 # Nodes come and go, and somebody may want more or fewer trials at a time.
 _COUNT_EVERY_S = 2.0
-# Trials that the mean time is taken from.
-_RECENT = 50
-# So many trials for each worker, the last ones, run longest first. Behind so many others hides one
-# that takes as many times as long as they do.
-_ENDING = 8
-_ROUNDING = 1e-6
 # A trial that is cancelled stops at its next line of Python.
 _LISTEN_S = 2.0
 
@@ -143,28 +125,6 @@ def drive(
             forget_parallel(log)
 
 
-def room(search: Search) -> tuple[int, int]:
-    """How many trials run at a time, and how many tasks to have with Ray.
-
-    One task more than run, so that no worker waits for the driver; not where ``search.parallel``
-    is less than what the cluster has room for, for Ray would then run it.
-
-    Raises:
-        ConfigError: Not even one.
-    """
-    from holdtrue.stack._resources import alive_nodes, check_fits
-
-    nodes = alive_nodes()
-    check_fits(search.cpus, search.gpus, nodes)
-    slots = 0
-    for node in nodes:
-        fits = node.cpus // search.cpus
-        # 1 // 0.1 is 9: a tenth is a little more than that in binary.
-        slots += min(fits, int(node.gpus / search.gpus + _ROUNDING)) if search.gpus else fits
-    most = min(search.parallel or slots, LAG if search.deterministic else slots)
-    return (most, most) if most < slots else (slots, slots + 1)
-
-
 def _planned(space: Space, search: Search, first: Sequence[First]) -> tuple[list[Planned], int]:
     """The settings that need no sampler, and how many trials there are at most."""
     planned: list[Planned] = [(one.setting, one.origin) for one in first]
@@ -186,20 +146,10 @@ class _Driver:
         self.search, self.log, self.wanted = search, log, wanted
         self.started = self.counted = time.monotonic()
         self.shown = 0.0
-        self.tally = Tally(search)
-        # With deterministic the rules look at trials by number, whichever finished first.
-        self.judged = Tally(search) if search.deterministic else self.tally
-        self.cut: int | None = None  # with deterministic: trials from here on do not count
-        self.finished: dict[int, Outcome] = {}
+        self.finished = Finished(search)
+        self.tally = self.finished.tally
         self.known: dict[int, Planned] = {}
         self.tasks: dict[Any, Sent] = {}
-        self.again: deque[list[Ready]] = deque()  # of batches that died
-        self.last: list[Ready] = []  # the longest one first
-        # What learns from results would choose its last settings without the ones before.
-        heedless = search.sampler in HEEDLESS and not search.deterministic
-        self.pace = Pace(space) if heedless else None
-        self.struck: set[int] = set()  # trials whose worker died, perhaps because of them
-        self.recent: deque[float] = deque(maxlen=_RECENT)
         self.notes: list[str] = []
         self.hub: Hub | None = None
         self._recall(space)
@@ -209,6 +159,8 @@ class _Driver:
         if search.deterministic and self.in_flight == LAG:
             self.notes.append(f"deterministic: at most {LAG} trials at a time")
         self.asker = Asker(space, search, log, planned, wanted)
+        earlier = ((self.known[n][0], done) for n, done in self.finished.outcomes.items())
+        self.queue = Queue(space, search, self.asker, earlier)
 
     def run(self, objective: Objective, progress: Callable[[Live], None]) -> Driven:
         """Search until something ends it."""
@@ -232,9 +184,9 @@ class _Driver:
         progress(self._live())
         if interrupted and self.tally.best is None:
             raise KeyboardInterrupt
-        return Driven(
-            self._trials(), seconds, self.most, stopped, tuple(self.notes), interrupted=interrupted
-        )
+        trials = self.finished.trials(self.known)
+        notes = tuple(self.notes)
+        return Driven(trials, seconds, self.most, stopped, notes, interrupted=interrupted)
 
     def _recall(self, space: Space) -> None:
         """Take in what earlier runs did."""
@@ -246,7 +198,7 @@ class _Driver:
             self.known[asked.number] = (space.from_optuna(asked.params), asked.origin)
         for known in sorted(told, key=lambda one: (one.finished, one.asked.number)):
             if known.outcome is not None:
-                self._count(known.asked.number, known.outcome)
+                self.finished.add(known.asked.number, known.outcome)
 
     def _begin(self, objective: Objective) -> None:
         import ray
@@ -256,7 +208,7 @@ class _Driver:
         rule = None if search.deterministic else search.pruner
         # Workers reach the driver where Ray does.
         here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        history = sorted(self.finished.items()) if rule is not None else ()
+        history = sorted(self.finished.outcomes.items()) if rule is not None else ()
         try:
             self.hub = Hub(rule, search.direction, history, here)
         except OSError as err:
@@ -297,7 +249,7 @@ class _Driver:
     def _over(self) -> str | None:
         """What ends the search, in words; None where it goes on."""
         limit_s = self.search.timeout_s
-        if (reason := self.judged.reached()) is not None:
+        if (reason := self.finished.reached()) is not None:
             return reason
         if len(self.finished) >= self.wanted:
             if self.wanted < self.search.trials:
@@ -314,51 +266,21 @@ class _Driver:
         """Give the workers what they have room for."""
         self._recount()
         while len(self.tasks) < self.in_flight:
-            batch = self.again.popleft() if self.again else self._take()
+            batch = self.queue.take(self._left(), self.slots, self.in_flight)
             if not batch:
                 break
             self.known |= {ready.number: (ready.setting, ready.origin) for ready in batch}
-            # Ray would run a whole batch again.
-            retries = 0 if len(batch) > 1 else RETRIES - (batch[0].number in self.struck)
-            future = self.remotes[retries].remote(self.key, self.boxed, batch)
+            remote = self.remotes[self.queue.retries(batch)]
+            future = remote.remote(self.key, self.boxed, batch)
             self.tasks[future] = Sent.of(batch)
         now = time.monotonic()
         for task in itertools.islice(self.tasks.values(), self.slots):
             task.began = task.began or now
 
-    def _take(self) -> list[Ready]:
-        left = self._left()
-        search = self.search
-        mean = sum(self.recent) / len(self.recent) if self.recent else None
-        if self.pace is not None and (self.last or left <= _ENDING * self.slots):
-            return self._take_longest(self.pace, left, mean)
-        size = batch_size(mean, left, self.slots, search.sampler)
-        if search.deterministic:  # so few are chosen ahead that each worker gets its share
-            size = min(size, max(1, LAG // self.in_flight))
-        self.asker.expect(size, size * (1 + self.slots // 4))
-        return self.asker.take(min(size, left))
-
-    def _take_longest(self, pace: Pace, left: int, mean: float | None) -> list[Ready]:
-        """Of all trials that are left, those that are expected to take longest.
-
-        So that none of them begins when the other workers have nothing more to do: where one trial
-        takes several times as long as another, they would wait for it at the end.
-        """
-        self.asker.expect(left, left)
-        self.last += self.asker.take(left - len(self.last))
-        expected = pace.expect([ready.setting for ready in self.last])
-        if self.last and expected is not None:
-            paired = zip(expected, self.last, strict=True)
-            self.last = [ready for _, ready in sorted(paired, key=lambda pair: -pair[0])]
-            mean = max(expected)
-        size = batch_size(mean, left, self.slots, self.search.sampler)
-        taken, self.last = self.last[:size], self.last[size:]
-        return taken
-
     def _left(self) -> int:
-        """Trials that must still be sent."""
+        """Trials that were not sent in this run."""
         sent = sum(len(task.left) for task in self.tasks.values())
-        return self.wanted - len(self.finished) - sent - sum(map(len, self.again))
+        return self.wanted - len(self.finished) - sent - self.queue.n_again
 
     def _collect(self) -> None:
         """Wait for workers a little, and take in what they have finished."""
@@ -387,7 +309,7 @@ class _Driver:
                 told += self._news(answer)
             del self.tasks[future]
         if told:
-            with _uninterrupted():
+            with uninterrupted():  # what is in the log is counted, too
                 self._tell(told)
 
     def _news(self, outcomes: Sequence[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
@@ -409,35 +331,19 @@ class _Driver:
             seconds = time.monotonic() - (task.began or time.monotonic())
             failed = Outcome("failed", None, seconds, 0.0, reason=why(err))
             return [(number, failed) for number in task.left]
-        suspects = task.suspects()
-        self.struck |= {ready.number for ready in suspects}
-        self.again += [[ready] for ready in suspects]
-        if others := [*task.left.values()][len(suspects) :]:
-            self.again.append(others)
+        self.queue.put_back(task)
         return []
 
     def _tell(self, told: list[tuple[int, Outcome]]) -> None:
         # First the log: what is not in it would be done again.
         self.log.tell(told, self.log.seconds + self._elapsed())
         for number, outcome in told:
-            self._count(number, outcome)
-            self.recent.append(outcome.seconds)
+            self.finished.add(number, outcome)
+            self.queue.ended(self.known[number][0], outcome)
         self.asker.tell(told)
         if self.hub is not None:
             for number, outcome in told:
                 self.hub.finish(number, outcome)
-
-    def _count(self, number: int, outcome: Outcome) -> None:
-        self.finished[number] = outcome
-        self.tally.add(outcome)
-        if self.pace is not None:
-            self.pace.add(self.known[number][0], outcome)
-        if not self.search.deterministic:
-            return
-        while self.cut is None and self.judged.done in self.finished:
-            self.judged.add(self.finished[self.judged.done])
-            if self.judged.reached() is not None:
-                self.cut = self.judged.done
 
     def _recount(self) -> None:
         """See how many nodes there are now, and how many trials at a time somebody wants."""
@@ -495,24 +401,3 @@ class _Driver:
             cpu_share=cpu_s / (self.most * self.search.cpus * elapsed) if done else None,
             notes=tuple(self.notes),
         )
-
-    def _trials(self) -> tuple[Trial, ...]:
-        numbers = sorted(n for n in self.finished if self.cut is None or n < self.cut)
-        return tuple(trial_of(n, *self.known[n], self.finished[n]) for n in numbers)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end: what is in the log is counted, too."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    put_off: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: put_off.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if put_off:
-            handler(*put_off[0])

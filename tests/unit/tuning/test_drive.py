@@ -18,8 +18,9 @@ from holdtrue.errors import ConfigError
 from holdtrue.tuning import _batch
 from holdtrue.tuning._asker import LAG, Asker, Ready
 from holdtrue.tuning._batch import Sent, Work, batch_size, run_batch, run_one
-from holdtrue.tuning._drive import _planned, _uninterrupted
+from holdtrue.tuning._drive import _planned
 from holdtrue.tuning._hub import Address
+from holdtrue.tuning._interrupt import uninterrupted
 from holdtrue.tuning._limits import Tally
 from holdtrue.tuning._log import StudyLog
 from holdtrue.tuning._space import Space
@@ -233,7 +234,7 @@ def test_ctrl_c_comes_after_what_was_begun() -> None:
     done = []
 
     def tell() -> None:
-        with _uninterrupted():
+        with uninterrupted():
             signal.raise_signal(signal.SIGINT)
             done.append("told")
 
@@ -243,7 +244,7 @@ def test_ctrl_c_comes_after_what_was_begun() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    with _uninterrupted():
+    with uninterrupted():
         done.append("again")
     assert done == ["told", "again"]
 
@@ -256,7 +257,7 @@ def test_in_another_thread_signals_stay_as_they_are() -> None:
 
 
 def _seen(_: int) -> Any:
-    with _uninterrupted():
+    with uninterrupted():
         return signal.getsignal(signal.SIGINT)
 
 
