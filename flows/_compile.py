@@ -51,13 +51,18 @@ def run_plan(
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=refresh, reporter=Terminal(), trigger=trigger)
-    run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
-    runner = Runner(context)
     results: dict[str, Any] = {}
     finished = []
     system.store.check()
     with system.alone(), notified_training(context, until), ExitStack() as session:
         system.prepare(context, until)
+        run = Run(
+            declaration=declaration,
+            as_of=context.as_of,
+            trigger=trigger,
+            source={**context.source},
+        )
+        runner = Runner(context)
         for step in steps_until(until):
             if step.serves and context.registry.champion(context.system) is None:
                 break

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.approval import approval_of
-from holdtrue.errors import ConfigError, DataError, RegistryError, ServingError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, ServingError, StackError
 from holdtrue.notifications import notify
 from holdtrue.plan import begin_rollout, deploy_arms, release_lock, serve_now
 from holdtrue.rollout import Arms, Counts, Moments, decide, follow, observe, stop
@@ -73,7 +73,7 @@ def losses_now(context: Context) -> Losses | None:
         return None
     try:
         return losses_of(context, rollout, datetime.now(UTC))
-    except DataError:  # a source that cannot be read says nothing about the challenger
+    except HoldtrueError:  # a source that cannot be read says nothing about the challenger
         return None
 
 

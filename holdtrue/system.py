@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,15 @@ class Run(Reference):
     """Path of the YAML file."""
     as_of: datetime
     trigger: str = "apply"
+    source: dict[str, str] | None = None
+    """What the source looked like when it began; None where nothing of it is read."""
 
     def context(self, reporter: Reporter | None = None) -> Context:
         """What steps are given."""
-        return System(self.declaration).context(
+        context = System(self.declaration).context(
             as_of=self.as_of, reporter=reporter, trigger=self.trigger
         )
+        return replace(context, seen=self.source)
 
 
 class System(Declared):

@@ -6,13 +6,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
 
 from holdtrue.models import read_signature
+from holdtrue.quality import keyed, read_labels
 from holdtrue.rollout import Losses, compare_losses
 from holdtrue.serving import capture_places, fold_in
 from holdtrue.tables import is_table, opened
-from holdtrue.watch import read_labels
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,8 +48,8 @@ def losses_of(context: Context, rollout: Rollout, now: datetime) -> Losses | Non
     signature = read_signature(context.store.path(version.bundle), version.digest)
     start = answers[":event_time"].min().to_pydatetime()
     end = answers[":event_time"].max().to_pydatetime() + timedelta(microseconds=1)
-    labels = read_labels(context, signature, start, end)
-    joined = _keyed(answers, declared.data.key).merge(labels, on=list(declared.data.key))
+    labels = read_labels(context, signature, start, end).known
+    joined = keyed(answers, declared.data.key).merge(labels, on=list(declared.data.key))
     if not len(joined):
         return None
     joined[":loss"] = _loss(joined, signature)
@@ -85,13 +84,6 @@ def _answers(context: Context, rollout: Rollout) -> pd.DataFrame:
     frame: pd.DataFrame = found.to_pandas().add_prefix(":")
     # A row may have been asked for several times: its first answer counts.
     return frame.sort_values(":received").drop_duplicates([":version", ":key"])
-
-
-def _keyed(answers: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
-    """The answers with their key in columns, as text."""
-    records = [orjson.loads(text) for text in answers[":key"]]
-    columns = {name: [str(record.get(name)) for record in records] for name in key}
-    return answers.assign(**columns)
 
 
 def _loss(joined: pd.DataFrame, signature: Signature) -> np.ndarray:

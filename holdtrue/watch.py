@@ -6,18 +6,17 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from holdtrue.arrived import new_data
-from holdtrue.data import as_frame, class_names, read_source, require_columns
-from holdtrue.declaration import METRICS
-from holdtrue.errors import MonitoringError
+from holdtrue.data import require_columns
+from holdtrue.errors import HoldtrueError, MonitoringError
 from holdtrue.models import Signature, read_signature
-from holdtrue.monitoring import Before, History, check_performance, compare, decide
+from holdtrue.monitoring import Before, History, compare, decide
 from holdtrue.plan import Journal, write_front_page
 from holdtrue.plan._files import held
 from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
+from holdtrue.quality import floor, measure_quality, performance_start
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
 from holdtrue.serving._retention import remove_old
@@ -25,7 +24,6 @@ from holdtrue.serving._watched import LastWindow, Watched, last_watched, write_w
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
     from pathlib import Path
 
     import pandas as pd
@@ -33,11 +31,9 @@ if TYPE_CHECKING:
 
     from holdtrue.plan import Context
     from holdtrue.progress import Progress
-    from holdtrue.references import PerformanceCheck, WindowCheck
+    from holdtrue.references import WindowCheck
     from holdtrue.registry import Champion, RegisteredVersion
 
-# Quality is measured over so many windows: one bad day says more about the day than the model.
-PERFORMANCE_WINDOWS = 14
 # Columns of a window in a report, the most different.
 _KEPT = 10
 
@@ -65,28 +61,30 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         )
         windows = _compare_windows(context, champion, signature, table, progress)
         progress(0, 0, "joining labels")
-        performance = _performance(context, champion, signature, table)
+        quality = measure_quality(context, champion, signature, table)
     counts = read_statistics(context.store, context.system)
     arms = [arm for arm in counts.arms if arm.role != "shadow"]
     answered = sum(arm.requests - sum(arm.errors.values()) for arm in arms)
     refused = sum(counts.refused.get(status, 0) for status in ("400", "422"))
+    arrived, unread = _arrived(context)
     decision = decide(
         windows,
-        performance,
+        quality.checks,
         _history(context),
         context.declaration.retrain,
         context.declaration.automation,
         context.as_of,
         _before(context, champion, answered, refused, counts.capture_failures),
-        new_data(context),
-        _unmeasured(context),
+        arrived,
+        quality.why_not,
+        tuple(said for said in (quality.warning, unread) if said),
     )
     report = DriftReport(
         system=context.system,
         version=champion.version.number,
         at=context.as_of,
         windows=tuple(_shortened(window) for window in windows),
-        performance=tuple(performance),
+        performance=quality.checks,
         decision=decision,
         folded=folded.rows,
         answered=answered,
@@ -101,14 +99,12 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
     return report
 
 
-def _unmeasured(context: Context) -> str:
-    """Why there are no checks of quality, where there are none."""
-    data = context.declaration.data
-    if context.declaration.monitor.performance is None:
-        return "the quality is not measured: no monitor.performance is declared"
-    if not (data.key and data.time):
-        return "the quality is not measured: that needs data.key and data.time"
-    return "no labels to judge the quality by"
+def _arrived(context: Context) -> tuple[str, str]:
+    """What the source has that is new, and why that is not known where it cannot be read."""
+    try:
+        return new_data(context), ""
+    except HoldtrueError as err:
+        return "", f"Whether there are new data is not known: {err.message}."
 
 
 def _shortened(window: WindowCheck) -> WindowCheck:
@@ -182,7 +178,7 @@ def _remove_old(context: Context, champion: Champion, windows: list[WindowCheck]
     return remove_old(
         table,
         received_before=now - context.declaration.serve.keep,
-        needed_from=min(begin, _performance_start(context)),
+        needed_from=min(begin, performance_start(context)),
     )
 
 
@@ -262,7 +258,7 @@ def _where_it_left_off(
         windows: What this run has compared.
     """
     length = context.declaration.monitor.window
-    begin = _floor(champion.version.as_of, length)
+    begin = floor(champion.version.as_of, length)
     in_a_row = 0
     reports = context.registry.drift_reports(context.system)
     earlier = (r.windows for r in reports if r.version == champion.version.number)
@@ -272,12 +268,6 @@ def _where_it_left_off(
         else:
             begin, in_a_row = window.end, window.in_a_row
     return begin, in_a_row
-
-
-def _floor(moment: datetime, length: timedelta) -> datetime:
-    """The start of the window that a moment lies in; windows are counted from 1 January 1970."""
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    return epoch + (moment - epoch) // length * length
 
 
 def _feature_frame(rows: pa.Table, signature: Signature, *, by_event: bool) -> pd.DataFrame:
@@ -308,117 +298,6 @@ def _feature_frame(rows: pa.Table, signature: Signature, *, by_event: bool) -> p
         return frame
     event = rows["event_time"].to_pandas().fillna(rows["received"].to_pandas())
     return until_event(frame, signature.temporal, event)
-
-
-def _performance(
-    context: Context, champion: Champion, signature: Signature, table: Path
-) -> list[PerformanceCheck]:
-    declared, data = context.declaration.monitor.performance, context.declaration.data
-    if declared is None or not data.key or data.time is None:
-        return []
-    end = context.labelled_until
-    start = max(
-        _floor(champion.version.as_of, context.declaration.monitor.window),
-        _performance_start(context),
-    )
-    expected = champion.version.metrics.get(declared.metric)
-    if start >= end or expected is None:
-        return []
-    found = _join_labels(context, champion, signature, read_captured(table, start, end), start, end)
-    if found is None:
-        return []
-    target, scores, days = found
-    check = check_performance(
-        version=champion.version.number,
-        metric=declared.metric,
-        direction=METRICS[declared.metric][0],
-        target=target,
-        scores=scores,
-        classes=signature.classes,
-        blocks=days,
-        expected=expected.value,
-        worse_than=declared.worse_than,
-        start=start,
-        end=end,
-        seed=context.declaration.seed,
-    )
-    return [] if check is None else [check]
-
-
-def read_labels(
-    context: Context, signature: Signature, start: datetime, end: datetime
-) -> pd.DataFrame:
-    """What the source says about the rows of [start, end): the key's columns and the target.
-
-    Returns:
-        One row for each key whose truth is known: the key as text, the target as a class index or
-        value.
-    """
-    import pandas as pd
-
-    data = context.declaration.data
-    source = read_source(data, context.project, start, end)
-    names = [*data.key, signature.target]
-    wanted = dict.fromkeys(data.key, "data.key") | {signature.target: "data.target"}
-    require_columns(source.column_names, wanted, str(data.source))
-    labels = as_frame(source.select(names), {name: _kind(source, name) for name in names})
-    labels = labels[labels[signature.target].notna()].drop_duplicates(list(data.key))
-    if signature.classes is not None:
-        text = class_names(labels[signature.target])
-        labels[signature.target] = pd.Index(signature.classes).get_indexer(text)
-        labels = labels[labels[signature.target] >= 0]
-    labels[list(data.key)] = labels[list(data.key)].astype(str)
-    return labels
-
-
-def _performance_start(context: Context) -> datetime:
-    """The first moment whose predictions are held against labels."""
-    return context.labelled_until - PERFORMANCE_WINDOWS * context.declaration.monitor.window
-
-
-def _join_labels(
-    context: Context,
-    champion: Champion,
-    signature: Signature,
-    captured: pa.Table,
-    start: datetime,
-    end: datetime,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Target, scores and window number of the champion's predictions with a known label."""
-    import pandas as pd
-    import pyarrow.compute as pc
-
-    data = context.declaration.data
-    captured = captured.filter(pc.equal(captured["version"], champion.version.number))
-    if not len(captured):
-        return None
-    labels = read_labels(context, signature, start, end)
-    keys = pd.DataFrame([orjson.loads(key) for key in captured["key"].to_pylist()])
-    keys = keys[list(data.key)].astype(str)
-    keys["scores"] = captured["scores"].to_pylist()
-    when = captured["event_time"].to_pandas()
-    keys["block"] = ((when - pd.Timestamp(start)) // context.declaration.monitor.window).astype(
-        "int64"
-    )
-    # A row may have been asked for several times: its first answer counts.
-    keys = keys.drop_duplicates(list(data.key))
-    joined = keys.merge(labels, on=list(data.key))
-    if not len(joined):
-        return None
-    scores = np.array(joined["scores"].tolist(), dtype="float64")
-    if signature.classes is None:
-        return (
-            joined[signature.target].to_numpy("float64"),
-            scores[:, 0],
-            joined["block"].to_numpy(),
-        )
-    return joined[signature.target].to_numpy("int64"), scores, joined["block"].to_numpy()
-
-
-def _kind(table: pa.Table, name: str) -> Any:
-    from holdtrue.data import kind_of
-
-    return kind_of(table.schema.field(name).type)
 
 
 def _history(context: Context) -> History:

@@ -71,6 +71,7 @@ def decide(
     before: Before = Before(),
     new_data: str = "",
     unmeasured: str = "no labels to judge the quality by",
+    warnings: Sequence[str] = (),
 ) -> Decision:
     """Decide what follows from the checks of one run of the monitor.
 
@@ -94,6 +95,7 @@ def decide(
         before: The run before, and what happened since.
         new_data: What the source has that the last training had not, in words; empty for nothing.
         unmeasured: Why there are no checks of quality, where there are none.
+        warnings: What could not be looked at, and why, in sentences.
     """
     judged = [window for window in windows if window.state != "too_few_rows"]
     seen, since = {"schema": _schema(judged), "drift": _drift(judged)}, at
@@ -115,24 +117,27 @@ def decide(
         signal for signal in ("schema", "drift", "performance", "data", "age") if found[signal]
     )
     told = ". ".join(found[signal] for signal in signals)
+    besides = "".join(f" {said}" for said in warnings)
     if "schema" in signals:
         what = f"{told}. Repair the data that reach the model; a training on them would not help"
-        return Decision(at=at, action="fix_data", signals=signals, reason=f"{what}.", **kept)
+        reason = f"{what}.{besides}"
+        return Decision(at=at, action="fix_data", signals=signals, reason=reason, **kept)
     asked = [signal for signal in signals if signal in retrain.on]
     if asked == ["drift"] and later and before.outcome is not None:
-        reason = f"{told}. {before.outcome}."
+        reason = f"{told}. {before.outcome}.{besides}"
         return Decision(at=at, action="warn", signals=signals, reason=reason, **kept)
     if asked:
         held_back = _held_back(history, retrain, automation, at)
         then = f"Not retrained: {held_back}" if held_back else "A retraining is called for"
-        reason = f"{told}. {then}."
+        reason = f"{told}. {then}.{besides}"
         return Decision(
             at=at, action="retrain", signals=signals, held_back=held_back, reason=reason, **kept
         )
     if signals:
         then = f"Not retrained: retrain.on does not list {' or '.join(signals)}"
-        return Decision(at=at, action="warn", signals=signals, reason=f"{told}. {then}.", **kept)
-    blind = [said for said in (_refused(before), _lost(before)) if said]
+        reason = f"{told}. {then}.{besides}"
+        return Decision(at=at, action="warn", signals=signals, reason=reason, **kept)
+    blind = [said for said in (_refused(before), _lost(before), *warnings) if said]
     if blind:
         return Decision(at=at, action="warn", reason=" ".join(blind))
     quality = "; ".join(check.detail for check in performance) or unmeasured

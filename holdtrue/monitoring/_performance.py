@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,17 @@ _FEWEST_BLOCKS = 3
 _INTERVAL = (0.025, 0.975)
 
 
+class Unknown(NamedTuple):
+    """Labels of classes that a model does not know: it was wrong on all of those rows."""
+
+    rows: int = 0
+    names: tuple[str, ...] = ()
+    """The commonest of the classes."""
+
+
+_ALL_KNOWN = Unknown()
+
+
 def check_performance(
     *,
     version: int,
@@ -35,6 +47,7 @@ def check_performance(
     start: datetime,
     end: datetime,
     seed: int,
+    unknown: Unknown = _ALL_KNOWN,
 ) -> PerformanceCheck | None:
     """Measure served predictions against their labels.
 
@@ -57,10 +70,13 @@ def check_performance(
         start: Begin of the rows (inclusive).
         end: End of the rows (exclusive).
         seed: Seed of the bootstrap.
+        unknown: Rows beside these whose class the model does not know. The metric says nothing of
+            them; where they are more than `worse_than` of all, the model is worse.
 
     Returns:
-        The check; None where fewer than 200 rows have labels or the metric is not defined on
-        them, as with a single class.
+        The check; None where fewer than 200 rows have labels, or the metric is not defined on
+        them, as with a single class. Where too many are `unknown` there is one all the same; its
+        value is NaN where the metric is not defined on the others.
 
     References:
         Davison and Hinkley (1997), Bootstrap Methods and their Application, section 3.8, for the
@@ -69,22 +85,25 @@ def check_performance(
     from holdtrue.evaluation import UndefinedError, measure
 
     rows = len(target)
-    if rows < MIN_ROWS:
+    if rows + unknown.rows < MIN_ROWS:
         return None
+    missed = unknown.rows > worse_than * (rows + unknown.rows)
     try:
         value = measure(metric, target, scores, classes)
-    except UndefinedError:
+    except (UndefinedError, ValueError):  # no rows at all
+        value = float("nan")
+    if not missed and (rows < MIN_ROWS or math.isnan(value)):
         return None
     n_blocks = rows if blocks is None else len(np.unique(blocks))
     replicates = []
-    for drawn in _draws(rows, blocks, np.random.default_rng(seed)):
+    for drawn in _draws(rows, blocks, np.random.default_rng(seed)) if rows else ():
         with suppress(UndefinedError):  # a replicate may have one class only
             replicates.append(measure(metric, target[drawn], scores[drawn], classes))
     low, high = np.quantile(replicates or [value], _INTERVAL).tolist()
     sign = 1.0 if direction == "higher" else -1.0
     limit = expected - sign * abs(expected) * worse_than
     best = high if direction == "higher" else low
-    beyond = sign * (limit - best) > 0
+    beyond = rows >= MIN_ROWS and sign * (limit - best) > 0
     worse = beyond and n_blocks >= _FEWEST_BLOCKS
     verdict = _verdict(worse=worse, beyond=beyond, past=sign * (limit - value) > 0)
     return PerformanceCheck(
@@ -96,10 +115,12 @@ def check_performance(
         value=Estimate(value=value, low=low, high=high),
         expected=expected,
         limit=limit,
-        worse=worse,
+        worse=worse or missed,
+        unknown=unknown.rows,
         detail=(
             f"{metric} of version {version} is {value:.4g} ({low:.4g} to {high:.4g}) on {rows:,} "
             f"labelled rows, {expected:.4g} when evaluated, limit {limit:.4g}: {verdict}"
+            f"{_missed(unknown, rows, worse_than)}"
         ),
     )
 
@@ -111,6 +132,18 @@ def _verdict(*, worse: bool, beyond: bool, past: bool) -> str:
     if beyond:
         return f"beyond it, but not judged before {_FEWEST_BLOCKS} windows have labels"
     return "beyond it, but not surely" if past else "acceptable"
+
+
+def _missed(unknown: Unknown, rows: int, worse_than: float) -> str:
+    """What is said of rows whose class the model does not know."""
+    if not unknown.rows:
+        return ""
+    share = unknown.rows / (rows + unknown.rows)
+    more = f", more than {worse_than:.0%} of all" if share > worse_than else ""
+    return (
+        f"; {unknown.rows:,} labels more ({share:.1%}{more}) are of classes that it does not know: "
+        f"{', '.join(unknown.names)}"
+    )
 
 
 def _draws(

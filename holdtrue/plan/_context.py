@@ -11,6 +11,7 @@ from holdtrue.registry import Registry
 from holdtrue.stack import Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -31,6 +32,21 @@ class Context:
     reporter: Reporter = field(default_factory=Silent)
     trigger: str = "apply"
     """Why it runs, in words; recorded with the version."""
+    seen: Mapping[str, str] | None = None
+    """What the source looked like when the run began, where it goes on elsewhere: see `source`."""
+
+    @cached_property
+    def source(self) -> Mapping[str, str]:
+        """What the source looks like, as `fingerprint` has it, once for a run.
+
+        A run that has read its rows does not depend on the source any more: what becomes of it
+        meanwhile is the next one's.
+        """
+        if self.seen is not None:
+            return self.seen
+        from holdtrue.data import fingerprint
+
+        return fingerprint(self.declaration.data, self.project)
 
     @cached_property
     def registry(self) -> Registry:

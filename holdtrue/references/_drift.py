@@ -57,7 +57,10 @@ class PerformanceCheck(Reference):
     """Value in the evaluation of that version."""
     limit: float
     worse: bool
-    """Whether even the favourable end of the interval is beyond the limit."""
+    """Whether even the favourable end of the interval is beyond the limit, or too many labels are
+    of classes that the version does not know."""
+    unknown: int = 0
+    """Labels of classes that it does not know, beside `rows`: the value says nothing of them."""
     detail: str
 
 

@@ -14,6 +14,7 @@ from holdtrue.errors import DataError
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
 from holdtrue.plan import Context
+from holdtrue.quality import PERFORMANCE_WINDOWS, measure_quality
 from holdtrue.references import ColumnDrift, Decision, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
@@ -22,14 +23,12 @@ from holdtrue.serving._watched import Watched, last_watched
 from holdtrue.store import Store
 from holdtrue.system import System
 from holdtrue.watch import (
-    PERFORMANCE_WINDOWS,
     _before,
     _calibration,
     _feature_frame,
     _leave_for_replicas,
     _remove_old,
     _shortened,
-    _unmeasured,
 )
 
 DAY = timedelta(days=1)
@@ -136,19 +135,28 @@ def test_what_was_seen_is_left_for_the_replicas(context):
     assert look(NOW + 3 * DAY, version=2).window is None
 
 
-def test_why_the_quality_is_not_measured_is_said(context):
-    def said(**changes) -> str:
-        declared = context.declaration
-        data = declared.data.model_copy(update=changes)
-        performance = Performance(metric="log_loss", worse_than=0.1)
-        monitor = declared.monitor.model_copy(update={"performance": performance})
-        update = {"data": data, "monitor": monitor}
-        return _unmeasured(replace(context, declaration=declared.model_copy(update=update)))
+def test_why_the_quality_is_not_measured_is_said(context, tmp_path):
+    champion = context.registry.champion("flights")
+    signature = Signature(
+        target="late", task="classification", classes=("0", "1"), columns={}, categorical=()
+    )
 
-    assert _unmeasured(context).endswith("no monitor.performance is declared")
-    assert said() == "no labels to judge the quality by"
+    def said(monitor: Performance | None, **changes) -> str:
+        declared = context.declaration
+        update = {
+            "data": declared.data.model_copy(update=changes),
+            "monitor": declared.monitor.model_copy(update={"performance": monitor}),
+        }
+        changed = replace(context, declaration=declared.model_copy(update=update))
+        quality = measure_quality(changed, champion, signature, tmp_path / "none")
+        assert quality.checks == ()
+        return quality.why_not
+
+    performance = Performance(metric="log_loss", worse_than=0.1)
+    assert said(None).endswith("no monitor.performance is declared")
+    assert said(performance) == "no labels to judge the quality by"
     for missing in ({"key": ()}, {"time": None}):
-        assert said(**missing).endswith("that needs data.key and data.time")
+        assert said(performance, **missing).endswith("that needs data.key and data.time")
 
 
 def remove(context, *windows: WindowCheck) -> tuple[int, int]:

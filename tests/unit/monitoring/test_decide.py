@@ -320,3 +320,25 @@ def test_a_large_effect_that_chance_explains_is_told_with_its_p_value() -> None:
         "1 window compared, none suspect (largest effect 3.3, limit 2.0; p-value 0.2, limit 0.01)"
     )
     assert reason.startswith(said)
+
+
+def test_what_could_not_be_looked_at_is_worth_a_look_and_stands_beside_any_signal() -> None:
+    blind = "The quality is not measured: the source is away."
+
+    def said(states: str) -> tuple[str, str]:
+        decision = decide(
+            _windows(states),
+            [],
+            History(),
+            Retrain(),
+            "pipeline",
+            BEGIN + 30 * DAY,
+            warnings=(blind,),
+        )
+        return decision.action, decision.reason
+
+    assert said("q") == ("warn", blind)
+    for states, action in (("sss", "retrain"), ("b", "fix_data")):
+        found, reason = said(states)
+        assert found == action
+        assert reason.endswith(f". {blind}")

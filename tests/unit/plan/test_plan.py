@@ -22,7 +22,7 @@ from holdtrue.references import (
     Verdict,
     Version,
 )
-from holdtrue.system import System
+from holdtrue.system import Run, System
 
 Make = Callable[..., System]
 DATA = ["extract", "check", "profile", "split"]
@@ -334,6 +334,32 @@ def test_a_flow_and_a_run_in_process_find_what_the_other_has_done(system: Make) 
     assert not checked.cached
     assert list(system().apply(until="split").ran) == ["profile", "split"]
     assert make_plan(system().context(), "check")[1].runs is False
+
+
+@pytest.mark.parametrize("then", ["gone", "changed"])
+def test_a_run_that_has_read_its_rows_goes_on_whatever_becomes_of_the_source(
+    system: Make, project: Path, then: str
+) -> None:
+    """Each task of a flow has a runner of its own, in a process of its own."""
+    declared = system()
+    context = declared.context()
+    run = Run(
+        declaration=str(declared.path),
+        as_of=context.as_of,
+        source={**context.source},
+    )
+    inputs: dict[str, Any] = {"extract": Runner(run.context()).perform("extract").output}
+    if then == "gone":
+        (project / "rows.csv").unlink()
+    else:
+        (project / "rows.csv").write_text("id,at,size,weight,color,y\n")
+    for name in ("check", "profile"):
+        inputs[name] = Runner(run.context()).perform(name, inputs).output
+    split = Runner(run.context()).perform("split", inputs)
+    assert Runner(run.context()).is_done("split")
+    assert split.output.train_rows > 0  # type: ignore[attr-defined]
+    if then == "changed":
+        assert declared.plan(until="extract")[0].runs
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""How good the answers were, by labels that have come since."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from holdtrue.data import as_frame, class_names, kind_of, read_source, require_columns
+from holdtrue.declaration import METRICS
+from holdtrue.errors import HoldtrueError
+from holdtrue.monitoring import Unknown, check_performance
+from holdtrue.serving import read_captured
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from holdtrue.models import Signature
+    from holdtrue.plan import Context
+    from holdtrue.references import PerformanceCheck
+    from holdtrue.registry import Champion
+
+# Quality is measured over so many windows: one bad day says more about the day than the model.
+PERFORMANCE_WINDOWS = 14
+_NAMED = 3
+
+
+class Quality(NamedTuple):
+    """What is known of the quality."""
+
+    checks: tuple[PerformanceCheck, ...] = ()
+    why_not: str = "no labels to judge the quality by"
+    """Why there are no checks, where there are none."""
+    warning: str = ""
+    """What keeps it from being measured that somebody should mend; a sentence."""
+
+
+class _Labels(NamedTuple):
+    """The truth of rows: the key's columns as text, and the target as a class index or value."""
+
+    known: pd.DataFrame
+    unknown: pd.DataFrame
+    """Of classes that a model does not know, with their names."""
+
+
+def measure_quality(
+    context: Context, champion: Champion, signature: Signature, table: Path
+) -> Quality:
+    """Hold the champion's answers of the last windows against their labels.
+
+    Args:
+        context: Its moment is taken for now.
+        champion: Whose answers.
+        signature: What it takes and gives.
+        table: What was captured.
+
+    Returns:
+        A source that cannot be read, or requests that do not say which row they are about, are a
+        reason why not: what else the monitor sees does not depend on them.
+    """
+    declared, data = context.declaration.monitor.performance, context.declaration.data
+    if declared is None:
+        return Quality(why_not="the quality is not measured: no monitor.performance is declared")
+    if not data.key or data.time is None:
+        why = "the quality is not measured: that needs data.key and data.time"
+        return Quality(why_not=why)
+    window, end = context.declaration.monitor.window, context.labelled_until
+    start = max(floor(champion.version.as_of, window), performance_start(context))
+    expected = champion.version.metrics.get(declared.metric)
+    if start >= end or expected is None:
+        return Quality()
+    answers = _answers(context, champion, read_captured(table, start, end), start)
+    if not len(answers):
+        return Quality()
+    asked = keyed(answers, data.key)
+    if not len(asked):
+        name = " and ".join(data.key)
+        warning = (
+            f"The quality is not measured: none of {len(answers):,} answered rows came with {name} "
+            "(data.key)."
+        )
+        return Quality(warning=warning)
+    try:
+        labels = read_labels(context, signature, start, end)
+    except HoldtrueError as err:
+        return Quality(warning=f"The quality is not measured: {err.message}.")
+    # A row may have been asked for several times: its first answer counts.
+    asked = asked.drop_duplicates([*data.key])
+    joined = asked.merge(labels.known, on=[*data.key])
+    unknown = asked.merge(labels.unknown, on=[*data.key])
+    check = check_performance(
+        version=champion.version.number,
+        metric=declared.metric,
+        direction=METRICS[declared.metric][0],
+        target=joined[signature.target].to_numpy(
+            "float64" if signature.classes is None else "int64"
+        ),
+        scores=_scores(joined, signature),
+        classes=signature.classes,
+        blocks=joined[":block"].to_numpy("int64"),
+        expected=expected.value,
+        worse_than=declared.worse_than,
+        start=start,
+        end=end,
+        seed=context.declaration.seed,
+        unknown=_unknown(unknown, signature),
+    )
+    return Quality() if check is None else Quality(checks=(check,))
+
+
+def read_labels(context: Context, signature: Signature, start: datetime, end: datetime) -> _Labels:
+    """What the source says about the rows of [start, end), one row for each key.
+
+    Raises:
+        HoldtrueError: It cannot be read, or lacks a column.
+    """
+    import pandas as pd
+
+    data = context.declaration.data
+    source = read_source(data, context.project, start, end)
+    names = [*data.key, signature.target]
+    wanted = dict.fromkeys(data.key, "data.key") | {signature.target: "data.target"}
+    require_columns(source.column_names, wanted, str(data.source))
+    kinds: dict[str, Any] = {name: kind_of(source.schema.field(name).type) for name in names}
+    labels = as_frame(source.select(names), kinds)
+    labels = labels.dropna(subset=names).drop_duplicates([*data.key])
+    labels[[*data.key]] = labels[[*data.key]].astype(str)
+    if signature.classes is None:
+        return _Labels(labels, labels.iloc[:0])
+    text = class_names(labels[signature.target])
+    index = pd.Index(signature.classes).get_indexer(text)
+    known = labels.assign(**{signature.target: index})
+    named = labels.assign(**{signature.target: text})
+    return _Labels(known[index >= 0], named[index < 0])
+
+
+def keyed(answers: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
+    """The answers that say which row they are about, with their key in columns, as text.
+
+    Args:
+        answers: With the captured key, a JSON object, as ``:key``.
+        key: Names of its columns.
+    """
+    records = (orjson.loads(text) for text in answers[":key"])
+    found = [tuple(record.get(name) for name in key) for record in records]
+    kept = [values for values in found if None not in values]
+    given = np.array([None not in values for values in found], dtype=bool)
+    columns = {name: [str(values[i]) for values in kept] for i, name in enumerate(key)}
+    return answers[given].assign(**columns)
+
+
+def performance_start(context: Context) -> datetime:
+    """The first moment whose predictions are held against labels."""
+    return context.labelled_until - PERFORMANCE_WINDOWS * context.declaration.monitor.window
+
+
+def floor(moment: datetime, length: timedelta) -> datetime:
+    """The start of the window that a moment lies in; windows are counted from 1 January 1970."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + (moment - epoch) // length * length
+
+
+def _answers(
+    context: Context, champion: Champion, captured: pa.Table, start: datetime
+) -> pd.DataFrame:
+    """What the champion answered, with the number of its window."""
+    import pandas as pd
+    import pyarrow.compute as pc
+
+    captured = captured.filter(pc.equal(captured["version"], champion.version.number))
+    # As `read_captured` has it: a request that does not say when the event was is about now.
+    when = pc.coalesce(captured["event_time"], captured["received"]).to_pandas()
+    window = context.declaration.monitor.window
+    columns: dict[str, Any] = {
+        ":key": captured["key"].to_pylist(),
+        ":scores": captured["scores"].to_pylist(),
+        ":block": ((when - pd.Timestamp(start)) // window).to_numpy("int64"),
+    }
+    return pd.DataFrame(columns)
+
+
+def _scores(joined: pd.DataFrame, signature: Signature) -> np.ndarray:
+    if signature.classes is None:
+        return np.array([scores[0] for scores in joined[":scores"]], dtype="float64")
+    wide = joined[":scores"].tolist() or np.empty((0, len(signature.classes)))
+    return np.array(wide, dtype="float64")
+
+
+def _unknown(unknown: pd.DataFrame, signature: Signature) -> Unknown:
+    counts = Counter(unknown[signature.target].tolist())
+    return Unknown(len(unknown), tuple(name for name, _ in counts.most_common(_NAMED)))

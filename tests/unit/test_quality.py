@@ -1,0 +1,179 @@
+"""How good answers were: captured rows of all kinds, joined with labels of a real source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+
+from holdtrue.declaration import parse
+from holdtrue.models import Signature
+from holdtrue.plan import Context
+from holdtrue.quality import Quality, measure_quality
+from holdtrue.references import Estimate
+from holdtrue.serving import capture_places, fold_in
+from holdtrue.serving._capture import Capture
+from holdtrue.store import Store
+
+NOW = datetime(2024, 3, 1, tzinfo=UTC)
+BEGAN = NOW - timedelta(days=10)
+ROWS = 900  # every quarter of an hour
+SIGNATURE = Signature(
+    target="y",
+    task="classification",
+    classes=("no", "yes"),
+    columns={"x": "number"},
+    categorical=(),
+)
+DECLARED = """
+name: small
+task: classification
+data: {source: {files: rows.csv}, target: y, time: at, key: [id, shop], labels_after: 1h}
+model: auto
+tune: {metric: log_loss}
+monitor: {performance: {metric: accuracy, worse_than: 10%}}
+"""
+
+Measure = Callable[..., Quality]
+
+
+@pytest.fixture
+def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
+    """Measure answers that say "yes" to every third row: ``measure(labels, change)``."""
+    monkeypatch.delenv("HOLDTRUE_HOME", raising=False)
+    store = Store(tmp_path / "store")
+    context = Context(declaration=parse(DECLARED), project=tmp_path, store=store, as_of=NOW)
+    version = context.registry.register(
+        "small",
+        digest="1" * 32,
+        bundle="bundles/1",
+        as_of=BEGAN,
+        passed=True,
+        reason="held",
+        incumbent=None,
+        metrics={"accuracy": Estimate(value=0.9, low=0.8, high=1.0)},
+        profile="profiles/1",
+        lineage={},
+    )
+    champion = context.registry.promote("small", version.number, generation=0, reason="first")
+    at = [BEGAN + number * timedelta(minutes=15) for number in range(ROWS)]
+
+    def call(
+        labels: np.ndarray | None,
+        change: Callable[[int, dict[str, Any]], object] = lambda number, line: None,
+    ) -> Quality:
+        if labels is not None:
+            shop = ["a"] * ROWS
+            frame = pd.DataFrame({"id": range(ROWS), "shop": shop, "at": at, "x": 1.0, "y": labels})
+            frame.to_csv(tmp_path / "rows.csv", index=False)
+        folder, table = capture_places(store, "small")
+        capture = Capture(folder)
+        for number in range(ROWS):
+            yes = 0.9 if number % 3 == 0 else 0.2
+            line = {
+                "id": str(number),
+                "version": 1,
+                "role": "champion",
+                "received": at[number] + timedelta(seconds=1),
+                "event_time": at[number],
+                "key": {"id": number, "shop": "a"},
+                "row": {"x": 1.0},
+                "scores": [1 - yes, yes],
+                "decided": None,
+            }
+            change(number, line)
+            capture.append([orjson.dumps(line)])
+        capture.close()
+        fold_in(folder, table)
+        return measure_quality(context, champion, SIGNATURE, table)
+
+    return call
+
+
+def truth(wrong: int = 0) -> np.ndarray:
+    """What the answers said, but for every tenth row: of these `wrong` in ten."""
+    labels = np.where(np.arange(ROWS) % 3 == 0, "yes", "no").astype(object)
+    mistaken = np.arange(ROWS) % 10 < wrong
+    labels[mistaken] = np.where(labels[mistaken] == "yes", "no", "yes")
+    return labels
+
+
+def test_answers_are_held_against_their_labels(measure: Measure) -> None:
+    (check,) = measure(truth(wrong=1)).checks
+    assert (check.rows, check.value.value, check.worse, check.unknown) == (ROWS, 0.9, False, 0)
+    assert "labels more" not in check.detail
+
+
+def test_requests_that_do_not_say_when_count_when_they_came(measure: Measure) -> None:
+    def without(number: int, line: dict[str, Any]) -> None:
+        if number % 2:
+            line["event_time"] = None
+
+    (check,) = measure(truth(wrong=2), without).checks
+    assert (check.rows, check.value.value) == (ROWS, 0.8)
+
+
+@pytest.mark.parametrize("key", [{}, {"id": 3}, {"id": 3, "shop": None}])
+def test_requests_that_do_not_say_which_row_it_is_are_left_out(
+    measure: Measure, key: dict[str, Any]
+) -> None:
+    def without(number: int, line: dict[str, Any]) -> None:
+        if number < 100:
+            line["key"] = key
+
+    (check,) = measure(truth(), without).checks
+    assert (check.rows, check.value.value) == (ROWS - 100, 1.0)
+
+
+def test_where_none_says_which_row_it_is_somebody_should_know(measure: Measure) -> None:
+    found = measure(truth(), lambda _, line: line.update(key={"id": 1}))
+    assert found.checks == ()
+    assert found.warning == (
+        "The quality is not measured: none of 900 answered rows came with id and shop (data.key)."
+    )
+
+
+def test_a_source_that_is_away_is_a_reason_and_no_end(measure: Measure) -> None:
+    found = measure(None)
+    assert found.checks == ()
+    assert found.warning.startswith("The quality is not measured: data.source.files: no file")
+
+
+def test_a_row_that_was_asked_for_twice_counts_once(measure: Measure) -> None:
+    def again(number: int, line: dict[str, Any]) -> None:
+        if number >= 800:
+            line["key"]["id"] = 0
+            line["scores"] = [0.9, 0.1]
+
+    (check,) = measure(truth(), again).checks
+    assert (check.rows, check.value.value) == (800, 1.0)
+
+
+def test_labels_of_a_class_that_the_model_does_not_know_are_told(measure: Measure) -> None:
+    labels = truth()
+    labels[:45], labels[45:54] = "later", "never"
+    (check,) = measure(labels).checks
+    assert (check.rows, check.unknown, check.worse) == (ROWS - 54, 54, False)
+    assert check.detail.endswith(
+        "acceptable; 54 labels more (6.0%) are of classes that it does not know: later, never"
+    )
+
+
+def test_where_there_are_many_the_model_is_worse(measure: Measure) -> None:
+    labels = truth()
+    labels[:100] = "later"
+    (check,) = measure(labels).checks
+    assert (check.rows, check.value.value, check.unknown, check.worse) == (800, 1.0, 100, True)
+    assert "100 labels more (11.1%, more than 10% of all)" in check.detail
+
+
+def test_also_where_it_knows_none_of_them(measure: Measure) -> None:
+    (check,) = measure(np.array(["later"] * ROWS, dtype=object)).checks
+    assert (check.rows, check.unknown, check.worse) == (0, ROWS, True)
+    assert np.isnan(check.value.value)
