@@ -50,7 +50,9 @@ def _check_candidates(system: Declared) -> bool:
     for number, candidate in enumerate(declaration.model.candidates):
         estimator = import_from(system.project, candidate.estimator, "estimator")
         try:
-            check_candidate(candidate, declaration.task, declaration.model)
+            check_candidate(
+                candidate, declaration.task, declaration.model, declaration.data.half_life
+            )
         except ConfigError as err:
             message = f"model.candidates[{number}]: {err.message}"
             raise ConfigError(message, hint=err.hint) from err

@@ -190,6 +190,11 @@ class Data(Section):
     """How late the truth is known."""
     window: Duration | None = None
     """How much history one training reads; all there is where left out. Needs `time`."""
+    half_life: Duration | None = None
+    """A row that is so much older than another counts half as much in training. Needs `time`.
+
+    All rows count the same where left out.
+    """
     as_of: Moment | None = None
     """Pretend that it is this moment: for data that have ended.
 
@@ -199,8 +204,9 @@ class Data(Section):
     """What must hold before a row is learnt from."""
 
     @model_validator(mode="after")
-    def _window_needs_time(self) -> Self:
-        if self.window is not None and self.time is None:
-            message = "window needs `time`: the column with the time of the event"
+    def _needs_time(self) -> Self:
+        given = [key for key in ("window", "half_life") if getattr(self, key) is not None]
+        if given and self.time is None:
+            message = f"{given[0]} needs `time`: the column with the time of the event"
             raise ValueError(message)
         return self

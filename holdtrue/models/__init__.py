@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from holdtrue.lazy import names_of
 
 if TYPE_CHECKING:
+    from holdtrue.models._age import HalfLife, age_weights, ages_of, by_age, effective_rows
     from holdtrue.models._answering import Answering
     from holdtrue.models._bundle import Bundle, scores, write_bundle
     from holdtrue.models._classes import check_classes, class_weights, sample_weights
@@ -30,14 +31,19 @@ __all__ = [
     "MISSING",
     "Answering",
     "Bundle",
+    "HalfLife",
     "ServedModel",
     "Signature",
+    "age_weights",
+    "ages_of",
+    "by_age",
     "check_candidate",
     "check_classes",
     "class_weights",
     "constant_params",
     "construct",
     "digest_of",
+    "effective_rows",
     "encoder",
     "encoding",
     "fit_bundle",
@@ -61,14 +67,19 @@ _HOMES = {
     "MISSING": "compiled._rules",
     "Answering": "_answering",
     "Bundle": "_bundle",
+    "HalfLife": "_age",
     "ServedModel": "_served",
     "Signature": "_signature",
+    "age_weights": "_age",
+    "ages_of": "_age",
+    "by_age": "_age",
     "check_candidate": "_estimator",
     "check_classes": "_classes",
     "class_weights": "_classes",
     "constant_params": "_loss",
     "construct": "_estimator",
     "digest_of": "_manifest",
+    "effective_rows": "_age",
     "encoder": "_estimator",
     "encoding": "_estimator",
     "fit_bundle": "_fit",

@@ -12,6 +12,7 @@ from holdtrue.errors import ConfigError, ServingError, TrainingError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
+    from datetime import timedelta
 
     from sklearn.pipeline import Pipeline
 
@@ -44,7 +45,12 @@ def import_object(path: str, what: str) -> Any:
     return getattr(module, name)
 
 
-def check_candidate(candidate: Candidate, task: str, model: Model | None = None) -> None:
+def check_candidate(
+    candidate: Candidate,
+    task: str,
+    model: Model | None = None,
+    half_life: timedelta | None = None,
+) -> None:
     """Refuse an estimator that is none, does not fit the task or cannot be written without pickle.
 
     Parameters that it does not have are refused, too.
@@ -54,6 +60,7 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
         task: ``classification`` or ``regression``.
         model: What is declared of all candidates, to refuse weights or a loss that the estimator
             does not take.
+        half_life: ``data.half_life``, which weighs rows too.
 
     Raises:
         ConfigError: With the estimator and what is wrong with it.
@@ -83,7 +90,7 @@ def check_candidate(candidate: Candidate, task: str, model: Model | None = None)
             message = f"estimator {candidate.estimator} has no parameter {name}"
             raise ConfigError(message, hint=hint)
     if model is not None:
-        _check_training(candidate.estimator, estimator, model)
+        _check_training(candidate.estimator, estimator, model, half_life)
     _check_written(candidate)
 
 
@@ -103,14 +110,16 @@ def _misfit(estimator: type, task: str) -> str | None:
     return None if predicts or hasattr(estimator, "decision_function") else "it has no predict"
 
 
-def _check_training(path: str, estimator: Any, model: Model) -> None:
+def _check_training(path: str, estimator: Any, model: Model, half_life: timedelta | None) -> None:
     from sklearn.utils.validation import has_fit_parameter
 
     from holdtrue.models._loss import loss_params
 
-    if model.class_weight is not None and not has_fit_parameter(estimator, "sample_weight"):
-        message = f"model.class_weight: estimator {path} takes no weights of rows"
-        raise ConfigError(message, hint="leave out model.class_weight, or that candidate")
+    weighing = {"model.class_weight": model.class_weight, "data.half_life": half_life}
+    declared = [key for key, value in weighing.items() if value is not None]
+    if declared and not has_fit_parameter(estimator, "sample_weight"):
+        message = f"{declared[0]}: estimator {path} takes no weights of rows"
+        raise ConfigError(message, hint=f"leave out {' and '.join(declared)}, or that candidate")
     loss_params(path, model.loss)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from holdtrue.errors import TrainingError
+from holdtrue.models._age import HalfLife, ages_of, by_age
 from holdtrue.models._answering import Answering
 from holdtrue.models._bundle import SAMPLE_ROWS, scores, write_bundle
 from holdtrue.models._calibration import fit_calibration
@@ -42,6 +43,7 @@ def fit_bundle(
     model: Model,
     folds: int,
     ordered: bool,
+    half_life: HalfLife | None = None,
 ) -> str:
     """Fit on all training rows and write the bundle; runs in a Ray worker.
 
@@ -57,6 +59,7 @@ def fit_bundle(
         model: Declares weights, calibration, costs and interval.
         folds: In how many parts the rows are cut where some must be set aside.
         ordered: Whether a part is judged by a model of earlier rows only.
+        half_life: How rows count by their age; None: all the same.
 
     Returns:
         Digest of the bundle's manifest.
@@ -67,17 +70,19 @@ def fit_bundle(
     """
     train = pd.read_parquet(rows) if isinstance(rows, Path) else rows
     frame, target = typed(train, signature), target_of(train, signature)
+    how: dict[str, Any] = {
+        "seed": seed,
+        "threads": threads,
+        "model": model,
+        "ages": ages_of(train, half_life),
+    }
     with limited(estimator, threads):
-        fitted = fit_pipeline(
-            frame, target, signature, estimator, params, seed=seed, threads=threads, model=model
-        )
+        fitted = fit_pipeline(frame, target, signature, estimator, params, **how)
         return write_fitted(
             *(folder, fitted, train, frame, target, signature, estimator, params),
-            seed=seed,
-            threads=threads,
-            model=model,
             folds=folds,
             ordered=ordered,
+            **how,
         )
 
 
@@ -195,8 +200,11 @@ def fit_pipeline(
     seed: int,
     threads: int,
     model: Model,
+    ages: np.ndarray | None = None,
 ) -> Pipeline:
-    """Fit a pipeline, each row with the weight of its class.
+    """Fit a pipeline, each row with the weight of its class and of its age.
+
+    Only the estimator is told them: features are encoded as all rows are.
 
     Args:
         frame: A typed frame, shape (n_rows, n_features).
@@ -206,7 +214,8 @@ def fit_pipeline(
         params: Its arguments.
         seed: Seed of its randomness.
         threads: Threads that it may use.
-        model: Declares the weights.
+        model: Declares the weights of classes.
+        ages: Of the rows in half lives, shape (n_rows,); None: age does not count.
 
     Returns:
         The pipeline, which answers in one thread unless `params` say otherwise.
@@ -215,6 +224,7 @@ def fit_pipeline(
     weights = None
     if signature.classes is not None:
         weights = sample_weights(target, signature.classes, model.class_weight)
+    weights = by_age(weights, ages)
     weighted = {} if weights is None else {"model__sample_weight": weights}
     fitted.fit(_with_values(frame, signature), target, **weighted)
     # The threads of a forest add up its trees in the order in which they come, so that the answers
@@ -236,11 +246,12 @@ def learn_answering(
     model: Model,
     folds: int,
     ordered: bool,
+    ages: np.ndarray | None = None,
 ) -> Answering:
     """Learn the declared calibration or interval from out-of-fold scores; fits `folds` models.
 
     Weights of classes shift the probabilities; calibration, which counts every row once, brings
-    them back.
+    them back. Weights by age count in the fits, as in that of the model itself.
 
     Args:
         frame: A typed frame, shape (n_rows, n_features), in order of time where `ordered`.
@@ -254,6 +265,7 @@ def learn_answering(
         folds: In how many parts the rows are cut.
         ordered: Whether a part is judged by a model of earlier rows only; the earliest rows are
             then not judged.
+        ages: Of the rows in half lives, shape (n_rows,); None: age does not count.
 
     Raises:
         TrainingError: A class is missing from a part, or there are too few rows for the interval.
@@ -275,6 +287,7 @@ def learn_answering(
                 seed=seed,
                 threads=threads,
                 model=model,
+                ages=None if ages is None else ages[fit],
             )
             answers.append(scores(fitted, signature, frame.iloc[judge]))
             truths.append(target[judge])

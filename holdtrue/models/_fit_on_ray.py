@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holdtrue.models._age import ages_of
 from holdtrue.models._classes import class_weights
 from holdtrue.models._estimator import limited
 from holdtrue.models._fit import PROOF_ROWS, fit_bundle, write_fitted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from holdtrue.declaration import Model
+    from holdtrue.models._age import HalfLife
     from holdtrue.models._signature import Signature
 
 
@@ -54,6 +56,7 @@ def fit_on_ray(
     gpus: float = 0.0,
     deterministic: bool = False,
     limit_bytes: int | None = None,
+    half_life: HalfLife | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
     """Fit on the training rows and write the bundle, on the Ray cluster that is connected.
@@ -74,6 +77,7 @@ def fit_on_ray(
         deterministic: Whether the same model must come out however many CPUs there are.
         limit_bytes: ``ray.memory``: rows that need more than this in one process are trained on
             in parts, or a random sample of them where the estimator cannot be.
+        half_life: How rows count by their age; None: all the same.
         say: Told in words how it goes.
 
     Raises:
@@ -90,7 +94,13 @@ def fit_on_ray(
         limit_bytes=limit_bytes,
         nodes=nodes,
     )
-    declared = {"model": model, "folds": folds, "ordered": ordered, "seed": seed}
+    declared = {
+        "model": model,
+        "folds": folds,
+        "ordered": ordered,
+        "seed": seed,
+        "half_life": half_life,
+    }
     if plan.shards > 1 and limit_bytes is not None:
         fitted = fit_sharded(
             *(rows, signature, estimator, params),
@@ -98,6 +108,7 @@ def fit_on_ray(
             shards=plan.shards,
             limit_bytes=limit_bytes,
             weights=_weights(rows, signature, model),
+            half_life=half_life,
             threads=cpus if deterministic else None,
             say=say,
         )
@@ -156,6 +167,7 @@ def _write(
     folds: int,
     ordered: bool,
     seed: int,
+    half_life: HalfLife | None,
 ) -> str:
     """Learn calibration or interval from models of a few rows, and write; in a Ray worker.
 
@@ -174,4 +186,5 @@ def _write(
             model=model,
             folds=folds,
             ordered=ordered,
+            ages=ages_of(train, half_life),
         )

@@ -13,6 +13,7 @@ from xgboost import collective
 from xgboost.callback import TrainingCallback
 from xgboost.tracker import RabitTracker
 
+from holdtrue.models._age import age_weights, ages_of
 from holdtrue.models._estimator import construct, encoder, limited
 from holdtrue.models._frame import target_of, typed
 from holdtrue.models._rows import read_range, read_sample
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from holdtrue.models._age import HalfLife
     from holdtrue.models._signature import Signature
+
+Batch = tuple[np.ndarray, ...]
+"""Matrix and target, and how much each row counts where not all count the same."""
 
 ENCODER_FOLDS = 5
 # 2^64 divided by the golden ratio: its multiples are spread evenly and never fall into a rhythm
@@ -53,13 +58,28 @@ class Job:
     """How long a process waits for the others."""
     weights: tuple[float, ...] | None = None
     """How much a row counts, by class; None: all the same."""
+    half_life: HalfLife | None = None
+    """How rows count by their age, too; None: all the same."""
+    even: float = 0.0
+    """Age at which a row counts 1, in half lives, if all rows of the file count 1 on average."""
     cpus: int = 1
     """CPUs of each process; with fewer than threads it takes longer, and the model is the same."""
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        return [*self.signature.columns, self.signature.target]
+        times = () if self.half_life is None else (self.half_life.time,)
+        # The time of the event may be a feature, too.
+        return [*dict.fromkeys((*self.signature.columns, self.signature.target, *times))]
+
+    def weigh(self, rows: pd.DataFrame, target: np.ndarray) -> np.ndarray | None:
+        """How much each row of a batch counts, shape (n_rows,), float32; None: all the same."""
+        parts = []
+        if self.weights is not None:
+            parts.append(np.array(self.weights)[target])
+        if (ages := ages_of(rows, self.half_life)) is not None:
+            parts.append(age_weights(ages, self.even))
+        return np.prod(parts, axis=0).astype("float32") if parts else None
 
 
 def fold_of(rows: np.ndarray) -> np.ndarray:
@@ -139,50 +159,39 @@ class _Batches(xgboost.DataIter):
     reading them back.
 
     Args:
-        batches: (matrix, target) one after the other.
+        batches: One after the other, of the same number of parts.
         file: Empty; may have no name, so that nothing is left of it however this ends.
-        weights: By class; None: all rows count the same.
     """
 
-    def __init__(
-        self,
-        batches: Iterator[tuple[np.ndarray, np.ndarray]],
-        file: IO[bytes],
-        weights: np.ndarray | None,
-    ) -> None:
+    def __init__(self, batches: Iterator[Batch], file: IO[bytes]) -> None:
         super().__init__()
-        self._source: Iterator[tuple[np.ndarray, np.ndarray]] | None = batches
+        self._source: Iterator[Batch] | None = batches
         self._file = file
-        self._weights = weights
-        self._written = self._read = 0
+        self._parts = self._written = self._read = 0
 
     def next(self, input_data: Callable[..., None]) -> bool:
         batch = self._stored() if self._source is None else self._fresh(self._source)
         if batch is None:
             return False
-        matrix, target = batch
-        weight = None if self._weights is None else self._weights[target]
-        input_data(data=matrix, label=target.astype("float32"), weight=weight)
+        input_data(**dict(zip(("data", "label", "weight"), batch, strict=False)))
         return True
 
-    def _fresh(
-        self, source: Iterator[tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def _fresh(self, source: Iterator[Batch]) -> Batch | None:
         batch = next(source, None)
         if batch is None:
             self._source = None
             return None
         for part in batch:
             np.save(self._file, part, allow_pickle=False)
+        self._parts = len(batch)
         self._written += 1
         return batch
 
-    def _stored(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def _stored(self) -> Batch | None:
         if self._read == self._written:
             return None
         self._read += 1
-        matrix, target = (np.load(self._file, allow_pickle=False) for _ in range(2))
-        return matrix, target
+        return tuple(np.load(self._file, allow_pickle=False) for _ in range(self._parts))
 
     def reset(self) -> None:
         if self._source is None:
@@ -275,11 +284,10 @@ class Shard:
             if params.get("objective") != "multi:softmax":
                 params["objective"] = "multi:softprob"
             params["num_class"] = classes
-        weights = None if job.weights is None else np.array(job.weights, dtype="float32")
         # Beside the rows, which lie on a disk with room; temporary folders are often memory.
         with TemporaryFile(dir=job.rows.parent) as file:
             rows = xgboost.QuantileDMatrix(
-                _Batches(self._encoded(encoders), file, weights),
+                _Batches(self._encoded(encoders), file),
                 missing=model.missing,
                 max_bin=model.max_bin,
                 nthread=job.threads,
@@ -287,16 +295,17 @@ class Shard:
         rounds = model.get_num_boosting_rounds()
         return xgboost.train(params, rows, rounds, callbacks=[_Count(self._moves)])
 
-    def _encoded(self, encoders: Encoders) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _encoded(self, encoders: Encoders) -> Iterator[Batch]:
         job = self.job
         start, stop = bounds(job.n_rows, job.shards)[self.rank]
         for first, batch in read_range(
             job.rows, start, stop, job.columns, batch_rows=job.batch_rows
         ):
-            yield (
-                encoders.training(typed(batch, job.signature), first),
-                target_of(batch, job.signature),
-            )
+            matrix = encoders.training(typed(batch, job.signature), first)
+            target = target_of(batch, job.signature)
+            weight = job.weigh(batch, target)
+            label = target.astype("float32")
+            yield (matrix, label) if weight is None else (matrix, label, weight)
             self._moves.steps += 1
 
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import HoldtrueError, TrainingError
+from holdtrue.models._age import ages_of, even_age
 from holdtrue.models._estimator import construct
 from holdtrue.models._fit_plan import batch_rows_within, columns_of, rows_within
 from holdtrue.models._rows import count_rows
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sklearn.pipeline import Pipeline
 
+    from holdtrue.models._age import HalfLife
     from holdtrue.models._shard import Encoders, Job
     from holdtrue.models._signature import Signature
 
@@ -38,6 +40,7 @@ def fit_sharded(
     shards: int,
     limit_bytes: int,
     weights: Sequence[float] | None = None,
+    half_life: HalfLife | None = None,
     threads: int | None = None,
     say: Callable[[str], None] = lambda _: None,
     patience_s: int = _PATIENCE_S,
@@ -58,6 +61,7 @@ def fit_sharded(
         shards: Processes, at least 1.
         limit_bytes: Memory for the rows in each process.
         weights: By class, how much a row counts; all the same where left out.
+        half_life: How rows count by their age, too; all the same where left out.
         threads: Of each process, however few CPUs there are for it; as many as there are CPUs
             where left out.
         say: Told in words how it goes.
@@ -78,6 +82,7 @@ def fit_sharded(
         raise TrainingError(message, hint="raise ray.memory, or give a larger cluster")
     columns = columns_of(signature)
     n_rows = count_rows(rows)
+    ages = ages_of(rows, half_life)
     job = Job(
         rows=rows,
         n_rows=n_rows,
@@ -92,6 +97,8 @@ def fit_sharded(
         sample_rows=min(n_rows, rows_within(columns, limit_bytes)),
         patience_s=patience_s,
         weights=None if weights is None else tuple(weights),
+        half_life=half_life,
+        even=0.0 if ages is None else even_age(ages),
     )
     with reserved(job.cpus, shards, say) as places:
         return _as_pipeline(job, *_tried(job, places, say))

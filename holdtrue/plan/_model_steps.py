@@ -11,9 +11,12 @@ from holdtrue.errors import TrainingError
 from holdtrue.evaluation import evaluate, importance, judge
 from holdtrue.models import (
     Bundle,
+    HalfLife,
     Signature,
+    ages_of,
     check_classes,
     constant_params,
+    effective_rows,
     read_setting,
     target_of,
     typed,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 
 # Limits of a search: where they change, it goes on.
 _LIMITS = {"trials", "timeout", "stop"}
+# As many as the smallest table has that the contract lets through: two classes of ten rows.
+_FEWEST_ROWS = 20
 # Earlier studies that a search learns from, the latest.
 _STUDIES = 5
 
@@ -97,6 +104,23 @@ def check_memory(
             raise TrainingError(message, hint=err.hint) from err
 
 
+def check_ages(ages: np.ndarray | None) -> None:
+    """Refuse a half life that leaves next to nothing to learn from, such as ``6m`` for months.
+
+    Args:
+        ages: shape (n_rows,), of the training rows in half lives; None: age does not count.
+
+    Raises:
+        TrainingError: They count as fewer than 20 rows that count alike.
+    """
+    if ages is None:
+        return
+    effective = effective_rows(ages)
+    if effective < _FEWEST_ROWS:
+        message = f"data.half_life: {len(ages):,} training rows count as {effective:.0f}"
+        raise TrainingError(message, hint="declare a longer one; 30d are days, 30m are minutes")
+
+
 def _tune(work: Work) -> Study:
     context = work.context
     declaration, split = context.declaration, work.get("split", Split)
@@ -108,6 +132,7 @@ def _tune(work: Work) -> Study:
     most = wanted if limit is None else min(wanted, rows_within(columns_of(signature), limit))
     path = context.store.path(split.train)
     rows = read_sample(path, most, declaration.seed)
+    check_ages(ages_of(rows, HalfLife.of(declaration.data)))
     key, log = _study_of(context, work.components)
     earlier, notes = _earlier(context, log)
     study = tune(
@@ -185,6 +210,7 @@ def _fit(work: Work) -> ModelRef:
     doing = f"fitting {candidate.estimator} on {split.train_rows:,} rows"
     work.progress(0, 0, doing)
     folder = store.path("bundles", context.system, work.digest)
+    half_life = HalfLife.of(declaration.data)
     started = time.monotonic()
     fitted = fit_on_ray(
         store.path(split.train),
@@ -200,14 +226,18 @@ def _fit(work: Work) -> ModelRef:
         gpus=declaration.tune.gpus,
         deterministic=declaration.tune.deterministic,
         limit_bytes=declaration.ray.memory,
+        half_life=half_life,
         say=lambda words: work.progress(0, 0, words),
     )
+    ages = ages_of(store.path(split.train), half_life)
     return ModelRef(
         bundle=store.relative(folder),
         digest=fitted.digest,
         estimator=candidate.estimator,
         params=params,
         rows=fitted.rows,
+        # A random sample of the rows is as old as all of them are.
+        effective_rows=None if ages is None else effective_rows(ages) * fitted.rows / len(ages),
         shards=fitted.shards,
         seconds=time.monotonic() - started,
         compilation=read_compilation(folder, fitted.digest),
@@ -306,12 +336,18 @@ def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
     return seen
 
 
+def _rows_read(declaration: Declaration) -> set[str]:
+    """What `data` says to a fit; a half life that is not declared changes no digest."""
+    aged = {"half_life"} if declaration.data.half_life is not None else set()
+    return {"target", "time"} | aged
+
+
 def _reads_search(declaration: Declaration) -> dict[str, Any]:
     parts = _dump(
         declaration,
         name=True,  # the studies of a system are its own
         task=True,
-        data={"target", "time"},
+        data=_rows_read(declaration),
         model={"candidates", "class_weight", "loss"},
         tune=True,
         ray={"memory"},
@@ -346,7 +382,7 @@ MODEL_STEPS = (
         reads=lambda d: _dump(
             d,
             task=True,
-            data={"target", "time"},
+            data=_rows_read(d),
             model=True,
             tune={"folds", "cpus", "gpus", "deterministic"},
             ray={"memory"},

@@ -48,6 +48,8 @@ class ModelRef(Reference):
     params: dict[str, Any]
     rows: int
     """Training rows that it has learnt from."""
+    effective_rows: float | None = None
+    """Rows that count alike and say as much; None where age does not count."""
     shards: int = 1
     """Processes that trained together, each on a part of the rows."""
     seconds: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.declaration import METRICS
+from holdtrue.declaration import METRICS, format_duration
 from holdtrue.reports._evaluation_figures import (
     difference_figures,
     importance_figure,
@@ -60,6 +60,7 @@ def write_evaluation_report(
         confusion=_confusion(evaluation),
         loss_names=LOSSES,
         threshold=threshold_text(evaluation),
+        ages=age_text(declaration, model),
         by_class=[name for name in ("accuracy", "f1") if name in evaluation.metrics],
         coverage=coverage_text(evaluation),
         costs=_costs(evaluation),
@@ -137,6 +138,17 @@ def _answers(evaluation: Evaluation) -> list[str]:
     if evaluation.coverage is not None:
         parts += ["## Intervals", f"{coverage_text(evaluation)}."]
     return parts
+
+
+def age_text(declaration: Declaration, model: ModelRef) -> str:
+    """Say how rows count by their age; nothing where they count the same."""
+    half_life, effective = declaration.data.half_life, model.effective_rows
+    if half_life is None or effective is None:
+        return ""
+    return (
+        f"Rows count by age, half as much every {format_duration(half_life)}: "
+        f"the {number(model.rows)} rows count as {number(round(effective))}"
+    )
 
 
 def threshold_text(evaluation: Evaluation) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.errors import TrainingError
-from holdtrue.models import encoder
+from holdtrue.models import by_age, encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -28,7 +28,7 @@ class Fold:
 
     ``fit_x`` and ``judge_x``: float32, shape (n_rows, n_encoded); ``fit_y`` and ``judge_y``:
     class index or value, shape (n_rows,). ``fit_weight``: how much each row counts in the fit,
-    shape (n_rows,), greater than 0; None: all the same. The rows to judge on all count the same.
+    shape (n_rows,), 0 or more; None: all the same. The rows to judge on all count the same.
     """
 
     fit_x: np.ndarray
@@ -85,6 +85,7 @@ def encode_folds(
     signature: Signature,
     seed: int,
     weight: np.ndarray | None = None,
+    ages: np.ndarray | None = None,
 ) -> list[Fold]:
     """Fit the encoder on each fold's own rows, so that no fold sees what it is judged on.
 
@@ -96,6 +97,8 @@ def encode_folds(
         signature: The columns.
         seed: Of the encoder's cross-fitting.
         weight: shape (n_rows,): how much each row counts in a fit; None: all the same.
+        ages: shape (n_rows,), in half lives: rows count by their age, too, on average 1 over what a
+            fold is fitted on; None: age does not count.
 
     Raises:
         TrainingError: A fold has too few rows to fit the encoder on.
@@ -112,13 +115,14 @@ def encode_folds(
             )
             raise TrainingError(message, hint=FEWER_FOLDS) from err
         judge_x = features.transform(frame.iloc[judge])
+        fit_weight = by_age(*(None if each is None else each[fit] for each in (weight, ages)))
         folds.append(
             Fold(
                 np.ascontiguousarray(fit_x, dtype="float32"),
                 target[fit],
                 np.ascontiguousarray(judge_x, dtype="float32"),
                 target[judge],
-                None if weight is None else np.ascontiguousarray(weight[fit], dtype="float32"),
+                None if fit_weight is None else np.ascontiguousarray(fit_weight, dtype="float32"),
             )
         )
     return folds

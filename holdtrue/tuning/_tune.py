@@ -10,6 +10,8 @@ import numpy as np
 from holdtrue.declaration import METRICS
 from holdtrue.errors import SearchStoppedError, TrainingError
 from holdtrue.models import (
+    HalfLife,
+    ages_of,
     constant_params,
     construct,
     digest_of,
@@ -181,13 +183,14 @@ def _objective(
     weight = None
     if signature.classes is not None:
         weight = sample_weights(target, signature.classes, declaration.model.class_weight)
+    weights = weight, ages_of(rows, HalfLife.of(declaration.data))
     by_kind: dict[str, Any] = {}
     contenders = {}
     for label, candidate in zip(space.labels, declaration.model.candidates, strict=True):
         params = constant_params(candidate, declaration.model, target)
         kind = encoding(construct(candidate.estimator, params, seed=0, threads=1))
         if kind not in by_kind:
-            folds = encode_folds(frame, target, parts, kind, signature, declaration.seed, weight)
+            folds = encode_folds(frame, target, parts, kind, signature, declaration.seed, *weights)
             by_kind[kind] = ray.put(folds)
         contenders[label] = Contender(candidate.estimator, params, kind, by_kind[kind])
     return FoldsObjective(

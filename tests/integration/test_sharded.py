@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from configs.flights import WEATHER, load
 from holdtrue.declaration import Model
 from holdtrue.errors import TrainingError
-from holdtrue.models import Bundle, Signature, pipeline, scores, target_of, typed
+from holdtrue.models import Bundle, HalfLife, Signature, pipeline, scores, target_of, typed
 from holdtrue.models import _sharded as sharded
 from holdtrue.models._fit_on_ray import fit_on_ray
 from holdtrue.models._fit_plan import rows_within
@@ -103,14 +103,32 @@ def model_of(task, **more):
     return Model.model_validate({"candidates": [{"estimator": estimator_of(task)}], **more})
 
 
-def fit(task, flights, folder, *, estimator=None, params=PARAMS, limit=LIMIT_BYTES, **more):
+def fit(
+    task,
+    flights,
+    folder,
+    *,
+    rows=None,
+    estimator=None,
+    params=PARAMS,
+    limit=LIMIT_BYTES,
+    half_life=None,
+    **more,
+):
     return fit_on_ray(
-        *(flights[task][0], folder, signature_of(task), estimator or estimator_of(task), params),
+        *(
+            rows or flights[task][0],
+            folder,
+            signature_of(task),
+            estimator or estimator_of(task),
+            params,
+        ),
         seed=0,
         model=model_of(task, **more),
         folds=3,
         ordered=True,
         limit_bytes=limit,
+        half_life=half_life,
     )
 
 
@@ -148,6 +166,27 @@ def test_weights_and_calibration_are_learnt_in_parts_too(cluster, flights, tmp_p
     # Balanced classes shift probabilities towards a half; the calibration brings them back.
     assert means["weighted"] > truth.mean() + 0.1
     assert means["calibrated"] == pytest.approx(truth.mean(), abs=0.05)
+
+
+def test_recent_rows_count_more_in_parts_too(cluster, flights, tmp_path):
+    """Until May the rows say the opposite of what is true."""
+    path, test = flights["binary"]
+    signature, half_life = signature_of("binary"), HalfLife("at", timedelta(days=5))
+    train = pd.read_parquet(path)
+    train["at"] = pd.date_range("2013-01-01", "2013-06-30", len(train), tz="UTC").as_unit("us")
+    old = train["at"] < pd.Timestamp("2013-05-01", tz="UTC")
+    train["y"] = train["y"].where(~old, train["y"].map({"no": "yes", "yes": "no"}))
+    train.to_parquet(tmp_path / "train.parquet", index=False)
+    frame, truth = typed(test, signature), target_of(test, signature)
+    found = {}
+    for name, given in {"even": None, "aged": half_life}.items():
+        rows = tmp_path / "train.parquet"
+        fitted = fit("binary", flights, tmp_path / name, rows=rows, half_life=given)
+        assert fitted.shards == 2
+        bundle = Bundle.load(tmp_path / name, fitted.digest)
+        found[name] = roc_auc_score(truth, bundle.raw(frame)[:, 1])
+    assert found["even"] < 0.5
+    assert found["aged"] > 0.6
 
 
 def test_an_estimator_that_cannot_be_sharded_learns_from_what_fits(cluster, flights, tmp_path):

@@ -165,6 +165,11 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "f.yaml:24:18: evaluate.test: 100% leaves no rows to train or to test on",
         ),
         (
+            "  time: departure\n  key: [id]\n  window: 180d\n",
+            "  half_life: 30d\n",
+            "f.yaml:5:3: data: half_life needs `time`: the column with the time of the event",
+        ),
+        (
             "target: late",
             "target: departure",
             "f.yaml:6:11: data.target: departure is data.time, too",

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -255,6 +256,34 @@ def test_a_shard_trains_what_xgboost_trains_on_the_same_matrix(job, table, signa
     )
     assert shard.moves() == (19 + 3, 3)  # no batch reaches over the end of a row group
     assert list(settings.rows.parent.iterdir()) == [settings.rows]
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
+def test_a_shard_counts_rows_by_their_age(job, table, signature, tmp_path, weights):
+    import xgboost
+
+    from holdtrue.models._age import HalfLife, ages_of, even_age
+    from holdtrue.models._shard import Shard, fit_encoders
+
+    days = np.linspace(0, 60, len(table))
+    at = pd.Timestamp("2024-05-01", tz="UTC") + pd.to_timedelta(days, unit="D").as_unit("us")
+    path = tmp_path / "rows.parquet"
+    table.assign(at=at).to_parquet(path, index=False, row_group_size=130)
+    half_life = HalfLife("at", timedelta(days=7))
+    even = even_age(ages_of(path, half_life))
+    settings = job(rows=path, half_life=half_life, even=even, weights=weights)
+    encoders = fit_encoders(settings)
+    booster = Shard(settings, 0)._boost(encoders)
+    target, by_hand = target_of(table, signature), 0.5 ** ((60 - days) / 7)
+    by_hand /= by_hand.mean()
+    if weights:
+        by_hand *= np.array(weights)[target]
+    model = construct(XGB, settings.params, seed=0, threads=1)
+    model.fit(encoders.training(typed(table, signature), 0), target, sample_weight=by_hand)
+    rows = xgboost.DMatrix(encoders.training(typed(table, signature), 0))
+    np.testing.assert_allclose(
+        booster.predict(rows), model.get_booster().predict(rows), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

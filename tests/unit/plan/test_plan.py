@@ -200,6 +200,7 @@ LOGISTIC = "sklearn.linear_model.LogisticRegression"
 TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
     ("description", "another", (), ""),
     ("data.window", "20d", ("extract",), 'data.window: "30d" -> "20d"'),
+    ("data.half_life", "10d", ("tune", "fit"), 'data.half_life: null -> "10d"'),
     ("data.labels_after", "2h", ("extract",), 'data.labels_after: "1h" -> "2h"'),
     ("data.source.files", "row?.csv", ("extract",), "data.source.files"),
     ("data.as_of", "2024-01-30", ("extract",), "as of: "),
@@ -238,6 +239,15 @@ def test_a_change_runs_what_reads_it_and_what_follows(done: Make) -> None:
         if runs:
             first = next(step for step in planned if step.step == origins[0])
             assert said in first.reason, place
+
+
+def test_a_half_life_that_is_not_declared_is_in_no_digest(system: Make) -> None:
+    steps = BY_NAME["tune"], BY_NAME["fit"]
+    for step in steps:
+        assert step.reads(system().declaration)["data"] == {"target": "y", "time": "at"}
+    aged = system("data.half_life", "10d").declaration
+    for step in STEPS:
+        assert (step.reads(aged) != step.reads(system().declaration)) == (step in steps)
 
 
 def test_comments_and_order_change_nothing(done: Make, project: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ def test_coverage_is_shown(written, sample):
     for said in (page, text):
         assert ("The truth is inside for 76.5" in said) == declared
         assert ("is 37.25 wide" in said) == declared
+
+
+def test_the_page_says_how_rows_count_by_their_age(sample, tmp_path):
+    page, declared = tmp_path / "e.html", sample.declaration
+    aged = declared.data.model_copy(update={"half_life": timedelta(days=30), "time": "at"})
+    aged = declared.model_copy(update={"data": aged})
+    model = sample.model.model_copy(update={"effective_rows": 43_110.4})
+    write_evaluation_report(page, aged, model, sample.evaluation, sample.verdict)
+    said = "Rows count by age, half as much every 30d: the 134,262 rows count as 43,110."
+    assert said in page.read_text()
+    write_evaluation_report(page, declared, sample.model, sample.evaluation, sample.verdict)
+    assert "by age" not in page.read_text()
 
 
 def test_nothing_is_shown_that_is_not_declared(sample, tmp_path):

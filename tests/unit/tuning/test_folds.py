@@ -143,6 +143,20 @@ def test_weights_go_with_the_rows_to_fit_on() -> None:
     assert encode_folds(frame, target, parts, "plain", SIGNATURE, 0)[0].fit_weight is None
 
 
+def test_rows_to_fit_on_count_by_their_age_and_one_on_average() -> None:
+    frame, target = frame_and_target()
+    parts = list(cut(target, 3, ordered=True, classification=True, seed=0))
+    # By the newest row of all, those of the first folds would count nothing.
+    ages, weight = np.linspace(3_000, 0, 90), np.arange(90) + 1.0
+    for given in (None, weight):
+        folds = encode_folds(frame, target, parts, "plain", SIGNATURE, 0, given, ages)
+        for fold, (fit, _) in zip(folds, parts, strict=True):
+            assert fold.fit_weight is not None
+            aged = 0.5 ** (ages[fit] - ages[fit].min())
+            wanted = aged / aged.mean() * (1 if given is None else given[fit])
+            np.testing.assert_allclose(fold.fit_weight, wanted, rtol=1e-6, atol=1e-30)
+
+
 def test_what_is_kept_is_made_once() -> None:
     kept = Kept(100)
     made = [kept.get("study", "a", 10, object) for _ in range(3)]
