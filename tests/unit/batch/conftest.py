@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.unit.batch._files import BOOSTED, Bundle, N, make_bundle
+from tests.unit.batch._files import BOOSTED, Bundle, N, make_bundle, online
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +34,9 @@ def bundle(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Bund
 def uncompiled(rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path = tmp_path_factory.mktemp("bundles") / "two"
     return make_bundle(path, rows, "sklearn.neighbors.KNeighborsClassifier", {})
+
+
+@pytest.fixture(scope="session")
+def answered(uncompiled: Bundle, rows: pd.DataFrame) -> np.ndarray:
+    """What the endpoint answers to the rows where it is not compiled, which takes long."""
+    return online(uncompiled, rows)
