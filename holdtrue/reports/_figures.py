@@ -95,6 +95,7 @@ def draw(
         The drawing with its axes.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with _LOCK, mpl.rc_context(_STYLE):
@@ -105,7 +106,8 @@ def draw(
         yield drawing
         file = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=metadata)
+        # Not `savefig`, which draws twice: the first time only to lay out, as drawing does anyway.
+        FigureCanvasSVG(figure).print_svg(file, metadata=metadata)  # type: ignore[no-untyped-call]
     drawing.svg = _inline(file.getvalue(), title)
 
 
