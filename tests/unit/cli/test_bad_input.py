@@ -395,9 +395,10 @@ def test_what_the_machine_refuses_to_write_is_told_and_goes_on_afterwards(
     if before is not None:
         assert run("apply", file, "--until", before)[0] == 0
     # A limit on the size of files, as a quota or a disk would be one; no rights are needed for it.
-    limited = f"ulimit -f 1; exec {sys.executable} -m holdtrue.cli apply {file} --until {until}"
+    # -B: Python would take what it could write of a compiled module for the whole, from then on.
+    command = f"{sys.executable} -B -m holdtrue.cli apply {file} --until {until}"
     done = subprocess.run(  # noqa: S603 - the lines above
-        ["bash", "-c", limited],  # noqa: S607 - whichever there is
+        ["bash", "-c", f"ulimit -f 1; exec {command}"],  # noqa: S607 - whichever there is
         capture_output=True,
         text=True,
         check=False,
