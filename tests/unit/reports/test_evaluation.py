@@ -49,7 +49,18 @@ def written(sample, tmp_path_factory) -> tuple[str, str]:
         }
     evaluation = sample.evaluation.model_copy(update=found)
     path: Path = tmp_path_factory.mktemp("page") / "evaluation.html"
-    given = (sample.declaration, sample.model, evaluation, sample.verdict)
+    return report(path, sample.declaration, sample.model, evaluation, sample.verdict)
+
+
+@pytest.fixture(scope="module")
+def plain(sample, tmp_path_factory) -> tuple[str, str]:
+    """The same of an evaluation with nothing of it."""
+    path: Path = tmp_path_factory.mktemp("page") / "evaluation.html"
+    return report(path, sample.declaration, sample.model, sample.evaluation, sample.verdict)
+
+
+def report(path: Path, *given: Any) -> tuple[str, str]:
+    """The page of an evaluation, and its short form."""
     write_evaluation_report(path, *given)
     return path.read_text(), evaluation_markdown(*given)
 
@@ -124,10 +135,8 @@ def test_the_page_says_how_rows_count_by_their_age(sample, tmp_path):
     assert "by age" not in page.read_text()
 
 
-def test_nothing_is_shown_that_is_not_declared(sample, tmp_path):
-    given = (sample.declaration, sample.model, sample.evaluation, sample.verdict)
-    write_evaluation_report(tmp_path / "e.html", *given)
-    for said in ((tmp_path / "e.html").read_text(), evaluation_markdown(*given)):
+def test_nothing_is_shown_that_is_not_declared(plain):
+    for said in plain:
         for part in ("Decisions by cost", "<h2>Calibration", "## Calibration", "The truth is"):
             assert part not in said
 
@@ -147,11 +156,12 @@ def test_nothing_is_shown_that_is_not_declared(sample, tmp_path):
     ],
     ids=["compiled", "not compiled"],
 )
-def test_the_model_card_says_whether_the_model_is_compiled(sample, tmp_path, compilation, said):
+def test_the_model_card_says_whether_the_model_is_compiled(
+    sample, plain, tmp_path, compilation, said
+):
     model = sample.model.model_copy(update={"compilation": compilation})
     given = (sample.declaration, model, sample.evaluation, sample.verdict)
-    write_evaluation_report(tmp_path / "page.html", *given)
-    assert said in (tmp_path / "page.html").read_text()
-    assert html.unescape(said) in html.unescape(evaluation_markdown(*given))
-    write_evaluation_report(tmp_path / "page.html", sample.declaration, sample.model, *given[2:])
-    assert "compiled" not in (tmp_path / "page.html").read_text()
+    page, text = report(tmp_path / "page.html", *given)
+    assert said in page
+    assert html.unescape(said) in html.unescape(text)
+    assert "compiled" not in plain[0]

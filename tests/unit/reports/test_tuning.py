@@ -12,6 +12,7 @@ from holdtrue.declaration import Declaration
 from holdtrue.declaration._search import CostLimits
 from holdtrue.references import Study, Trial
 from holdtrue.reports import (
+    Page,
     tuning_markdown,
     tuning_page,
     tuning_text,
@@ -145,11 +146,25 @@ def make_study(direction: str = "lower", count: int = 60) -> Study:
     )
 
 
-@pytest.fixture(scope="module", params=["lower", "higher"])
-def page(request, tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("page") / "tuning.html"
-    write_tuning_report(path, make_declaration(request.param), make_study(request.param))
-    return path.read_text()
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, str]:
+    found = {}
+    for direction in ("lower", "higher"):
+        path = tmp_path_factory.mktemp("page") / "tuning.html"
+        write_tuning_report(path, make_declaration(direction), make_study(direction))
+        found[direction] = path.read_text()
+    return found
+
+
+@pytest.fixture(params=["lower", "higher"])
+def page(request, pages) -> str:
+    return pages[request.param]
+
+
+@pytest.fixture(scope="module")
+def shown() -> Page:
+    """The page of the same search, of which no file is written."""
+    return tuning_page(make_declaration(), make_study())
 
 
 def figures(page: str) -> list[str]:
@@ -282,17 +297,14 @@ def test_what_models_cost_is_shown(tmp_path):
     assert "Chosen: it is the smallest." in tuning_markdown(declaration, study)
 
 
-def test_a_notebook_shows_the_report_in_a_frame(tmp_path):
-    study, declaration = make_study(), make_declaration()
-    page = tuning_page(declaration, study)
-    frame = page._repr_html_()
-    (shown,) = re.findall(r'<iframe srcdoc="([^"]*)" sandbox=""', frame)
-    assert html.unescape(shown) == page.html
-    page.save(tmp_path / "new" / "search.html")
-    write_tuning_report(tmp_path / "tuning.html", declaration, study)
+def test_a_notebook_shows_the_report_in_a_frame(tmp_path, pages, shown):
+    frame = shown._repr_html_()
+    (framed,) = re.findall(r'<iframe srcdoc="([^"]*)" sandbox=""', frame)
+    assert html.unescape(framed) == shown.html
+    shown.save(tmp_path / "new" / "search.html")
     saved = (tmp_path / "new" / "search.html").read_text()
-    assert saved == page.html
-    assert figures(saved) == figures((tmp_path / "tuning.html").read_text())
+    assert saved == shown.html
+    assert figures(saved) == figures(pages["lower"])
 
 
 def test_the_table_has_a_row_for_each_trial():
@@ -330,7 +342,7 @@ def test_the_terminal_is_told_the_same():
     assert "all 60 trials are done" in tuning_markdown(make_declaration(), study)
 
 
-def test_the_terminal_is_told_why_trials_failed_and_which_one_was_chosen():
+def test_the_terminal_is_told_why_trials_failed_and_which_one_was_chosen(shown):
     study = make_study()
     worst = max(
         (trial for trial in study.trials if trial.state == "complete"),
@@ -357,4 +369,4 @@ def test_the_terminal_is_told_why_trials_failed_and_which_one_was_chosen():
     ]
     page = tuning_page(make_declaration(), study).html
     assert "<dt>Chosen log_loss</dt>" in page
-    assert "<dt>Best log_loss</dt>" in tuning_page(make_declaration(), make_study()).html
+    assert "<dt>Best log_loss</dt>" in shown.html
