@@ -7,6 +7,10 @@ import shutil
 import signal
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# They look at one loop, which the first of them goes through.
+_ONE_LOOP = {"tests/e2e/test_browser.py", "tests/e2e/test_loop.py"}
 
 
 def pytest_configure(config):
@@ -14,6 +18,19 @@ def pytest_configure(config):
     del config
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Files(LoadFileScheduling):
+    """Those of a file come one after the other; so do those of files that share a long fixture."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "one loop" if file in _ONE_LOOP else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return _Files(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
