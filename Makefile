@@ -14,7 +14,7 @@ ASK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	if $$name -c '$(ASK)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help install demo down test test-unit test-servers check lint format lock schema bench-loop bench-tune bench-serve build clean
+.PHONY: help install demo down test test-unit check lint format lock schema bench-loop bench-tune bench-serve build clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -37,10 +37,7 @@ demo: install ## The whole loop on real flights, from raw data to a retrained mo
 down: install ## End everything that the demo or the command started
 	@$(BIN)/python -m holdtrue.cli down
 
-test: test-unit ## Run all tests: unit, then those with servers, on two cores
-	@$(MAKE) --no-print-directory test-servers
-
-test-servers: install ## Run the tests on real Ray and Prefect, and the whole loop, on two cores
+test: test-unit ## Run all tests: unit, then integration and the whole loop, on two cores
 	@$(BIN)/pytest tests/integration tests/e2e $(PARALLEL) $(ARGS) $(if $(RESULTS),--junitxml=$(RESULTS)/servers.xml)
 
 test-unit: install ## Run the unit tests, on two cores
