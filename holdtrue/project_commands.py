@@ -6,6 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,9 +27,9 @@ Folder = Annotated[
     ),
 ]
 
-
 # Of what Prefect says when it cannot deploy: its reason comes last.
 _LINES_OF_PREFECT = 12
+_FIRST_PORT = 8700
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,7 +66,8 @@ def init(
     project = find_project(output or Path("any.yaml"))
     there = data.resolve()
     within = there.relative_to(project) if there.is_relative_to(project) else there
-    text = draft(data, target, name=name, files=within)
+    port = _free_port({project, (output or Path("any.yaml")).resolve().parent})
+    text = draft(data, target, name=name, files=within, port=port)
     called = parse(text, "the draft").name
     path = output or Path(f"{called}.yaml")
     if path.exists():
@@ -73,6 +76,17 @@ def init(
     write_atomically(path, text.encode())
     words = f"wrote {path}: read it through, then run: holdtrue apply {shlex.quote(str(path))}"
     tell(words, {"file": path, "name": called}, as_json=as_json)
+
+
+def _free_port(folders: set[Path]) -> int:
+    """A port that no other declaration in the folders has."""
+    from holdtrue.declaration import load
+
+    taken = set()
+    for path in (path for folder in folders for path in folder.glob("*.yaml")):
+        with suppress(ConfigError, OSError):
+            taken.add(load(path).serve.port)
+    return next(port for port in count(_FIRST_PORT) if port not in taken)
 
 
 def new(

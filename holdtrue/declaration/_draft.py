@@ -24,6 +24,9 @@ MAX_LEVELS = 200
 MAX_TEXT_CLASSES = 100
 _SLICE_LEVELS = 10
 _LINE = 96
+_COUNTS = "numbers the rows"
+# Of fewer rows a column may be a number for each by chance.
+_FEW = 10
 
 _ISO_TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?Z|[+-]\d{2}:?\d{2})?)?"
@@ -49,7 +52,14 @@ class _Columns:
     slices: list[str] = field(default_factory=list)
 
 
-def draft(data: Path, target: str, *, name: str | None = None, files: Path | None = None) -> str:
+def draft(
+    data: Path,
+    target: str,
+    *,
+    name: str | None = None,
+    files: Path | None = None,
+    port: int = 8700,
+) -> str:
     """Write the text of a first declaration for a file, with comments.
 
     Args:
@@ -57,6 +67,7 @@ def draft(data: Path, target: str, *, name: str | None = None, files: Path | Non
         target: Name of the column to predict.
         name: Name of the system; made from the file's name where left out.
         files: Path of the file as the declaration should name it; `data` where left out.
+        port: Of the endpoint.
 
     Returns:
         YAML text that `parse` accepts.
@@ -77,7 +88,7 @@ def draft(data: Path, target: str, *, name: str | None = None, files: Path | Non
     return "\n".join(
         [
             *_head(system, files or data, goal, classes, columns, len(frame)),
-            *_tail(goal, classes, columns),
+            *_tail(goal, classes, columns, port),
             "",
         ]
     )
@@ -144,6 +155,10 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
     for name in frame.columns:
         if name not in times:
             _sort_one(frame[name], columns)
+    if columns.key is None:
+        # Nothing is called a key: what counts the rows tells them apart.
+        columns.key = next((n for n, why in columns.exclude.items() if why == _COUNTS), None)
+        columns.exclude.pop(columns.key or "", None)
     if not columns.numeric and not columns.categorical and not columns.temporal:
         message = f"{place}: no column is left to learn from"
         raise ConfigError(
@@ -170,6 +185,8 @@ def _sort_one(values: pd.Series, columns: _Columns) -> None:
             columns.key = name
         else:
             columns.exclude[name] = "different in every row"
+    elif unique and _counts(values):
+        columns.exclude[name] = _COUNTS
     elif number:
         columns.numeric.append(name)
     elif distinct > MAX_LEVELS:
@@ -178,6 +195,15 @@ def _sort_one(values: pd.Series, columns: _Columns) -> None:
         columns.categorical.append(name)
         if distinct <= _SLICE_LEVELS:
             columns.slices.append(name)
+
+
+def _counts(values: pd.Series) -> bool:
+    """Whether a column numbers the rows: one by one, in whatever order."""
+    import pandas as pd
+
+    if not pd.api.types.is_integer_dtype(values) or len(values) < _FEW:
+        return False
+    return bool(values.max() - values.min() == len(values) - 1)
 
 
 def _is_time(values: pd.Series) -> bool:
@@ -236,7 +262,7 @@ def _head(
     return lines
 
 
-def _tail(goal: pd.Series, classes: int | None, columns: _Columns) -> list[str]:
+def _tail(goal: pd.Series, classes: int | None, columns: _Columns, port: int) -> list[str]:
     """The lines from the model on."""
     if classes is None:
         boosted, linear, space = (
@@ -281,7 +307,7 @@ def _tail(goal: pd.Series, classes: int | None, columns: _Columns) -> list[str]:
         f"  - {gate}",
         f"  - {{metric: {metric}, better_than: champion}}",
         "",
-        "serve: {port: 8700, capture: 100%}",
+        f"serve: {{port: {port}, capture: 100%}}",
         "",
         "monitor:",
         "  every: 1h",

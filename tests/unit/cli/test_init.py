@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from holdtrue.data import as_table, check_frame, kinds_of, read_file, read_source
-from holdtrue.declaration import draft, parse
+from holdtrue.declaration import draft, load, parse
 from holdtrue.declaration._draft import _read
+from tests.unit.cli.conftest import Run
 
 N = 300
 
@@ -54,3 +55,39 @@ def test_both_see_the_same_kinds(frame: pd.DataFrame, tmp_path: Path, ending: st
     assert checked.numeric == declaration.features.numeric == ("gaps", "flag", "share")
     assert checked.categorical == declaration.features.categorical == ("clock", "word")
     assert declaration.features.exclude == ("nothing",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "excluded"),
+    [
+        ({"row": range(5, 5 + N)}, ("row",), set()),
+        ({"row": range(N), "order_id": range(9, 9 + 3 * N, 3)}, ("order_id",), {"row"}),
+        ({"first": range(N), "second": range(N, 0, -1)}, ("first",), {"second"}),
+        ({"tenfold": range(0, 10 * N, 10)}, (), set()),
+    ],
+)
+def test_a_column_that_numbers_the_rows_is_no_feature(
+    columns: dict[str, range], key: tuple[str, ...], excluded: set[str], tmp_path: Path
+) -> None:
+    chance = np.random.default_rng(0)
+    rows = {"x": chance.random(N), "y": chance.integers(0, 2, N)}
+    pd.DataFrame(columns | rows).to_csv(tmp_path / "rows.csv", index=False)
+    declared = parse(draft(tmp_path / "rows.csv", "y"))
+    assert declared.data.key == key
+    assert set(declared.features.exclude) == excluded
+    assert "x" in declared.features.numeric
+    assert not excluded & {*declared.features.numeric}
+
+
+def test_two_declarations_of_a_project_have_ports_of_their_own(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "other.yaml").write_text("not: a declaration")
+    ports = []
+    for name in ("one", "two", "three"):
+        assert run("init", "rows.csv", "--target", "y", "--name", name)[0] == 0
+        ports.append(load(tmp_path / f"{name}.yaml").serve.port)
+    assert ports == [8700, 8701, 8702]
