@@ -279,7 +279,7 @@ def _seen(evaluation: Evaluation, verdict: Verdict, gates: Sequence[Gate]) -> It
     from holdtrue.evaluation import judge
 
     for gate, judgement in zip(gates, verdict.judgements, strict=True):
-        if gate.better_than is not None:
+        if gate.better_than == "champion":
             state = "not judged"
         elif judgement.passed:
             state = "holds"
@@ -289,7 +289,7 @@ def _seen(evaluation: Evaluation, verdict: Verdict, gates: Sequence[Gate]) -> It
 
 
 def _at_best(evaluation: Evaluation, gate: Gate) -> Evaluation:
-    """The evaluation with each metric at the end of its interval that suits a gate."""
+    """The evaluation with each number at the end of its interval that suits a gate."""
 
     def best(metrics: dict[str, Estimate]) -> dict[str, Estimate]:
         end = "high" if gate.at_least is not None else "low"
@@ -305,4 +305,9 @@ def _at_best(evaluation: Evaluation, gate: Gate) -> Evaluation:
         }
         for column, by_value in evaluation.slices.items()
     }
-    return evaluation.model_copy(update={"metrics": best(evaluation.metrics), "slices": slices})
+    over = {
+        name: found.model_copy(update={"probability": float(found.high > 0)})
+        for name, found in evaluation.over_baseline.items()
+    }
+    update = {"metrics": best(evaluation.metrics), "slices": slices, "over_baseline": over}
+    return evaluation.model_copy(update=update)

@@ -83,8 +83,9 @@ class Gate(Section):
     """Smallest acceptable value."""
     at_most: float | None = None
     """Largest acceptable value."""
-    better_than: Literal["champion"] | None = None
-    """Better than the model that is served now, on the same rows; holds when there is none."""
+    better_than: Literal["champion", "baseline"] | None = None
+    """Better on the same rows than the model that is served now, which holds when there is none; or
+    than always answering the shares of the classes, or the mean, of the training rows."""
     confidence: Share = 0.95
     """With better_than: how sure the difference must be."""
     slice: str | None = None

@@ -86,6 +86,7 @@ def evaluate(
         confidence=confidence,
         metrics=estimates(metrics, rows, confidence),
         baseline={metric: found.value for metric, found in baseline.items()},
+        over_baseline=differences(metrics, rows, constant, confidence),
         slices={
             column: _slices(metrics, rows, np.asarray(values).astype(str), confidence)
             for column, values in slices.items()
@@ -167,7 +168,7 @@ def differences(
     Args:
         metrics: Which ones.
         candidate: What the one says; a gain above 0 is in its favour.
-        champion: What the other says to the same rows, in the same order.
+        champion: What the other, or the baseline, says to the same rows, in the same order.
         confidence: Level of the intervals, between 0 and 1.
     """
     found = {}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdtrue.declaration._models import Gate
-    from holdtrue.references import Estimate, Evaluation
+    from holdtrue.references import Difference, Estimate, Evaluation
 
 _NAMED = 5
 
@@ -22,7 +22,7 @@ def judge(evaluation: Evaluation, gates: Sequence[Gate]) -> Verdict:
     A limit is compared with the measured value, not with its interval. A gate on a slice holds
     where every value of the column for which the metric is defined passes. A comparison with the
     champion holds where the probability of being better reaches the gate's confidence, and where
-    there is no champion.
+    there is no champion; one with the baseline likewise.
 
     Args:
         evaluation: Of the model in question.
@@ -46,8 +46,10 @@ def _join(judgements: Sequence[Judgement]) -> str:
 
 def _judge(evaluation: Evaluation, gate: Gate) -> Judgement:
     name = _name(gate)
-    if gate.better_than is not None:
+    if gate.better_than == "champion":
         passed, reason = _against_champion(evaluation, gate)
+    elif gate.better_than == "baseline":
+        passed, reason = _against_baseline(evaluation, gate)
     elif gate.slice is not None:
         passed, reason = _by_slice(evaluation, gate, gate.slice)
     elif gate.metric not in evaluation.metrics:
@@ -60,7 +62,8 @@ def _judge(evaluation: Evaluation, gate: Gate) -> Judgement:
 def _name(gate: Gate) -> str:
     where = f" for every {gate.slice}" if gate.slice is not None else ""
     if gate.better_than is not None:
-        return f"{gate.metric} better than champion{where} (confidence {gate.confidence * 100:g} %)"
+        sure = f"confidence {gate.confidence * 100:g} %"
+        return f"{gate.metric} better than {gate.better_than}{where} ({sure})"
     return f"{gate.metric} {_limit(gate)}{where}"
 
 
@@ -106,11 +109,25 @@ def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
             f"version {evaluation.champion} has other classes or columns and cannot be compared "
             "on these rows; take this gate out to replace it all the same"
         )
+    return _surely_better(evaluation, gate, found, f"version {evaluation.champion}")
+
+
+def _against_baseline(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
+    found = evaluation.over_baseline.get(gate.metric)
+    if found is None:
+        return False, _not_computed(evaluation, gate.metric)
+    what = "the mean" if evaluation.classes is None else "the shares of the classes"
+    return _surely_better(evaluation, gate, found, f"always answering {what}")
+
+
+def _surely_better(
+    evaluation: Evaluation, gate: Gate, found: Difference, other: str
+) -> tuple[bool, str]:
     passed = found.probability >= gate.confidence
     word = "better" if found.gain >= 0 else "worse"
     needed = "reaches" if passed else "does not reach"
     return passed, (
-        f"{found.candidate:.4g} against {found.champion:.4g} of version {evaluation.champion} "
+        f"{found.candidate:.4g} against {found.champion:.4g} of {other} "
         f"on the same {evaluation.rows:,} rows, {word} by {abs(found.gain):.3g} "
         f"({evaluation.confidence * 100:g} % interval of the gain "
         f"{found.low:.3g} to {found.high:.3g}); "

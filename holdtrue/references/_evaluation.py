@@ -143,6 +143,8 @@ class Evaluation(Reference):
     metrics: dict[str, Estimate]
     baseline: dict[str, float]
     """The same metrics of always answering the training shares, or the training mean."""
+    over_baseline: dict[str, Difference] = {}
+    """By metric: how much better it is than that."""
     slices: dict[str, dict[str, SliceResult]]
     """By column, then by value."""
     champion: int | None = None

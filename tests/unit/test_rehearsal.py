@@ -16,7 +16,7 @@ from holdtrue.cli import app
 from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.evaluation import judge
-from holdtrue.references import Estimate, Evaluation, SliceResult
+from holdtrue.references import Difference, Estimate, Evaluation, SliceResult
 from holdtrue.rehearsal import _on_this_machine, _seen, _small, _whole, _write_sample, rehearse
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
@@ -70,6 +70,17 @@ def test_a_small_machine_can_go_through_it() -> None:
 
 
 def evaluation(value: float, low: float, high: float) -> Evaluation:
+    def over(gain: float, low: float, high: float, probability: float) -> Difference:
+        return Difference(
+            metric="any",
+            candidate=value,
+            champion=value - gain,
+            gain=gain,
+            low=low,
+            high=high,
+            probability=probability,
+        )
+
     estimate = Estimate(value=value, low=low, high=high)
     found = {"roc_auc": estimate, "log_loss": estimate}
     return Evaluation(
@@ -79,6 +90,11 @@ def evaluation(value: float, low: float, high: float) -> Evaluation:
         confidence=0.95,
         metrics=found,
         baseline={},
+        over_baseline={
+            "roc_auc": over(0.2, 0.1, 0.3, 0.99),
+            "brier": over(0.1, -0.1, 0.3, 0.8),
+            "log_loss": over(-0.2, -0.3, -0.1, 0.01),
+        },
         slices={"color": {"red": SliceResult(rows=50, metrics=found)}},
     )
 
@@ -95,6 +111,9 @@ def evaluation(value: float, low: float, high: float) -> Evaluation:
         ({"at_least": 0.75, "slice": "color"}, "may hold"),
         ({"at_least": 0.85, "slice": "color"}, "missed"),
         ({"better_than": "champion"}, "not judged"),
+        ({"better_than": "baseline", "metric": "brier"}, "may hold"),
+        ({"better_than": "baseline", "metric": "log_loss"}, "missed"),
+        ({"better_than": "baseline", "metric": "roc_auc"}, "holds"),
     ],
 )
 def test_a_gate_is_missed_where_its_interval_does_not_reach(

@@ -68,18 +68,17 @@ def test_every_kind_of_file_gives_a_declaration(
 
 
 @pytest.mark.parametrize(
-    ("target", "task", "metric", "gate", "estimators"),
+    ("target", "task", "metric", "estimators"),
     [
-        ("churn", "classification", "log_loss", "roc_auc", ["XGBClassifier", "LogisticRegression"]),
-        ("plan", "classification", "log_loss", "accuracy", ["XGBClassifier", "LogisticRegression"]),
+        ("churn", "classification", "log_loss", ["XGBClassifier", "LogisticRegression"]),
+        ("plan", "classification", "log_loss", ["XGBClassifier", "LogisticRegression"]),
         (
             "active",
             "classification",
             "log_loss",
-            "roc_auc",
             ["XGBClassifier", "LogisticRegression"],
         ),
-        ("spent", "regression", "rmse", "r2", ["XGBRegressor", "Ridge"]),
+        ("spent", "regression", "rmse", ["XGBRegressor", "Ridge"]),
     ],
 )
 def test_the_target_decides_the_task(
@@ -88,11 +87,12 @@ def test_the_target_decides_the_task(
     target: str,
     task: str,
     metric: str,
-    gate: str,
     estimators: list[str],
 ) -> None:
     declared = parse(draft(write(frame, tmp_path / "a.csv"), target))
-    assert (declared.task, declared.tune.metric, declared.promote[0].metric) == (task, metric, gate)
+    assert (declared.task, declared.tune.metric) == (task, metric)
+    gates = [(gate.metric, gate.better_than) for gate in declared.promote]
+    assert gates == [(metric, "baseline"), (metric, "champion")]
     assert [c.estimator.rpartition(".")[2] for c in declared.model.candidates] == estimators
 
 

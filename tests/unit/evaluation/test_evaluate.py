@@ -39,6 +39,11 @@ def test_binary_evaluation_is_whole_and_survives_json(binary):
     assert found.metrics["roc_auc"].value == measure("roc_auc", target, scores, BINARY)
     assert found.baseline["roc_auc"] == 0.5
     assert found.baseline["log_loss"] > found.metrics["log_loss"].value
+    over = found.over_baseline["log_loss"]
+    assert over.champion == found.baseline["log_loss"]
+    assert over.gain == pytest.approx(over.champion - found.metrics["log_loss"].value)
+    assert over.probability > 0.999
+    assert found.over_baseline["roc_auc"].champion == 0.5
     assert found.champion is None
     assert found.differences == {}
     assert list(found.importance) == ["b", "a"]

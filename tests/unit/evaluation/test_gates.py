@@ -44,6 +44,11 @@ def against(gain: float, probability: float) -> dict[str, object]:
     return {"champion": 3, "differences": {"log_loss": found}}
 
 
+def over(gain: float, probability: float, **changes) -> dict[str, object]:
+    return {"over_baseline": against(gain, probability)["differences"], **changes}
+
+
+THAN_GUESSING = Gate(metric="log_loss", better_than="baseline", confidence=0.95)
 BETTER = Gate(metric="log_loss", better_than="champion", confidence=0.95)
 
 
@@ -62,6 +67,10 @@ BETTER = Gate(metric="log_loss", better_than="champion", confidence=0.95)
         (BETTER, against(-0.01, 0.001), False, "worse by 0.01"),
         (BETTER, {"champion": 3}, False, "has other classes or columns"),
         (BETTER, {"champion": 3, "metrics": {}}, False, "log_loss could not be computed"),
+        (THAN_GUESSING, over(0.2, 0.999), True, "of always answering the shares of the classes"),
+        (THAN_GUESSING, over(0.2, 0.999, classes=None), True, "of always answering the mean on"),
+        (THAN_GUESSING, over(-0.1, 0.2), False, "worse by 0.1"),
+        (THAN_GUESSING, {}, False, "log_loss could not be computed"),
         (Gate(metric="roc_auc", at_least=0.6, slice="origin"), {}, True, "the worst is LGA 0.61"),
         (
             Gate(metric="roc_auc", at_least=0.7, slice="origin"),

@@ -249,7 +249,7 @@ def test_init_names_the_rows_from_the_projects_folder(
 ) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / "churn").mkdir()
-    rows = "\n".join(f"{i},{i % 2}" for i in range(100))
+    rows = "\n".join(f"{i % 7},{i % 2}" for i in range(100))
     (tmp_path / "churn" / "rows.csv").write_text(f"a,y\n{rows}\n")
     monkeypatch.chdir(tmp_path / "churn")
     done = CliRunner().invoke(app, ["init", "rows.csv", "--target", "y"])
