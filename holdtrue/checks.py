@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.declaration._search import never_ends
 from holdtrue.errors import ConfigError
+from holdtrue.origin import uncommitted
 
 if TYPE_CHECKING:
     from holdtrue.declared import Declared
@@ -38,6 +39,27 @@ def check(system: Declared) -> None:
         check_answers(declaration.ray.address)
     check_sampler(declaration.tune.sampler)
     check_trial_fits(declaration, system.stack)
+
+
+def check_committed(system: Declared) -> None:
+    """Refuse what is not committed, where ``automation: cicd`` is declared.
+
+    Raises:
+        ConfigError: Names the files that differ from the commit.
+    """
+    if system.declaration.automation != "cicd":
+        return
+    changed = uncommitted(system.project)
+    if changed is None:
+        message = (
+            f"automation: cicd applies what is committed, and {system.project} is in no commit"
+        )
+        raise ConfigError(message, hint="commit it to Git, or declare automation: pipeline")
+    if changed:
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
+        message = f"automation: cicd applies only what is committed, not {changed[0]}{more}"
+        hint = "commit it, and let the workflow apply what is merged; `holdtrue ci` tries it before"
+        raise ConfigError(message, hint=hint)
 
 
 def _check_candidates(system: Declared) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 256 * 1024
 _FILES = 100
 _TIMEOUT_S = 20
+# What a model is made by, beside rows.
+_CODE = ("*.py", "*.yaml", "*.yml", "*.toml")
 
 
 class Origin(Reference):
@@ -55,6 +57,22 @@ def origin_of(project: Path) -> Origin | None:
     if changed:
         patch = _git(project, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", ".")
     return Origin(commit=commit.strip(), changed=tuple(changed[:_FILES]), patch=patch or None)
+
+
+def uncommitted(project: Path) -> list[str] | None:
+    """Files of code and declarations in a folder that are not as the commit has them, new ones too.
+
+    Args:
+        project: The folder.
+
+    Returns:
+        Names from the repository's folder; None where `origin_of` gives None.
+    """
+    how = ("--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    listed = _git(project, "status", *how, "--", *_CODE)
+    if listed is None or commit_named(project, "HEAD") is None:
+        return None
+    return [entry[3:] for entry in listed.split("\0") if entry]
 
 
 def commit_named(project: Path, name: str) -> str | None:

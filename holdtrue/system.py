@@ -155,10 +155,12 @@ class System(Declared):
         Raises:
             HoldtrueError: What stands in the way.
         """
+        from holdtrue.checks import check_committed
         from holdtrue.plan import steps_until
         from holdtrue.serving import check_place
 
         self.check()
+        check_committed(self)
         if steps_until(until)[-1].serves:
             check_place(context.stack, self.declaration)
         self.store.prepare()

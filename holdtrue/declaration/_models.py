@@ -17,6 +17,7 @@ from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, 
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
 from holdtrue.declaration._values import Address, Duration, Rate, Share, Size
 
+Automation = Literal["manual", "pipeline", "cicd"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
 
 
@@ -329,8 +330,12 @@ class Declaration(Section):
     """What is watched once a model is served."""
     retrain: Retrain = Retrain()
     """When the model is trained again without anybody asking."""
-    automation: Literal["manual", "pipeline"] = "pipeline"
-    """Who starts a retraining that the monitor asks for: you (manual) or the monitor (pipeline)."""
+    automation: Automation = "pipeline"
+    """What goes on by itself.
+
+    ``manual``: nothing, the monitor only says what is called for; ``pipeline``: it starts the
+    retraining; ``cicd``: the same, and only what is committed in Git is applied.
+    """
     ray: Ray = Ray()
     """Where the heavy work runs."""
     track: Track = Track()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from holdtrue.declaration._models import Retrain
+    from holdtrue.declaration._models import Automation, Retrain
     from holdtrue.references import PerformanceCheck, WindowCheck
 
 WARN_IN_A_ROW = 2
@@ -66,7 +66,7 @@ def decide(
     performance: Sequence[PerformanceCheck],
     history: History,
     retrain: Retrain,
-    automation: Literal["manual", "pipeline"],
+    automation: Automation,
     at: datetime,
     before: Before = Before(),
     new_data: str = "",
@@ -235,7 +235,7 @@ def _numbers(window: WindowCheck) -> str:
 
 
 def _held_back(
-    history: History, retrain: Retrain, automation: Literal["manual", "pipeline"], at: datetime
+    history: History, retrain: Retrain, automation: Automation, at: datetime
 ) -> str | None:
     if automation == "manual":
         return "automation is manual: run `holdtrue apply --refresh`"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from holdtrue.origin import commit_named, origin_of
+from holdtrue.errors import ConfigError
+from holdtrue.origin import commit_named, origin_of, uncommitted
+from holdtrue.system import System
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -89,3 +91,54 @@ def test_commits_are_found_by_any_name(project: Path) -> None:
         assert commit_named(project, name) == first
     for name in ("HEAD~5", "nothing", "--all", ""):
         assert commit_named(project, name) is None
+
+
+def test_code_and_declarations_that_are_not_committed_are_named(project: Path) -> None:
+    assert uncommitted(project) == []
+    (project / "rows.csv").write_text("a\n1\n")
+    (project.parent / "elsewhere.py").write_text("x = 1\n")
+    assert uncommitted(project) == []
+    (project / "churn.yaml").write_text("name: other\n")
+    (project / "tools").mkdir()
+    (project / "tools" / "ä b.py").write_text("x = 1\n")
+    assert uncommitted(project) == ["churn/churn.yaml", "churn/tools/ä b.py"]
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "-m", "second")
+    assert uncommitted(project) == []
+
+
+def test_where_there_is_no_commit_nothing_is_known_to_differ(tmp_path: Path) -> None:
+    assert uncommitted(tmp_path) is None
+    git(tmp_path, "init", "--quiet")
+    assert uncommitted(tmp_path) is None
+
+
+def test_only_what_is_committed_is_applied_where_that_is_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLDTRUE_HOME", raising=False)
+    (tmp_path / "pyproject.toml").touch()
+    rows = "\n".join(f"{number % 7},{number % 2}" for number in range(60))
+    (tmp_path / "rows.csv").write_text(f"x,y\n{rows}\n")
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        "name: small\ntask: classification\ndata: {source: {files: rows.csv}, target: y}\n"
+        "model: {candidates: [{estimator: sklearn.linear_model.LogisticRegression}]}\n"
+        "tune: {metric: log_loss}\nautomation: cicd\n"
+    )
+    with pytest.raises(ConfigError, match="is in no commit"):
+        System(file).apply(until="split")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "small.yaml")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    with pytest.raises(ConfigError, match=r"only what is committed, not pyproject\.toml"):
+        System(file).apply(until="split")
+    git(tmp_path, "add", "pyproject.toml")
+    git(tmp_path, "commit", "--quiet", "-m", "second")
+    assert len(System(file).apply(until="split").ran) == 4
+    file.write_text(f"{file.read_text()}seed: 3\n")
+    (tmp_path / "more.py").touch()
+    with pytest.raises(ConfigError, match=r"not small\.yaml and 1 more") as said:
+        System(file).apply(until="split")
+    assert "commit it" in (said.value.hint or "")
+    assert System(file).plan()
