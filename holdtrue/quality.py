@@ -12,7 +12,7 @@ import orjson
 from holdtrue.data import as_frame, class_names, kind_of, read_source, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import HoldtrueError
-from holdtrue.monitoring import Unknown, check_performance
+from holdtrue.monitoring import check_classes_known, check_performance
 from holdtrue.serving import read_captured
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 # Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
-_NAMED = 3
 
 
 class Quality(NamedTuple):
@@ -95,24 +94,32 @@ def measure_quality(
     asked = asked.drop_duplicates([*data.key])
     joined = asked.merge(labels.known, on=[*data.key])
     unknown = asked.merge(labels.unknown, on=[*data.key])
-    check = check_performance(
-        version=champion.version.number,
-        metric=declared.metric,
-        direction=METRICS[declared.metric][0],
-        target=joined[signature.target].to_numpy(
-            "float64" if signature.classes is None else "int64"
+    number, spread = champion.version.number, {"start": start, "end": end}
+    checks = (
+        check_performance(
+            version=number,
+            metric=declared.metric,
+            direction=METRICS[declared.metric][0],
+            target=joined[signature.target].to_numpy(
+                "float64" if signature.classes is None else "int64"
+            ),
+            scores=_scores(joined, signature),
+            classes=signature.classes,
+            blocks=joined[":block"].to_numpy("int64"),
+            expected=expected.value,
+            worse_than=declared.worse_than,
+            seed=context.declaration.seed,
+            **spread,
         ),
-        scores=_scores(joined, signature),
-        classes=signature.classes,
-        blocks=joined[":block"].to_numpy("int64"),
-        expected=expected.value,
-        worse_than=declared.worse_than,
-        start=start,
-        end=end,
-        seed=context.declaration.seed,
-        unknown=_unknown(unknown, signature),
+        check_classes_known(
+            version=number,
+            known=len(joined),
+            unknown=Counter(unknown[signature.target].tolist()),
+            worse_than=declared.worse_than,
+            **spread,
+        ),
     )
-    return Quality() if check is None else Quality(checks=(check,))
+    return Quality(checks=tuple(check for check in checks if check is not None))
 
 
 def read_labels(context: Context, signature: Signature, start: datetime, end: datetime) -> _Labels:
@@ -191,8 +198,3 @@ def _scores(joined: pd.DataFrame, signature: Signature) -> np.ndarray:
         return np.array([scores[0] for scores in joined[":scores"]], dtype="float64")
     wide = joined[":scores"].tolist() or np.empty((0, len(signature.classes)))
     return np.array(wide, dtype="float64")
-
-
-def _unknown(unknown: pd.DataFrame, signature: Signature) -> Unknown:
-    counts = Counter(unknown[signature.target].tolist())
-    return Unknown(len(unknown), tuple(name for name, _ in counts.most_common(_NAMED)))

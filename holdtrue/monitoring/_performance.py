@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from holdtrue.profiles import MIN_ROWS
 from holdtrue.references import Estimate, PerformanceCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -20,17 +19,9 @@ if TYPE_CHECKING:
 _REPLICATES = 200
 _FEWEST_BLOCKS = 3
 _INTERVAL = (0.025, 0.975)
-
-
-class Unknown(NamedTuple):
-    """Labels of classes that a model does not know: it was wrong on all of those rows."""
-
-    rows: int = 0
-    names: tuple[str, ...] = ()
-    """The commonest of the classes."""
-
-
-_ALL_KNOWN = Unknown()
+_NAMED = 3
+KNOWN_CLASSES = "known_classes"
+"""What the share of labels of classes that a model knows is called, beside the metrics."""
 
 
 def check_performance(
@@ -47,7 +38,6 @@ def check_performance(
     start: datetime,
     end: datetime,
     seed: int,
-    unknown: Unknown = _ALL_KNOWN,
 ) -> PerformanceCheck | None:
     """Measure served predictions against their labels.
 
@@ -70,13 +60,10 @@ def check_performance(
         start: Begin of the rows (inclusive).
         end: End of the rows (exclusive).
         seed: Seed of the bootstrap.
-        unknown: Rows beside these whose class the model does not know. The metric says nothing of
-            them; where they are more than `worse_than` of all, the model is worse.
 
     Returns:
-        The check; None where fewer than 200 rows have labels, or the metric is not defined on
-        them, as with a single class. Where too many are `unknown` there is one all the same; its
-        value is NaN where the metric is not defined on the others.
+        The check; None where fewer than 200 rows have labels or the metric is not defined on
+        them, as with a single class.
 
     References:
         Davison and Hinkley (1997), Bootstrap Methods and their Application, section 3.8, for the
@@ -85,25 +72,22 @@ def check_performance(
     from holdtrue.evaluation import UndefinedError, measure
 
     rows = len(target)
-    if rows + unknown.rows < MIN_ROWS:
+    if rows < MIN_ROWS:
         return None
-    missed = unknown.rows > worse_than * (rows + unknown.rows)
     try:
         value = measure(metric, target, scores, classes)
-    except (UndefinedError, ValueError):  # no rows at all
-        value = float("nan")
-    if not missed and (rows < MIN_ROWS or math.isnan(value)):
+    except UndefinedError:
         return None
     n_blocks = rows if blocks is None else len(np.unique(blocks))
     replicates = []
-    for drawn in _draws(rows, blocks, np.random.default_rng(seed)) if rows else ():
+    for drawn in _draws(rows, blocks, np.random.default_rng(seed)):
         with suppress(UndefinedError):  # a replicate may have one class only
             replicates.append(measure(metric, target[drawn], scores[drawn], classes))
     low, high = np.quantile(replicates or [value], _INTERVAL).tolist()
     sign = 1.0 if direction == "higher" else -1.0
     limit = expected - sign * abs(expected) * worse_than
     best = high if direction == "higher" else low
-    beyond = rows >= MIN_ROWS and sign * (limit - best) > 0
+    beyond = sign * (limit - best) > 0
     worse = beyond and n_blocks >= _FEWEST_BLOCKS
     verdict = _verdict(worse=worse, beyond=beyond, past=sign * (limit - value) > 0)
     return PerformanceCheck(
@@ -115,12 +99,59 @@ def check_performance(
         value=Estimate(value=value, low=low, high=high),
         expected=expected,
         limit=limit,
-        worse=worse or missed,
-        unknown=unknown.rows,
+        worse=worse,
         detail=(
             f"{metric} of version {version} is {value:.4g} ({low:.4g} to {high:.4g}) on {rows:,} "
             f"labelled rows, {expected:.4g} when evaluated, limit {limit:.4g}: {verdict}"
-            f"{_missed(unknown, rows, worse_than)}"
+        ),
+    )
+
+
+def check_classes_known(
+    *,
+    version: int,
+    known: int,
+    unknown: Mapping[str, int],
+    worse_than: float,
+    start: datetime,
+    end: datetime,
+) -> PerformanceCheck | None:
+    """Hold labels against the classes that a model knows: of all others it was wrong for sure.
+
+    Args:
+        version: Version that predicted.
+        known: Labelled rows of classes that it knows.
+        unknown: Labelled rows by each other class.
+        worse_than: Share of such rows that is not acceptable any more, 0..1.
+        start: Begin of the rows (inclusive).
+        end: End of the rows (exclusive).
+
+    Returns:
+        The check, whose value is the share of `known`; None where there is no other class, or there
+        are fewer than 200 rows.
+    """
+    missed = sum(unknown.values())
+    rows = known + missed
+    if not missed or rows < MIN_ROWS:
+        return None
+    share, limit = known / rows, 1 - worse_than
+    names = sorted(unknown, key=lambda name: (-unknown[name], name))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    worse = share < limit
+    return PerformanceCheck(
+        version=version,
+        metric=KNOWN_CLASSES,
+        rows=rows,
+        start=start,
+        end=end,
+        value=Estimate(value=share, low=share, high=share),
+        expected=1.0,
+        limit=limit,
+        worse=worse,
+        detail=(
+            f"{missed:,} of {rows:,} labels ({missed / rows:.1%}) are of classes that version "
+            f"{version} does not know ({', '.join(names[:_NAMED])}{more}), limit {worse_than:.1%}: "
+            f"{_verdict(worse=worse, beyond=worse, past=worse)}"
         ),
     )
 
@@ -132,18 +163,6 @@ def _verdict(*, worse: bool, beyond: bool, past: bool) -> str:
     if beyond:
         return f"beyond it, but not judged before {_FEWEST_BLOCKS} windows have labels"
     return "beyond it, but not surely" if past else "acceptable"
-
-
-def _missed(unknown: Unknown, rows: int, worse_than: float) -> str:
-    """What is said of rows whose class the model does not know."""
-    if not unknown.rows:
-        return ""
-    share = unknown.rows / (rows + unknown.rows)
-    more = f", more than {worse_than:.0%} of all" if share > worse_than else ""
-    return (
-        f"; {unknown.rows:,} labels more ({share:.1%}{more}) are of classes that it does not know: "
-        f"{', '.join(unknown.names)}"
-    )
 
 
 def _draws(

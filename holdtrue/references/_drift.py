@@ -49,6 +49,7 @@ class PerformanceCheck(Reference):
 
     version: int
     metric: str
+    """One of the metrics; or ``known_classes``, the share of labels of classes that it knows."""
     rows: int
     start: datetime
     end: datetime
@@ -57,10 +58,7 @@ class PerformanceCheck(Reference):
     """Value in the evaluation of that version."""
     limit: float
     worse: bool
-    """Whether even the favourable end of the interval is beyond the limit, or too many labels are
-    of classes that the version does not know."""
-    unknown: int = 0
-    """Labels of classes that it does not know, beside `rows`: the value says nothing of them."""
+    """Whether even the favourable end of the interval is beyond the limit."""
     detail: str
 
 

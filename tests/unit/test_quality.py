@@ -106,8 +106,7 @@ def truth(wrong: int = 0) -> np.ndarray:
 
 def test_answers_are_held_against_their_labels(measure: Measure) -> None:
     (check,) = measure(truth(wrong=1)).checks
-    assert (check.rows, check.value.value, check.worse, check.unknown) == (ROWS, 0.9, False, 0)
-    assert "labels more" not in check.detail
+    assert (check.rows, check.value.value, check.worse) == (ROWS, 0.9, False)
 
 
 def test_requests_that_do_not_say_when_count_when_they_came(measure: Measure) -> None:
@@ -158,22 +157,25 @@ def test_a_row_that_was_asked_for_twice_counts_once(measure: Measure) -> None:
 def test_labels_of_a_class_that_the_model_does_not_know_are_told(measure: Measure) -> None:
     labels = truth()
     labels[:45], labels[45:54] = "later", "never"
-    (check,) = measure(labels).checks
-    assert (check.rows, check.unknown, check.worse) == (ROWS - 54, 54, False)
-    assert check.detail.endswith(
-        "acceptable; 54 labels more (6.0%) are of classes that it does not know: later, never"
+    accuracy, known = measure(labels).checks
+    assert (accuracy.metric, accuracy.rows, accuracy.value.value) == ("accuracy", ROWS - 54, 1.0)
+    assert (known.metric, known.rows, known.worse) == ("known_classes", ROWS, False)
+    assert known.value.value == 1 - 54 / ROWS
+    assert known.detail == (
+        "54 of 900 labels (6.0%) are of classes that version 1 does not know (later, never), "
+        "limit 10.0%: acceptable"
     )
 
 
 def test_where_there_are_many_the_model_is_worse(measure: Measure) -> None:
     labels = truth()
     labels[:100] = "later"
-    (check,) = measure(labels).checks
-    assert (check.rows, check.value.value, check.unknown, check.worse) == (800, 1.0, 100, True)
-    assert "100 labels more (11.1%, more than 10% of all)" in check.detail
+    accuracy, known = measure(labels).checks
+    assert (accuracy.worse, known.worse) == (False, True)
+    assert known.detail.endswith("worse than acceptable")
 
 
 def test_also_where_it_knows_none_of_them(measure: Measure) -> None:
-    (check,) = measure(np.array(["later"] * ROWS, dtype=object)).checks
-    assert (check.rows, check.unknown, check.worse) == (0, ROWS, True)
-    assert np.isnan(check.value.value)
+    (known,) = measure(np.array([f"class {n % 5}" for n in range(ROWS)], dtype=object)).checks
+    assert (known.rows, known.value.value, known.worse) == (ROWS, 0.0, True)
+    assert "(class 0, class 1, class 2 and 2 more)" in known.detail
