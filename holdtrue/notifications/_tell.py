@@ -56,8 +56,8 @@ class Undelivered(Reference):
 def notify(context: Context) -> None:
     """Tell every declared address what it does not know yet.
 
-    What happened is read from the registry and the journal, so that who could not be reached is
-    told by the next run of anything. Whatever goes wrong is a line on stderr and in the status: a
+    What happened is read from the registry and from what failed last, so that who could not be
+    reached is told by the next run of anything. Whatever goes wrong is a line on stderr and in the status: a
     message stops no training and no rollback.
     """
     if not context.declaration.notify.to:
@@ -109,11 +109,11 @@ def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
 @contextmanager
 def _remembered(context: Context, what: What) -> Iterator[None]:
     # Before the first version nothing runs that somebody does not look at.
-    alone = context.registry.champion(context.system) is not None
+    by_itself = context.registry.champion(context.system) is not None
     try:
         yield
     except Exception as err:
-        if alone:
+        if by_itself:
             with suppress(OSError):  # a full disk: what is raised says so
                 failed(context.store, context.system, what, err)
             notify(context)
