@@ -57,8 +57,8 @@ def notify(context: Context) -> None:
     """Tell every declared address what it does not know yet.
 
     What happened is read from the registry and from what failed last, so that who could not be
-    reached is told by the next run of anything. Whatever goes wrong is a line on stderr and in the status: a
-    message stops no training and no rollback.
+    reached is told by the next run of anything. Whatever goes wrong is a line on stderr and in the
+    status: a message stops no training and no rollback.
     """
     if not context.declaration.notify.to:
         return
