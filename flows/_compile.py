@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from prefect.logging import get_run_logger
+
 from holdtrue.notifications import notified_training
 from holdtrue.plan import Runner, applied, steps_until
 from holdtrue.progress import Terminal
+from holdtrue.retention import retained
 from holdtrue.session import ready
 from holdtrue.system import Run, System
 from tasks import data, release, training
@@ -54,7 +57,12 @@ def run_plan(
     results: dict[str, Any] = {}
     finished = []
     system.store.check()
-    with system.alone(), notified_training(context, until), ExitStack() as session:
+    with (
+        system.alone(),
+        notified_training(context, until),
+        retained(context, get_run_logger().info),
+        ExitStack() as session,
+    ):
         system.prepare(context, until)
         run = Run(
             declaration=declaration,

@@ -1,4 +1,4 @@
-"""The commands about what versions were made of: lineage, data list, data export, verify."""
+"""The commands about what versions were made of: lineage, data list and export, verify, prune."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(lineage)
     app.add_typer(data_app, name="data")
     app.command()(verify)
+    app.command()(prune)
 
 
 def lineage(
@@ -69,7 +70,8 @@ def _steps(found: Lineage) -> Iterator[str]:
     for made in reversed(found.steps):
         took = f" from {', '.join(made.inputs) or _source(made)}"
         when = f"{_moment(made.finished)} UTC in {made.seconds:.1f} s"
-        yield f"{made.step:<9} {made.digest[:_SHORT]}  {when}{took}: {made.said}"
+        gone = f"; removed by retention on {_moment(made.pruned)} UTC" if made.pruned else ""
+        yield f"{made.step:<9} {made.digest[:_SHORT]}  {when}{took}: {made.said}{gone}"
     for step in found.missing:
         yield f"{step:<9} its record is gone or damaged"
 
@@ -108,10 +110,11 @@ def _line(found: Taken) -> str:
     names = [f"{number}{'*' * (number == found.champion)}" for number in found.versions]
     learnt = f"version {', '.join(names)}" if names else "no version"
     start = "the beginning" if found.start is None else _moment(found.start)
+    gone = "" if found.pruned is None else f", removed {_moment(found.pruned)} UTC"
     window = "no window" if found.end is None else f"[{start}, {_moment(found.end)})"
     return (
         f"{found.number:>5}  {_moment(found.taken)} UTC  {found.rows:>11,} rows  {window}  "
-        f"{found.digest[:_SHORT]}  {learnt}"
+        f"{found.digest[:_SHORT]}  {learnt}{gone}"
     )
 
 
@@ -179,8 +182,16 @@ def verify(file: DeclarationFile, as_json: AsJson = False) -> None:
 
 
 def _said(found: Verified) -> list[str]:
+    from holdtrue.retention import named
+
     lines = [f"{one.said}; {one.hint}" for one in found.mismatches]
-    lines += [f"version {n}: its rows were removed by retention" for n in found.removed]
+    lines += [f"version {n}: its rows were removed by a VACUUM" for n in found.removed]
+    if found.pruned:
+        last = f"{_moment(max(found.pruned.values()))} UTC"
+        lines.append(
+            f"the rows of {named(found.pruned)} were removed by retention, the last on {last}; "
+            "their models, records and profiles are looked at"
+        )
     lines += [
         f"{path} has no digests of its files: an earlier holdtrue wrote it"
         for path in found.unproven
@@ -194,3 +205,28 @@ def _said(found: Verified) -> list[str]:
             f"{found.system} are what was recorded"
         )
     return lines
+
+
+def prune(
+    file: DeclarationFile,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of the newest so many.", show_default="keep.versions"),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove rows that only old versions learnt from; models, records and reports stay.
+
+    The newest versions keep theirs, and so do the champion, those before it, a version that is
+    rolled out, and those that **keep.also** names. Each training does the same as is declared.
+    """
+    from holdtrue.retention import pruned_text
+
+    system = system_of(file)
+    policy = system.declaration.keep
+    if keep is not None:
+        policy = policy.model_copy(update={"versions": keep})
+    found = system.prune(policy, dry_run=dry_run)
+    words = pruned_text(found, dry_run=dry_run)
+    tell(words, {"dry_run": dry_run, **found.model_dump(mode="json")}, as_json=as_json)

@@ -140,7 +140,7 @@ class Declared:
 
         from holdtrue.versions import list_versions
 
-        found = list_versions(self.registry, self.declaration.name)
+        found = list_versions(self.store, self.declaration.name)
         table = pd.DataFrame([one | one["metrics"] for one in found])
         if table.empty:
             return table

@@ -43,6 +43,8 @@ class Taken(Reference):
     """Registered versions that learnt from it."""
     champion: int | None
     """Which of them is the champion."""
+    pruned: datetime | None = None
+    """When retention removed its rows."""
 
 
 class Made(Reference):
@@ -63,6 +65,8 @@ class Made(Reference):
     seconds: float
     files: dict[str, str]
     """Digests of the files that it wrote, by their path in the store."""
+    pruned: datetime | None
+    """When retention removed the rows that it wrote."""
 
 
 class Lineage(Reference):
@@ -121,6 +125,7 @@ def _made(record: Record) -> Made:
         finished=record.finished,
         seconds=record.seconds,
         files=record.files,
+        pruned=record.pruned,
     )
 
 
@@ -149,23 +154,24 @@ def snapshots_of(store: Store, system: str) -> tuple[Taken, ...]:
             continue
         key = (snapshot.version, snapshot.digest)
         # The same content, read again, is the same snapshot.
-        known = found.get(key) or _taken(snapshot, record.finished)
+        known = found.get(key) or _taken(snapshot, record)
         versions = tuple(sorted({*known.versions, *learnt[record.digest]}))
         update = {"versions": versions, "champion": live if live in versions else None}
         found[key] = known.model_copy(update=update)
     return tuple(found.values())
 
 
-def _taken(snapshot: Snapshot, taken: datetime) -> Taken:
+def _taken(snapshot: Snapshot, record: Record) -> Taken:
     return Taken(
         number=snapshot.version,
-        taken=taken,
+        taken=record.finished,
         rows=snapshot.rows,
         start=snapshot.start,
         end=snapshot.end,
         digest=snapshot.digest,
         versions=(),
         champion=None,
+        pruned=record.pruned,
     )
 
 
@@ -218,8 +224,10 @@ def _record(store: Store, version: RegisteredVersion, step: str) -> Record:
 
 def _snapshot(store: Store, version: RegisteredVersion, record: Record) -> pd.DataFrame:
     from holdtrue.data import is_removed, load_snapshot
+    from holdtrue.plan._files import refuse_pruned
 
     snapshot = Snapshot.model_validate(record.output)
+    refuse_pruned(record)
     try:
         return load_snapshot(store, snapshot)
     except DataError as err:

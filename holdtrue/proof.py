@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.data import is_removed, load_snapshot
@@ -14,6 +15,7 @@ from holdtrue.plan import STEPS, Journal
 from holdtrue.plan._files import held
 from holdtrue.references import ModelRef, Reference, Snapshot
 from holdtrue.registry import Registry
+from holdtrue.removed import HOLDS_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from holdtrue.store import Store
 
 _AGAIN = "restore it from a backup, or run `holdtrue apply`: what is still declared is done again"
-# What retention may remove with the snapshot: the rows that these wrote.
-_HOLDS_ROWS = ("check", "split")
 _SEALED = {step.name for step in STEPS if step.sealed}
 
 
@@ -52,7 +52,9 @@ class Verified(Reference):
     """Of the snapshots whose content is what was extracted."""
     mismatches: tuple[Mismatch, ...]
     removed: tuple[int, ...]
-    """Versions whose rows were removed on purpose."""
+    """Versions whose rows were removed by hand."""
+    pruned: dict[int, datetime]
+    """Versions whose rows retention removed, with the moment."""
     unproven: tuple[str, ...]
     """Records of an earlier holdtrue, which kept no digests of the files that a step wrote."""
 
@@ -88,6 +90,7 @@ def verify(store: Store, system: str, progress: Progress) -> Verified:
         rows=sum(proof.snapshots.values()),
         mismatches=tuple(proof.mismatches.values()),
         removed=tuple(proof.removed),
+        pruned=proof.pruned,
         unproven=tuple(proof.unproven),
     )
 
@@ -104,6 +107,7 @@ class _Proof:
     mismatches: dict[str, Mismatch] = field(default_factory=dict)
     """By what is said."""
     removed: list[int] = field(default_factory=list)
+    pruned: dict[int, datetime] = field(default_factory=dict)
     unproven: dict[str, None] = field(default_factory=dict)
 
     @contextmanager
@@ -165,15 +169,18 @@ class _Proof:
         """Prove the snapshot of a version, and the files that the steps after it wrote."""
         extracted = records.get("extract")
         removed = extracted is not None and self._is_removed(extracted)
-        if removed:
+        pruned = min((r.pruned for r in records.values() if r.pruned), default=None)
+        if pruned is not None:
+            self.pruned[version.number] = pruned
+        elif removed:
             self.removed.append(version.number)
         for step, record in records.items():
             if step in _SEALED and not record.files:
                 self.unproven[str(self.journal.place(step, record.digest))] = None
             for name in record.files:
                 path = self.store.path(name)
-                expected = removed and step in _HOLDS_ROWS and not path.exists()
-                if expected or path in self.files:
+                by_hand = removed and step in HOLDS_ROWS and not path.exists()
+                if record.pruned or by_hand or path in self.files:
                     continue
                 with self._telling(path):
                     self.files.add(held(self.store, record, name))
@@ -182,6 +189,8 @@ class _Proof:
         """Prove a snapshot, unless its rows were removed on purpose."""
         snapshot = Snapshot.model_validate(extracted.output)
         key = (snapshot.table, snapshot.version, snapshot.digest)
+        if extracted.pruned:
+            return True
         if key in self.snapshots:
             return False
         with self._telling(self.store.path(snapshot.table)):

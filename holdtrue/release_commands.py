@@ -80,6 +80,7 @@ def promote(
         words = f"make version {to} of {name} the champion{_instead(before)}"
     else:
         system.promote(to, reason=reason, force=force)
+    words += _rows_note(system, to)
     facts = {"system": name, "champion": to, "previous": before}
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
 
@@ -115,8 +116,17 @@ def rollback(
     else:
         number = system.rollback(to=to, reason=reason)
         words = f"version {number} of {name} is the champion again"
+    words += _rows_note(system, number)
     facts = {"system": name, "champion": number, "previous": before}
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+def _rows_note(system: System, number: int) -> str:
+    """That the rows of a version were removed, where they were: it answers all the same."""
+    from holdtrue.removed import pruned_note
+
+    note = pruned_note(system.store, system.version(number))
+    return "" if note is None else f"; {note}"
 
 
 def versions(
@@ -144,7 +154,7 @@ def versions(
 
     system = system_of(file)
     name = system.declaration.name
-    found = list_versions(system.registry, name, where=where, sort=sort)
+    found = list_versions(system.store, name, where=where, sort=sort)
     lines = []
     for one in found:
         mark = "*" if one["champion"] else "+" if one["was_champion"] else " "
@@ -153,6 +163,9 @@ def versions(
         when = f"{datetime.fromisoformat(one['created']):%Y-%m-%d %H:%M} UTC"
         lines.append(f"{mark}{one['version']:>4}  {when}  {verdict:<7}  {reached}")
         lines.append(f"       {one['reason']}")
+        if one["pruned"]:
+            at = f"{datetime.fromisoformat(one['pruned']):%Y-%m-%d %H:%M} UTC"
+            lines.append(f"       its rows were removed by retention on {at}; its model is kept")
     if not lines:
         none = system.registry.champion(name) is None and where is None
         lines = [f"no version of {name} yet; run `holdtrue apply`" if none else "none is like that"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,8 +17,10 @@ from holdtrue.store import alone
 if TYPE_CHECKING:
     from holdtrue.backtest import Backtest
     from holdtrue.batch import Scored
+    from holdtrue.declaration import Keep
     from holdtrue.plan import Applied, Context, Done, Planned
     from holdtrue.progress import Reporter
+    from holdtrue.retention import Pruned
 
 
 class Run(Reference):
@@ -98,12 +100,22 @@ class System(Declared):
         """
         from holdtrue.notifications import notified_training
         from holdtrue.plan import Runner, applied, steps_until
+        from holdtrue.retention import retained
+
+        def say(words: str) -> None:
+            with context.reporter.step("prune") as progress:
+                progress(0, 0, words)
 
         context = self.context(as_of=as_of, refresh=refresh, reporter=reporter, trigger=trigger)
         runner = Runner(context)
         finished: list[Done] = []
         self.store.check()
-        with self.alone(), notified_training(context, until), ExitStack() as session:
+        with (
+            self.alone(),
+            notified_training(context, until),
+            retained(context, say),
+            ExitStack() as session,
+        ):
             self.prepare(context, until)
             for step in steps_until(until):
                 if step.serves and context.registry.champion(context.system) is None:
@@ -148,6 +160,23 @@ class System(Declared):
         # One moment for both: to know the study that goes on, and to go on with it.
         context = self.context(as_of=as_of, refresh=refresh, reporter=reporter)
         return tune(self, context, trials, timeout)
+
+    def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> Pruned:
+        """Remove the rows of versions that are not kept; models, records and reports stay.
+
+        Args:
+            keep: Whose rows are kept; as declared where left out.
+            dry_run: Say what would go, and do nothing.
+
+        Raises:
+            HoldtrueError: The machine refused to remove something.
+            StackError: A training runs.
+        """
+        from holdtrue.retention import prune
+
+        with nullcontext() if dry_run else self.alone():
+            keep = keep or self.declaration.keep
+            return prune(self.store, self.declaration.name, keep, dry_run=dry_run)
 
     def prepare(self, context: Context, until: str | None = None) -> None:
         """Make the checks of `check`, and see that port and store can be had.

@@ -19,6 +19,7 @@ from holdtrue.plan._digest import code_digest, differences
 from holdtrue.plan._plan import _rooms
 from holdtrue.references import Digest, Reference, Snapshot
 from holdtrue.registry import Registry
+from holdtrue.removed import pruned_at
 from holdtrue.serving import capture_places
 from holdtrue.serving._capture import time_of
 from holdtrue.serving._fold import ANSWERED, find_captured
@@ -93,6 +94,8 @@ class Trace(Reference):
     model: TracedModel
     data: Snapshot | None
     """What was extracted for the training; None where the store does not know it any more."""
+    pruned: datetime | None
+    """When retention removed those rows; None where they are there."""
     declared: dict[str, dict[str, Any]]
     """What the declaration said then, by step."""
     declared_since: tuple[str, ...]
@@ -147,6 +150,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
         shadow=shadow and Beside(**{k: shadow[k] for k in ("version", "scores", "decided")}),
         model=_model(store, version),
         data=Snapshot.model_validate(records["extract"].output) if "extract" in records else None,
+        pruned=pruned_at(store, version),
         declared={step: record.components["declared"] for step, record in records.items()},
         declared_since=_declared_since(declaration, records),
         code={step: record.components["code"] for step, record in records.items()},
@@ -191,6 +195,8 @@ def trace_text(found: Trace) -> str:
         span = f" from {_moment(data.start)} to {_moment(data.end)}" if data.start else ""
         lines.append(f"data: version {data.version} of {data.table}, {data.rows:,} rows{span}")
         lines.append(f"  digest {data.digest}")
+    if found.pruned is not None:
+        lines.append(f"  removed by retention on {_moment(found.pruned)}")
     changed = "; ".join(found.declared_since) or "nothing that made this version"
     lines.append(f"declaration: changed since then: {changed}")
     if model.origin is not None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.registry import Registry
+from holdtrue.removed import pruned_at
+
 if TYPE_CHECKING:
-    from holdtrue.registry import Registry
+    from holdtrue.store import Store
 
 
 def list_versions(
-    registry: Registry, system: str, *, where: str | None = None, sort: str | None = None
+    store: Store, system: str, *, where: str | None = None, sort: str | None = None
 ) -> list[dict[str, Any]]:
     """Say of versions what they reached and what became of them.
 
     Args:
-        registry: Of the project.
+        store: Of the project.
         system: Name of the system.
         where: A condition of SQL (SQLite's) on the keys of what is returned and on metrics, such
             as ``roc_auc > 0.7 AND passed AND created > '2026-06'``; all where left out.
@@ -23,6 +26,7 @@ def list_versions(
     Raises:
         ConfigError: The condition is none, or a name is not known.
     """
+    registry = Registry(store)
     if where is None and sort is None:
         found = registry.versions(system)
     else:
@@ -42,6 +46,7 @@ def list_versions(
             "as_of": version.as_of.isoformat(),
             "created": version.created.isoformat(),
             "git_commit": origins[version.number].commit if version.number in origins else None,
+            "pruned": None if (at := pruned_at(store, version)) is None else at.isoformat(),
             "bundle": version.bundle,
             "digest": version.digest,
         }

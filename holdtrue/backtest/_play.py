@@ -12,7 +12,7 @@ from holdtrue.backtest._judge import Truth
 from holdtrue.backtest._life import live
 from holdtrue.backtest._past import read_past
 from holdtrue.backtest._result import DECLARED, NEVER, Backtest
-from holdtrue.declaration import Rate, format_duration
+from holdtrue.declaration import Keep, Rate, format_duration
 from holdtrue.errors import ConfigError
 from holdtrue.progress import Silent
 from holdtrue.session import connect
@@ -103,7 +103,10 @@ def _lives(
 
         for policy, declared in policies.items():
             lone = copy(system)
-            lone.store, lone.declaration = Store(backtest_folder(system)), declared
+            # What was trained is found again by the next backtest.
+            everything = {"keep": Keep(versions="all")}
+            lone.store = Store(backtest_folder(system))
+            lone.declaration = declared.model_copy(update=everything)
             lives[policy] = live(lone, policy, past, need_ray, reporter)
     return lives
 

@@ -286,6 +286,18 @@ class Ray(Section):
     """
 
 
+class Keep(Section):
+    """Whose rows are kept, of what trainings leave behind.
+
+    Models, records, profiles, searches and reports are kept of every version.
+    """
+
+    versions: PositiveInt | Literal["all"] = 20
+    """The newest so many versions. The champion, those before it and a rollout come on top."""
+    also: tuple[PositiveInt, ...] = ()
+    """Numbers of other versions."""
+
+
 class Track(Section):
     """Where else the versions are shown."""
 
@@ -336,6 +348,8 @@ class Declaration(Section):
     ``manual``: nothing, the monitor only says what is called for; ``pipeline``: it starts the
     retraining; ``cicd``: the same, and only what is committed in Git is applied.
     """
+    keep: Keep = Keep()
+    """Whose rows are kept when later versions are trained."""
     ray: Ray = Ray()
     """Where the heavy work runs."""
     track: Track = Track()

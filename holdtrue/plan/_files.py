@@ -40,8 +40,9 @@ def held(store: Store, record: Record, name: str) -> Path:
         name: Path relative to the store.
 
     Raises:
-        DataError: It is gone, cannot be read, or is not what was written.
+        DataError: It is gone, cannot be read, is not what was written, or retention removed it.
     """
+    refuse_pruned(record)
     path, digest = store.path(name), record.files.get(name)
     try:
         if digest in (None, _digest(path)):
@@ -53,6 +54,21 @@ def held(store: Store, record: Record, name: str) -> Path:
         wrong = f"cannot be read: {err.strerror or err}"
     message = f"{path} {wrong}"
     raise DataError(message, hint=_MEND)
+
+
+def refuse_pruned(record: Record) -> None:
+    """Refuse what a step wrote where retention removed it.
+
+    Raises:
+        DataError: It did; says when, and what is left.
+    """
+    if record.pruned is None:
+        return
+    message = (
+        f"the rows that step {record.step} wrote were removed by retention on "
+        f"{record.pruned:%Y-%m-%d %H:%M} UTC; the model, the records and the reports are kept"
+    )
+    raise DataError(message, hint="`keep` in the declaration says whose rows are kept")
 
 
 def hold(store: Store, record: Record) -> None:

@@ -9,10 +9,11 @@ from pydantic import Field, ValidationError
 
 from holdtrue.plan._digest import digest
 from holdtrue.references import Digest, Reference
-from holdtrue.store import read_json, write_json
+from holdtrue.store import locked, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from holdtrue.store import Store
@@ -40,6 +41,8 @@ class Record(Reference):
     """Digest of an earlier record with the very same result: later steps go by that."""
     files: dict[str, Digest] = Field(default_factory=dict)
     """Digest of each file that it has written, by its path relative to the store."""
+    pruned: datetime | None = None
+    """When retention gave up what it has written; it may still be there, and is no result."""
 
     @property
     def result(self) -> str:
@@ -53,6 +56,7 @@ class Journal:
     def __init__(self, store: Store, system: str) -> None:
         self._store = store
         self._path = store.path("systems", f"{system}.json")
+        self._lock = store.path("systems", ".steps.lock")  # no system has such a name
 
     def find(self, step: str, key: str) -> Record | None:
         """The record of a digest; None where there is none, or its file is damaged."""
@@ -69,6 +73,14 @@ class Journal:
             record = self._read(step, path.stem)
             if record is not None:
                 yield record
+
+    def finding(self) -> AbstractContextManager[None]:
+        """Find a record and use it, while no retention of another system gives it up."""
+        return locked(self._lock, shared=True)
+
+    def giving_up(self) -> AbstractContextManager[None]:
+        """See which records no system uses, and mark them, while nobody finds one."""
+        return locked(self._lock)
 
     def write(self, record: Record) -> None:
         """Keep a record."""
@@ -117,6 +129,16 @@ class Journal:
     def trainings(self) -> list[datetime]:
         """Moments that trainings took for now, oldest first."""
         return [datetime.fromisoformat(moment) for moment in self.state().get("trainings", [])]
+
+    def keeps(self, keep: Mapping[str, Any]) -> None:
+        """Remember by which policy the system let go of rows: other systems may share them.
+
+        Args:
+            keep: The section of the declaration.
+        """
+        state = self.state()
+        if state.get("keep") != keep:
+            write_json(self._path, state | {"keep": dict(keep)})
 
     def _read(self, step: str, key: str) -> Record | None:
         try:

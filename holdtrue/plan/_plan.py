@@ -120,9 +120,11 @@ class Runner:
         """
         step = BY_NAME[name]
         started = time.monotonic()
-        record, stale = self.look_up(step)
+        with self._journal.finding():
+            record, stale = self.look_up(step)
+            if record is not None and stale is None:
+                self._use(name, record.result)
         if record is not None and stale is None:
-            self._use(name, record.result)
             output = step.output.model_validate(record.output)
             return Done(
                 name,
@@ -197,6 +199,8 @@ class Runner:
         record = self._journal.find(step.name, digest(components))
         if record is None:
             return None, self._explain(step, components)
+        if record.pruned is not None:
+            return record, f"its rows were removed by retention on {record.pruned:%Y-%m-%d}"
         output = step.output.model_validate(record.output)
         written = (*(step.paths(output) if step.paths else ()), *record.files)
         gone = [p for p in written if not self.context.store.path(p).exists()]
@@ -239,13 +243,26 @@ class Runner:
     def _components(self, step: Step) -> dict[str, Any]:
         """Everything that the step's result depends on."""
         outside = step.outside(self.context, self._outputs(step)) if step.outside else {}
-        return {
+        components: dict[str, Any] = {
             "step": step.name,
             "declared": step.reads(self.context.declaration),
             "inputs": {name: self._record(name).result for name in step.inputs},
             "outside": outside,
             "code": code_digest(_rooms(step)),
         }
+        return self._anew(components) if step is STEPS[0] else components
+
+    def _anew(self, components: dict[str, Any]) -> dict[str, Any]:
+        """Those of an extraction whose rows were removed since are those of another one.
+
+        Rows that are read again may be others, and the models of those of then did not see them.
+        """
+        removed: list[str] = []
+        found = components
+        while (known := self._journal.find(STEPS[0].name, digest(found))) and known.pruned:
+            removed.append(known.pruned.isoformat())
+            found = components | {"outside": components["outside"] | {"removed": removed}}
+        return found
 
     def _explain(self, step: Step, components: dict[str, Any]) -> str:
         said = self.own_change(step)

@@ -185,6 +185,11 @@ class Registry:
             version = _require(connection, system, row.number)
         return Champion(version, row.generation, datetime.fromisoformat(row.since), row.reason)
 
+    def systems(self) -> list[str]:
+        """Names of the systems that have versions."""
+        wanted = select(t.versions.c.system).distinct()
+        return sorted(row.system for row in self._database.rows(wanted))
+
     def versions(self, system: str) -> list[RegisteredVersion]:
         """Every version, oldest first."""
         return [version_of(row) for row in self._rows(t.versions, system, t.versions.c.number)]

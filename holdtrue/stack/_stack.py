@@ -30,6 +30,11 @@ _QUIET = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+# Prefect itself keeps events for a week, and the runs of flows for ever.
+_RUNS_KEPT = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),
+}
 _WORDS = {"ray": "Ray", "prefect": "Prefect server", "worker": "Prefect worker"}
 
 
@@ -109,7 +114,8 @@ class Stack:
                 if progress is not None:
                     progress("starting the Prefect server")
                 self._clear("worker", "prefect")
-                env = _QUIET | self._prefect_settings() | self._temporary()
+                kept = {name: os.environ.get(name, value) for name, value in _RUNS_KEPT.items()}
+                env = _QUIET | kept | self._prefect_settings() | self._temporary()
                 _prefect.start_server(self._private, self._logs, self._store.root, env)
         return self.state()
 

@@ -45,12 +45,17 @@ def learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sys
     """
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").touch()
+    return learner(tmp_path)
+
+
+def learner(folder: Path) -> Callable[..., System]:
+    """What `learnt` gives, for a folder."""
+    (folder / "pyproject.toml").touch()
 
     def learn(seed: int = 0, broken: int = 3) -> System:
-        _rows_of_all_kinds(seed, broken).to_parquet(tmp_path / "rows.parquet", index=False)
-        (tmp_path / "visits.yaml").write_text(VISITS)
-        system = System(tmp_path / "visits.yaml")
+        _rows_of_all_kinds(seed, broken).to_parquet(folder / "rows.parquet", index=False)
+        (folder / "visits.yaml").write_text(VISITS)
+        system = System(folder / "visits.yaml")
         system.apply(until="split", refresh=True)
         context = system.context()
         outputs = {name: Runner(context).output(name) for name in ("extract", "check", "split")}
