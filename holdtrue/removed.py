@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from holdtrue.registry import RegisteredVersion
     from holdtrue.store import Store
 
-# Steps whose files are rows.
-HOLDS_ROWS = ("extract", "check", "split")
+# Steps whose files are rows; the earlier one of two here is of fewer versions.
+HOLDS_ROWS = ("split", "check", "extract")
 
 
 def pruned_at(store: Store, version: RegisteredVersion) -> datetime | None:
     """When retention removed rows that a version learnt from; None where all are there."""
     journal = Journal(store, version.system)
-    found = [journal.find(step, version.lineage.get(step, "")) for step in HOLDS_ROWS]
-    return min((one.pruned for one in found if one and one.pruned), default=None)
+    found = (journal.find(step, version.lineage.get(step, "")) for step in HOLDS_ROWS)
+    return next((one.pruned for one in found if one and one.pruned), None)
 
 
 def pruned_note(store: Store, version: RegisteredVersion) -> str | None:

@@ -56,7 +56,6 @@ class Journal:
     def __init__(self, store: Store, system: str) -> None:
         self._store = store
         self._path = store.path("systems", f"{system}.json")
-        self._lock = store.path("systems", ".steps.lock")  # no system has such a name
 
     def find(self, step: str, key: str) -> Record | None:
         """The record of a digest; None where there is none, or its file is damaged."""
@@ -76,11 +75,16 @@ class Journal:
 
     def finding(self) -> AbstractContextManager[None]:
         """Find a record and use it, while no retention of another system gives it up."""
-        return locked(self._lock, shared=True)
+        return self._locked(shared=True)
 
     def giving_up(self) -> AbstractContextManager[None]:
         """See which records no system uses, and mark them, while nobody finds one."""
-        return locked(self._lock)
+        return self._locked(shared=False)
+
+    def _locked(self, *, shared: bool) -> AbstractContextManager[None]:
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return locked(folder, shared=shared)
 
     def write(self, record: Record) -> None:
         """Keep a record."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from holdtrue import retention
 from holdtrue.system import System
 
 Run = Callable[..., tuple[int, str]]
@@ -176,3 +177,42 @@ def test_a_step_that_is_not_known_any_more_is_named(run: Run, system: System) ->
     assert json.loads(run("lineage", FILE, "--json")[1])["missing"] == ["split"]
     code, said = run("lineage", FILE, "--version", 9)
     assert (code, "visits has no version 9" in said) == (1, True)
+
+
+def test_what_was_pruned_is_told_by_each_command(
+    run: Run, learnt: Callable[..., System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_CHAMPIONS", 1)
+    system = [learnt(seed) for seed in range(3)][-1]
+    code, said = run("prune", FILE, "--keep", 1, "--dry-run")
+    assert code == 0
+    assert said.startswith("would remove the rows of version 1: ")
+    assert said.endswith(" MB; nothing was done\n")
+    facts = json.loads(run("prune", FILE, "--keep", 1, "--json")[1])
+    assert (facts["dry_run"], facts["versions"]) == (False, [1])
+    assert facts["kept"] == {"2": "an earlier champion", "3": "the champion"}
+    assert run("prune", FILE, "--keep", 1) == (0, "nothing to remove\n")
+    assert ", removed 20" in run("data", "list", FILE)[1].splitlines()[0]
+    assert "its rows were removed by retention on 20" in run("versions", FILE)[1].splitlines()[2]
+    assert run("lineage", FILE, "--version", 1)[1].count("; removed by retention on 20") == 3
+    code, said = run("data", "export", FILE, "rows.csv", "--version", 1)
+    assert (code, "were removed by retention on 20" in said) == (1, True)
+    code, said = run("verify", FILE)
+    assert (code, said.splitlines()[0][:52]) == (
+        0,
+        "the rows of version 1 were removed by retention, the last on"[:52],
+    )
+    assert "behind 3 versions of visits are what was recorded" in said
+    code, said = run("rollback", FILE, "--to", 1)
+    assert code == 0
+    assert said.startswith("version 1 of visits is the champion again; the rows that version 1 ")
+    assert "its model, records and reports are kept" in said
+    assert system.version().number == 1
+
+
+def test_keep_is_a_number_of_versions(run: Run, system: System) -> None:
+    assert run("prune", FILE, "--keep", 0)[0] == 2
+    text = system.path.read_text()
+    system.path.write_text(f"{text}keep: {{versions: none}}\n")
+    code, said = run("prune", FILE)
+    assert (code, "keep.versions" in said) == (2, True)
