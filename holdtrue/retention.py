@@ -247,6 +247,8 @@ def named(numbers: Iterable[int]) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    parts = [f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    parts: list[str] = []
+    for run in runs:
+        parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"version{'s' if len(runs) > 1 or len(runs[0]) > 1 else ''} {listed}"
+    return f"version{'s' if len(parts) > 1 or ' ' in listed else ''} {listed}"

@@ -174,8 +174,10 @@ class System(Declared):
         """
         from holdtrue.retention import prune
 
+        keep = keep or self.declaration.keep
+        if not dry_run:
+            self.store.prepare()
         with nullcontext() if dry_run else self.alone():
-            keep = keep or self.declaration.keep
             return prune(self.store, self.declaration.name, keep, dry_run=dry_run)
 
     def prepare(self, context: Context, until: str | None = None) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from holdtrue.plan import Journal, Runner
 from holdtrue.progress import Progress
 from holdtrue.references import Split
 from holdtrue.retention import Pruned, kept_versions, named, pruned_text
+from holdtrue.rollout import Plan, stop
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 from tests.unit.conftest import learner
@@ -139,6 +141,20 @@ def test_the_newest_and_those_that_are_named_stay(old: System) -> None:
     assert old.prune(Keep(versions=8)).versions == (1,)
     assert old.prune(Keep(versions=1, also=(2, 99))).versions == (3,)
     assert len(old.rows(2)) == 300
+
+
+def test_a_rollout_keeps_both_of_its_versions(old: System) -> None:
+    registry = old.registry
+    champion = registry.champion("visits")
+    assert champion is not None
+    plan = Plan(shares=(0.1,), every_s=60, requests=1)
+    begun = registry.begin_rollout(
+        "visits", 2, generation=champion.generation, plan=plan, now=datetime.now(UTC)
+    )
+    assert kept_versions(registry, "visits", Keep(versions=1))[2] == "being rolled out"
+    assert old.prune(Keep(versions=1)).versions == (1, 3)
+    registry.save_rollout(stop(begun, "enough", datetime.now(UTC)))
+    assert old.prune(Keep(versions=1)).versions == (2,)
 
 
 _KILLED = """
@@ -381,7 +397,8 @@ def test_before_anything_was_learnt_there_is_nothing(learnt: Learn) -> None:
     [
         ((4,), "version 4"),
         ((1, 2, 3), "versions 1 to 3"),
-        ((1, 3, 4, 9), "versions 1, 3 to 4 and 9"),
+        ((1, 2), "versions 1 and 2"),
+        ((1, 3, 4, 5, 9), "versions 1, 3 to 5 and 9"),
     ],
 )
 def test_numbers_are_named_in_runs(numbers: tuple[int, ...], said: str) -> None:

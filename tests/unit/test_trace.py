@@ -193,6 +193,17 @@ def test_every_prediction_is_computed_again_to_the_same_bits(tmp_path, estimator
         assert again.identical, again
 
 
+def test_rows_that_retention_removed_are_told(house):
+    (name,) = house.answer(ROWS[:1])
+    journal = Journal(house.store, "flights")
+    extracted = journal.find("extract", f"{0:032x}")
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    journal.write(extracted.model_copy(update={"pruned": at}))
+    found = house.trace(name)
+    assert (found.pruned, found.recomputed.identical, found.data.rows) == (at, True, 60)
+    assert "  removed by retention on 2026-01-02 03:04:00 UTC" in trace_text(found)
+
+
 def test_a_score_that_the_model_does_not_give_is_seen(house):
     wrong = house.served.predict(house.served.encode(ROWS[:1]))
     wrong = np.nextafter(wrong, 1.0)
