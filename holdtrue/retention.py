@@ -160,7 +160,8 @@ def _look(store: Store, system: str, keep: Keep, kept: dict[int, str]) -> _Doome
 
 
 def _lies_in(record: Record | None, folder: str) -> bool:
-    return record is not None and any(name.startswith(folder) for name in record.files)
+    """Whether what a step wrote is in a folder; an earlier holdtrue has no digests of its files."""
+    return record is not None and any(str(v).startswith(folder) for v in record.output.values())
 
 
 def _needed(store: Store, system: str, kept: dict[int, str]) -> dict[str, set[str]]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import pytest
 
 from holdtrue.errors import StackError
 from holdtrue.stack import Stack, check_answers, free_ports
 from holdtrue.stack._processes import info_of
+from holdtrue.stack._stack import _RUNS_KEPT
 from holdtrue.store import Store
 
 
@@ -101,3 +103,14 @@ def test_down_forgets_a_cluster_of_somebody_else(stack):
     assert stack.down() == []
     assert stack.state().ray_address is None
     assert not stack._private.path.exists()
+
+
+def test_prefect_takes_how_long_runs_are_kept(monkeypatch):
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    assert ServerServicesDBVacuumSettings().enabled_vacuum_types == {"events"}
+    for name, value in _RUNS_KEPT.items():
+        monkeypatch.setenv(name, value)
+    found = ServerServicesDBVacuumSettings()
+    assert found.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert found.retention_period == timedelta(days=90)
