@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdtrue.plan import Journal
+from holdtrue.store import read_json, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
+    from pathlib import Path
 
     from holdtrue.registry import RegisteredVersion
     from holdtrue.store import Store
@@ -32,3 +35,36 @@ def pruned_note(store: Store, version: RegisteredVersion) -> str | None:
         f"the rows that version {version.number} learnt from were removed by retention on "
         f"{at:%Y-%m-%d %H:%M} UTC; its model, records and reports are kept"
     )
+
+
+def list_pruned(store: Store, system: str, numbers: Iterable[int], at: datetime) -> None:
+    """Put versions on the list of those whose rows are removed.
+
+    Args:
+        store: Of the project.
+        system: Name of the system.
+        numbers: The versions.
+        at: When.
+    """
+    listed = {str(number): at.isoformat() for number in numbers}
+    if listed:
+        write_json(_list(store, system), _read(store, system) | listed)
+
+
+def listed_as_pruned(store: Store, system: str) -> dict[int, str]:
+    """When rows of versions were removed, by version, at a glance: `pruned_at` reads their records.
+
+    Rows that were read again since, for another version, are listed all the same.
+    """
+    return {int(number): at for number, at in _read(store, system).items()}
+
+
+def _list(store: Store, system: str) -> Path:
+    return store.path("systems", f"{system}.pruned.json")
+
+
+def _read(store: Store, system: str) -> dict[str, str]:
+    try:
+        return read_json(_list(store, system)) or {}
+    except ValueError:  # damaged: the records still know
+        return {}

@@ -15,6 +15,7 @@ from holdtrue.leftovers import Folders, Snapshots, bytes_of, remove
 from holdtrue.plan import Journal
 from holdtrue.references import Reference
 from holdtrue.registry import Registry
+from holdtrue.removed import list_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -103,17 +104,13 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
         with journal.giving_up():
             doomed = _look(store, system, keep, kept)
             now = datetime.now(UTC)
+            list_pruned(store, system, _numbers(registry, system, doomed), now)
             for record in doomed.records:
                 journal.write(record.model_copy(update={"pruned": now}))
             journal.keeps(keep.model_dump(mode="json"))
-    gone = {(record.step, record.digest) for record in doomed.records}
     found = Pruned(
         system=system,
-        versions=tuple(
-            version.number
-            for version in registry.versions(system)
-            if not gone.isdisjoint(version.lineage.items())
-        ),
+        versions=_numbers(registry, system, doomed),
         kept=kept,
         snapshots=len({r.output["version"] for r in doomed.records if r.step == "extract"}),
         paths=tuple(map(store.relative, doomed.paths)),
@@ -123,6 +120,16 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
     if not dry_run:
         _remove(store, doomed.paths)
     return found
+
+
+def _numbers(registry: Registry, system: str, doomed: _Doomed) -> tuple[int, ...]:
+    """The versions that lose rows."""
+    gone = {(record.step, record.digest) for record in doomed.records}
+    return tuple(
+        version.number
+        for version in registry.versions(system)
+        if not gone.isdisjoint(version.lineage.items())
+    )
 
 
 def _remove(store: Store, paths: list[Path]) -> None:

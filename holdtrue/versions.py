@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.registry import Registry
-from holdtrue.removed import pruned_at
+from holdtrue.removed import listed_as_pruned
 
 if TYPE_CHECKING:
     from holdtrue.store import Store
@@ -35,6 +35,7 @@ def list_versions(
     present = None if champion is None else champion.version.number
     champions = {change.number for change in registry.history(system)}
     origins = registry.origins(system)
+    pruned = listed_as_pruned(store, system)
     return [
         {
             "version": version.number,
@@ -46,7 +47,7 @@ def list_versions(
             "as_of": version.as_of.isoformat(),
             "created": version.created.isoformat(),
             "git_commit": origins[version.number].commit if version.number in origins else None,
-            "pruned": None if (at := pruned_at(store, version)) is None else at.isoformat(),
+            "pruned": pruned.get(version.number),
             "bundle": version.bundle,
             "digest": version.digest,
         }
