@@ -6,12 +6,13 @@ from datetime import datetime  # noqa: TC003 - Prefect reads annotations at run 
 
 from prefect import flow
 
+from flows._names import run_name
 from holdtrue.commands import duration_of
 from holdtrue.system import Run, System
 from tasks import monitoring
 
 
-@flow(name="backtest", log_prints=False)
+@flow(name="backtest", flow_run_name=run_name, log_prints=False)
 def backtest(
     declaration: str,
     start: datetime | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows._command import start
+from flows._names import run_name
 from holdtrue.notifications import notified_look
 from holdtrue.system import Run, System
 from tasks import monitoring
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DRIFT_EVENT = "holdtrue.drift.detected"
 
 
-@flow(name="monitor", log_prints=False)
+@flow(name="monitor", flow_run_name=run_name, log_prints=False)
 def monitor(declaration: str, as_of: datetime | None = None, retrain: bool = True) -> str:
     """Run the monitor; emit the drift event if it decides to retrain and nothing holds it back.
 
@@ -57,7 +58,9 @@ def ask_for_retraining(report: DriftReport, declaration: str) -> None:
         report.system,
         declaration=declaration,
         as_of=report.at.isoformat(),
-        trigger=f"{', '.join(decision.signals)}: {decision.reason}"[:1000],
+        # What is recorded with the version: in short, as the decision is on record with its reason.
+        trigger=", ".join(decision.signals),
+        reason=decision.reason[:1000],
     )
 
 

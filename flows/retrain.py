@@ -8,9 +8,10 @@ from prefect import flow
 
 from flows._command import start
 from flows._compile import run_plan
+from flows._names import run_name
 
 
-@flow(name="retrain", log_prints=False)
+@flow(name="retrain", flow_run_name=run_name, log_prints=False)
 def retrain(
     declaration: str, as_of: datetime | None = None, trigger: str = "retrain"
 ) -> int | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 from flows._command import start
+from flows._names import run_name
 from holdtrue.system import Run, System
 from tasks import release
 
 
-@flow(name="rollout", log_prints=False)
+@flow(name="rollout", flow_run_name=run_name, log_prints=False)
 def rollout(declaration: str) -> str | None:
     """Drive the rollout that runs to its end; there is nothing to do where none runs.
 

@@ -112,6 +112,18 @@ class Layout:
                 raise ConfigError(message) from err
 
 
+def deployed(project: Path) -> list[Path]:
+    """The declarations, from the project's folder on, whose flows its prefect.yaml deploys.
+
+    Raises:
+        ConfigError: It cannot be read, or is no mapping.
+    """
+    content = _read(project / DEPLOYMENTS)
+    if content is None:
+        return []
+    return [Path(path) for path in _deployed(_parsed(content, project / DEPLOYMENTS))]
+
+
 def _project(file: Path, project: Path | None, declaration: Declaration) -> Path:
     """Where a declaration's application is laid out."""
     known, here = find_project(file), Path.cwd()
@@ -176,6 +188,7 @@ def _rendered(template: str, declaration: Declaration, path: str) -> str:
     own = declaration.name
     # What YAML takes for something else, as it does `no`.
     text = text.replace("- name: flights", f"- name: {_scalar(own)}")
+    text = text.replace("tags: [flights]", f"tags: [{_scalar(own)}]")
     return _about(text, own, name)
 
 
@@ -206,10 +219,10 @@ def _with_deployments(
     if before is None:
         return ours.encode()
     content = _parsed(before, there)
-    deployed = _deployed(content)
-    if path in deployed:
+    known = _deployed(content)
+    if path in known:
         return before
-    _refuse_same(there.parent, deployed, declaration, path)
+    _refuse_same(there.parent, known, declaration, path)
     wanted = yaml.safe_load(ours)["deployments"]
     both = {**content, "deployments": _deployments(content) + wanted}
     added = textwrap.dedent(ours.partition("\ndeployments:\n")[2])

@@ -61,5 +61,5 @@ def approval_of(registry: Registry, declaration: Declaration) -> Approval | None
         until=until,
         over=datetime.now(UTC) > until,
         by_steps=declaration.serve.rollout is not None,
-        reason=newest.reason,
+        reason=newest.told,
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,6 +22,7 @@ from holdtrue import (
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, duration_of, system_of, tell
 from holdtrue.errors import HoldtrueError, SearchStoppedError, refused_by_machine
+from holdtrue.flow_runs import prefect_known, run_flow, who_drives
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
@@ -135,10 +133,10 @@ def apply(
         return
     if (
         not in_process
-        and _prefect_known(system)
+        and prefect_known(system)
         and any(p.runs for p in _plan(system, as_of, refresh, until))
     ):
-        _run_flow(system, "train", as_of=as_of, refresh=refresh, until=until)
+        run_flow(system, "train", as_of=as_of, refresh=refresh, until=until)
         # Every step is done now: this finds them, and says what they came to.
         applied = system.apply(until=until)
         ran: tuple[str, ...] | None = None
@@ -179,14 +177,7 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         rollout = system.registry.running_rollout(system.declaration.name)
         if rollout is not None:
             lines.append(f"Version {rollout.challenger} is rolled out: {rollout.where}")
-            file = shlex.quote(str(system.path))
-            if ran is None:
-                lines.append(
-                    "The deployment rollout takes it on; "
-                    f"`holdtrue rollout status {file}` says how far it is"
-                )
-            else:
-                lines.append(f"Drive it with `holdtrue rollout run {file}`")
+            lines.append(who_drives(system, by_prefect=ran is None))
         if applied.stays_back is not None:
             lines.append(applied.stays_back)
         lines.append("It goes on answering; `holdtrue down` ends it.")
@@ -199,34 +190,6 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
 def _plan(system: System, as_of: datetime | None, refresh: bool, until: str | None) -> list[Any]:
     system.check()
     return system.plan(as_of=as_of, refresh=refresh, until=until)
-
-
-def _prefect_known(system: System) -> bool:
-    known = "PREFECT_API_URL" in os.environ or system.stack.state().prefect_api is not None
-    # Another project may have flows of that name; `holdtrue new` makes both.
-    flows = system.project / "flows"
-    return known and (flows / "train.py").exists() and (flows / "_compile.py").exists()
-
-
-def _run_flow(system: System, flow: str, **options: Any) -> None:
-    """Run a flow of the project, beside this process: the engine never imports Prefect."""
-    arguments = [str(system.path.resolve())]
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            arguments.append(flag)
-        elif value not in (None, False):
-            text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-            arguments += [flag, text]
-    # What the user has set goes before what the stack knows.
-    # Errors end in one sentence here; the Prefect UI has the whole log.
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    environment = quiet | system.stack.environment() | os.environ
-    code = subprocess.call(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", f"flows.{flow}", *arguments], cwd=system.project, env=environment
-    )
-    if code != 0:
-        raise SystemExit(code)
 
 
 @app.command()
@@ -261,10 +224,10 @@ def tune(
     if (
         (trials, limit) == (None, None)
         and not in_process
-        and _prefect_known(system)
+        and prefect_known(system)
         and any(p.runs for p in _plan(system, as_of, False, "tune"))
     ):
-        _run_flow(system, "train", as_of=as_of, until="tune")
+        run_flow(system, "train", as_of=as_of, until="tune")
     reporter = Silent() if as_json else Terminal()
     try:
         study = system.tune(trials=trials, timeout=limit, as_of=as_of, reporter=reporter)
@@ -315,9 +278,9 @@ def monitor(
 
     system = system_of(file)
     reporter = Silent() if as_json else Terminal()
-    in_flow = not in_process and _prefect_known(system)
+    in_flow = not in_process and prefect_known(system)
     if in_flow:
-        _run_flow(system, "monitor", as_of=as_of, no_retrain=not retrain)
+        run_flow(system, "monitor", as_of=as_of, no_retrain=not retrain)
         report = system.registry.drift_reports(system.declaration.name, last=1)[-1]
     else:
         report = system.monitor(as_of=as_of, reporter=reporter)

@@ -150,6 +150,7 @@ def versions(
 
     An asterisk marks the champion, a plus sign those that were it before.
     """
+    from holdtrue.registry import verdict_first
     from holdtrue.versions import list_versions
 
     system = system_of(file)
@@ -162,7 +163,7 @@ def versions(
         verdict = "passed" if one["passed"] else "refused"
         when = f"{datetime.fromisoformat(one['created']):%Y-%m-%d %H:%M} UTC"
         lines.append(f"{mark}{one['version']:>4}  {when}  {verdict:<7}  {reached}")
-        lines.append(f"       {one['reason']}")
+        lines.append(f"       {verdict_first(one['reason'])}")
         if one["pruned"]:
             at = f"{datetime.fromisoformat(one['pruned']):%Y-%m-%d %H:%M} UTC"
             lines.append(f"       its rows were removed by retention on {at}; its model is kept")
@@ -268,12 +269,19 @@ def start(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll a registered version out, such as one that was sent back before."""
+    """Roll a registered version out, such as one that was sent back before.
+
+    Where a Prefect server is known, the deployment rollout is asked to drive it.
+    """
+    from holdtrue.flow_runs import hand_over_rollout, who_drives
     from holdtrue.release import start as begin
 
     system = system_of(file)
     if not dry_run:
-        _say_changed(begin(system.context(), to, force=force), as_json=as_json)
+        begun = begin(system.context(), to, force=force)
+        by_prefect = hand_over_rollout(system)
+        _say_changed(begun, as_json=as_json)
+        typer.echo(who_drives(system, by_prefect=by_prefect), err=as_json)
         return
     _check_passed(system, to, force=force)
     declared, before = system.declaration.serve.rollout, _champion(system)
@@ -318,7 +326,9 @@ def _newest(system: System) -> Rollout:
     found = system.registry.rollouts(name)
     if not found:
         message = f"no version of {name} was ever rolled out by steps"
-        raise ConfigError(message, hint="declare serve.rollout; the next new version goes by it")
+        declared = system.declaration.serve.rollout is not None
+        first = "" if declared else "declare serve.rollout; "
+        raise ConfigError(message, hint=f"{first}the next new version that passes goes by it")
     return found[-1]
 
 

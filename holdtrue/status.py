@@ -11,15 +11,23 @@ from holdtrue.failures import Failure, What, failures_of
 from holdtrue.notifications import Undelivered, undelivered
 from holdtrue.references import Compilation, Reference
 from holdtrue.rollout import RolloutStatus, status_of
+from holdtrue.running import Training, training_of
 from holdtrue.serving._deploy import ReplicaCounts
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
     from holdtrue.declared import Declared
-    from holdtrue.registry import Change
+    from holdtrue.references import DriftReport
+    from holdtrue.registry import Change, RegisteredVersion
 
 # How long the endpoint may take to say what it serves, in seconds.
 _ASK_TIMEOUT_S = 2.0
+# What is missing without a process that `up` or `serve` has started, by its name.
+_GONE = {
+    "ray": ("Ray", "nothing answers; `holdtrue serve FILE` starts it"),
+    "prefect": ("Prefect", "nothing scheduled runs; `holdtrue up` starts it"),
+    "worker": ("Prefect worker", "nothing scheduled runs; `holdtrue up` starts it"),
+}
 
 
 class ChampionStatus(Reference):
@@ -40,6 +48,8 @@ class DecisionStatus(Reference):
     at: datetime
     action: str
     reason: str
+    outcome: str | None
+    """What became of the retraining that it called for; None where there was none yet."""
 
 
 class Status(Reference):
@@ -65,6 +75,8 @@ class Status(Reference):
     lost_rows: int
     """Answered rows that could not be captured since the system was first served."""
     last_decision: DecisionStatus | None
+    training: Training | None
+    """The one that runs now, or that was killed; None where the last one has ended."""
     failures: dict[What, Failure]
     """The last training and the last look of the monitor, where they failed."""
     undelivered: tuple[Undelivered, ...]
@@ -76,6 +88,8 @@ class Status(Reference):
     """Page that links all reports."""
     prefect_ui: str | None
     ray_dashboard: str | None
+    gone: tuple[str, ...]
+    """Of ray, prefect and worker, those that were started and whose process is gone."""
 
 
 def look(system: Declared) -> Status:
@@ -111,7 +125,7 @@ def look(system: Declared) -> Status:
             compilation=_compilation(system),
         ),
         versions=len(versions),
-        refused=versions[-1].reason if versions and not versions[-1].passed else None,
+        refused=versions[-1].told if versions and not versions[-1].passed else None,
         approval=approval_of(registry, system.declaration),
         rollout=None if not rollouts else status_of(rollouts[-1]),
         lost_rows=read_statistics(system.store, name).capture_failures,
@@ -121,7 +135,9 @@ def look(system: Declared) -> Status:
             at=reports[-1].decision.at,
             action=reports[-1].decision.action,
             reason=reports[-1].decision.reason,
+            outcome=_outcome(system, versions, reports[-1]),
         ),
+        training=training_of(system.store, name),
         failures=failures_of(system.store, name),
         undelivered=tuple(undelivered(system.store, system.declaration)),
         as_of=None if moment is None else datetime.fromisoformat(moment),
@@ -129,6 +145,7 @@ def look(system: Declared) -> Status:
         reports=str(index) if index.exists() else None,
         prefect_ui=stack.prefect_ui,
         ray_dashboard=stack.ray_dashboard,
+        gone=system.stack.gone(),
     )
 
 
@@ -145,6 +162,36 @@ def _why_champion(last: Change, reason: str) -> str:
     if last.action != "rollback":
         return reason
     return f"gone back to from version {last.previous}: {reason}"
+
+
+def _outcome(
+    system: Declared, versions: list[RegisteredVersion], report: DriftReport
+) -> str | None:
+    """What became of the newest version that was trained since a retraining was called for."""
+    decision = report.decision
+    trained = [v for v in versions if v.number > report.version and v.as_of >= decision.at]
+    if decision.action != "retrain" or not trained:
+        return None
+    return f"since then version {trained[-1].number} was trained: {_fate(system, trained[-1])}"
+
+
+def _fate(system: Declared, version: RegisteredVersion) -> str:
+    registry, name, number = system.registry, system.declaration.name, version.number
+    champion = registry.champion(name)
+    if champion is not None and champion.version.number == number:
+        return "it is the champion"
+    if registry.was_champion(name, number):
+        return "it was the champion for a while"
+    if not version.passed:
+        return "refused"
+    states = [rollout.state for rollout in registry.rollouts(name) if rollout.challenger == number]
+    if states:
+        return {"running": "it is rolled out by steps", "back": "it was sent back"}.get(
+            states[-1], "its rollout was ended"
+        )
+    asked = approval_of(registry, system.declaration)
+    waits = asked is not None and asked.version == number and not asked.over
+    return "it waits for a person" if waits else "it passed, and stays back"
 
 
 def status_text(found: Status) -> str:
@@ -179,11 +226,17 @@ def status_text(found: Status) -> str:
     else:
         when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
         lines.append(f"monitor: {decision.action} at {when}: {decision.reason}")
+        lines += [f"  {decision.outcome}"] if decision.outcome is not None else []
+    if found.training is not None:
+        lines.append(f"training: {found.training}")
     for what, failure in found.failures.items():
         lines.append(
             f"failed: the last {what}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"
         )
     lines += [f"notify: {address}" for address in found.undelivered]
+    for name in found.gone:
+        title, so = _GONE[name]
+        lines.append(f"{title}: not running (its process is gone): {so}")
     places = {"reports": found.reports, "Prefect": found.prefect_ui, "store": found.store}
     lines += [f"{title}: {place}" for title, place in places.items() if place]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,15 +213,15 @@ def alone(path: Path, what: str) -> Iterator[None]:
     """Keep a second run of the same thing out, for as long as the context lasts.
 
     Args:
-        path: File of the lock, there while it lasts. The system lets go of it when the process
-            ends, however it ends.
+        path: File of the lock, there while it lasts, with the moment that it began. The system lets
+            go of it when the process ends, however it ends.
         what: What runs, for the message.
 
     Raises:
         StackError: It runs already.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a") as file:  # what it holds is of those who have the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between the opening and the lock, the one before may have removed the file.
@@ -230,6 +231,9 @@ def alone(path: Path, what: str) -> Iterator[None]:
             message = f"{what} runs already, in another process"
             raise StackError(message, hint="wait until it has ended, and run this again") from err
         try:
+            file.truncate(0)
+            file.write(f"{datetime.now(UTC).isoformat()}\n")
+            file.flush()
             yield
         finally:
             path.unlink(missing_ok=True)

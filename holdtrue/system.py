@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.declared import Declared
 from holdtrue.references import DriftReport, Reference, Release, Study
+from holdtrue.running import training_lock
 from holdtrue.session import ready, start_beside
 from holdtrue.store import alone
 
@@ -202,8 +203,8 @@ class System(Declared):
         Raises:
             StackError: One runs already.
         """
-        lock = self.store.path("systems", f"{self.declaration.name}.lock")
-        return alone(lock, f"a training of {self.declaration.name}")
+        name = self.declaration.name
+        return alone(training_lock(self.store, name), f"a training of {name}")
 
     def monitor(
         self, *, as_of: datetime | None = None, reporter: Reporter | None = None

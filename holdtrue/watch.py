@@ -19,6 +19,7 @@ from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
 from holdtrue.quality import floor, measure_quality, performance_start
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
+from holdtrue.serving._deploy import replicas_of
 from holdtrue.serving._retention import remove_old
 from holdtrue.serving._watched import LastWindow, Watched, last_watched, write_watched
 
@@ -144,8 +145,9 @@ def _before(context: Context, champion: Champion, answered: int, refused: int, l
     """What the run before decided, and what happened since."""
     last = next(iter(context.registry.drift_reports(context.system, last=1)), None)
     lost -= 0 if last is None else last.lost
+    down = _down(context)
     if last is None or last.version != champion.version.number:
-        return Before(lost=max(0, lost))
+        return Before(lost=max(0, lost), down=down)
     began = last.decision.since
     trained = [
         version
@@ -158,7 +160,23 @@ def _before(context: Context, champion: Champion, answered: int, refused: int, l
         refused=max(0, refused - last.refused),
         lost=max(0, lost),
         outcome=_outcome(context, trained[-1]) if trained else None,
+        down=down,
     )
+
+
+def _down(context: Context) -> str:
+    """Why nothing answers that was served here; empty where it answers, or is meant not to.
+
+    What was never served, or ended by `down`, is meant not to answer: its rows come by files.
+    """
+    if "ray" in context.stack.gone():
+        served = Journal(context.store, context.system).last("serve")
+        said = "the Ray that it was served on is gone, and was not ended by `holdtrue down`"
+        return "" if served is None else f"Nothing answers: {said}; `holdtrue serve FILE` helps."
+    replicas = replicas_of(context.stack, context.system)
+    if replicas is None or replicas.ready:
+        return ""
+    return f"Nothing answers: no replica is ready ({replicas.error or 'see `holdtrue status`'})."
 
 
 def _outcome(context: Context, version: RegisteredVersion) -> str:
@@ -166,7 +184,7 @@ def _outcome(context: Context, version: RegisteredVersion) -> str:
     rollout = context.registry.running_rollout(context.system)
     if rollout is not None and rollout.challenger == version.number:
         return f"{trained} is rolled out by steps"
-    return f"{trained} is not the champion: {version.reason}"
+    return f"{trained} is not the champion: {version.told}"
 
 
 def _remove_old(context: Context, champion: Champion, windows: list[WindowCheck]) -> int:

@@ -59,7 +59,7 @@ def roll_out(run: Run) -> Rollout | None:
     with Shown(context.system).step("rollout") as progress:
 
         def say(rollout: Rollout) -> None:
-            progress(rollout.step, len(rollout.plan.shares), f"{rollout.where}: {rollout.reason}")
+            progress(rollout.step, rollout.n_steps, f"{rollout.where}: {rollout.reason}")
 
         ended = drive(context, say)
     if ended is not None:

@@ -52,6 +52,8 @@ class Before:
         lost: Answered rows that could not be captured since.
         outcome: What became of the version that was trained since the decision was first made, in
             words; None where none was trained.
+        down: Why nothing answers now that was served here, in words; empty where it answers, or
+            where it is meant not to.
     """
 
     decision: Decision | None = None
@@ -59,6 +61,7 @@ class Before:
     refused: int = 0
     lost: int = 0
     outcome: str | None = None
+    down: str = ""
 
 
 def decide(
@@ -137,7 +140,7 @@ def decide(
         then = f"Not retrained: retrain.on does not list {' or '.join(signals)}"
         reason = f"{told}. {then}.{besides}"
         return Decision(at=at, action="warn", signals=signals, reason=reason, **kept)
-    blind = [said for said in (_refused(before), _lost(before), *warnings) if said]
+    blind = [said for said in (before.down, _refused(before), _lost(before), *warnings) if said]
     if blind:
         return Decision(at=at, action="warn", reason=" ".join(blind))
     quality = "; ".join(check.detail for check in performance) or unmeasured

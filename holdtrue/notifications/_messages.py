@@ -186,7 +186,7 @@ def _refusals(now: Standing, told: Told) -> Iterator[Message]:
         if not version.passed:
             title, text = (
                 f"version {version.number} was refused",
-                f"{version.reason}. {_answers(now)}",
+                f"{version.told}. {_answers(now)}",
             )
             facts = {"version": version.number}
             yield _message(now, "version.refused", version.created, "warning", title, text, facts)

@@ -43,7 +43,7 @@ def applied(context: Context, finished: list[Done]) -> Applied:
         registered = context.registry.version(context.system, version.number)
         # One that was promoted all the same is the champion, whatever the gates said.
         live = champion is not None and champion.version.number == registered.number
-        refused = None if registered.passed or live else registered.reason
+        refused = None if registered.passed or live else registered.told
         if registered.passed and not live:
             asked = approval_of(context.registry, context.declaration)
             if asked is not None and asked.version == registered.number:

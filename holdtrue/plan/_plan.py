@@ -16,6 +16,7 @@ from holdtrue.plan._model_steps import MODEL_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
 from holdtrue.plan._reports import write_reports
 from holdtrue.plan._step import Work
+from holdtrue.running import began_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,6 +137,7 @@ class Runner:
         components = self._components(step)
         key = digest(components)
         given = dict(inputs) if inputs is not None else self._outputs(step)
+        began_step(self.context.store, self.context.system, name)
         with self.context.reporter.step(name) as progress:
             output, files = self._run(step, Work(self.context, given, components, progress))
         if step is STEPS[0]:

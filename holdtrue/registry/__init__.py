@@ -1,6 +1,20 @@
 """Versions, champion, history."""
 
-from holdtrue.registry._records import BY_ITSELF, Champion, Change, RegisteredVersion
+from holdtrue.registry._records import (
+    BY_ITSELF,
+    Champion,
+    Change,
+    RegisteredVersion,
+    verdict_first,
+)
 from holdtrue.registry._registry import Registry, stale
 
-__all__ = ["BY_ITSELF", "Champion", "Change", "RegisteredVersion", "Registry", "stale"]
+__all__ = [
+    "BY_ITSELF",
+    "Champion",
+    "Change",
+    "RegisteredVersion",
+    "Registry",
+    "stale",
+    "verdict_first",
+]

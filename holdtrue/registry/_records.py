@@ -26,6 +26,7 @@ class RegisteredVersion:
     passed: bool
     """Whether every gate held."""
     reason: str
+    """Why it was trained, such as ``apply`` or ``drift``; after a colon what the gates said."""
     incumbent: int | None
     """Version that was the champion when this one was judged."""
     metrics: dict[str, Estimate]
@@ -33,6 +34,11 @@ class RegisteredVersion:
     """Folder of the reference profile, relative to the store."""
     lineage: dict[str, str]
     """Digests by step."""
+
+    @property
+    def told(self) -> str:
+        """The reason for people."""
+        return verdict_first(self.reason)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,12 @@ class Change:
 
 # Actions that no person asked for.
 BY_ITSELF = frozenset({"gate", "restore"})
+
+
+def verdict_first(reason: str) -> str:
+    """The reason of a version with what the gates said before why it was trained."""
+    trigger, colon, verdict = reason.partition(": ")
+    return f"{verdict} (trigger: {trigger})" if colon else reason
 
 
 def version_of(row: Row[Any]) -> RegisteredVersion:

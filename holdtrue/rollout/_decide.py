@@ -53,6 +53,9 @@ def decide(rollout: Rollout, now: datetime) -> Verdict:
     last = rollout.step == len(rollout.plan.shares) - 1
     requests = rollout.evidence.seen.challenger.requests
     said = f"nothing speaks against it after {requests:,} requests"
+    unseen = [check.criterion for check in found if check.state == "open"]
+    if unseen:
+        said += f"; not judged: {', '.join(unseen)}"
     return verdict("finish" if last else "advance", said)
 
 

@@ -135,6 +135,11 @@ class Rollout(Reference):
     """Counts changes; a change on an old one is refused."""
 
     @property
+    def n_steps(self) -> int:
+        """How many there are with the last, which is to be the champion."""
+        return len(self.plan.shares) + 1
+
+    @property
     def share(self) -> float:
         """Share of the requests that the challenger answers now."""
         return self.plan.shares[self.step] if self.state == "running" else 0.0
@@ -147,6 +152,6 @@ class Rollout(Reference):
     @property
     def where(self) -> str:
         """The step in words."""
-        steps = f"step {self.step + 1} of {len(self.plan.shares)}"
+        steps = f"step {self.step + 1} of {self.n_steps}"
         share = "shadow" if self.is_shadow else f"{self.share * 100:g}% of the requests"
         return f"{steps}, {share}"

@@ -19,6 +19,7 @@ class RolloutStatus(Reference):
     step: int
     """From 1."""
     steps: int
+    """With the last one, 100%, which is to be the champion."""
     share: float
     """Of the requests, that the new version answers now; 0 of a shadow."""
     began: datetime
@@ -52,7 +53,7 @@ def status_of(rollout: Rollout) -> RolloutStatus:
         champion=rollout.champion,
         state=rollout.state,
         step=rollout.step + 1,
-        steps=len(rollout.plan.shares),
+        steps=rollout.n_steps,
         share=rollout.share,
         began=rollout.began,
         since=rollout.since,

@@ -68,6 +68,11 @@ class Stack:
             gone |= {"prefect_api": None, "prefect_ui": None}
         return known.model_copy(update=gone)
 
+    def gone(self) -> tuple[str, ...]:
+        """Names of what was started here, was not ended by `down`, and runs no more."""
+        known = self._private.read().processes
+        return tuple(info.name for info in known if not is_alive(info))
+
     def up_ray(
         self, address: str | None = None, progress: Callable[[str], None] | None = None
     ) -> StackState:

@@ -24,6 +24,7 @@ from holdtrue.plan import STEPS
 from holdtrue.stack import Stack, free_ports, port_is_free
 from holdtrue.stack._processes import _family, _runs
 from holdtrue.store import Store
+from holdtrue.system import System
 
 pytestmark = pytest.mark.integration
 
@@ -309,7 +310,7 @@ def test_the_drift_event_starts_a_retraining(watched):
     assert run["parameters"] == {
         "declaration": FILE,
         "as_of": "2026-01-26T00:00:00+00:00",
-        "trigger": "drift: colours changed",
+        "trigger": "drift",
     }
 
     def ended():
@@ -376,6 +377,16 @@ def test_a_run_that_a_worker_left_holds_no_place(deployed):
     (left,) = deployed.ask("flow_runs", flow_runs={"id": {"any_": [run["id"]]}})
     assert (left["state"]["type"], left["state"]["message"]) == ("CRASHED", "Its worker was ended.")
     assert taken() == 0
+
+
+def test_up_serves_the_champion_again(trained):
+    said = trained.run("-m", "holdtrue.cli", "up", "--no-serve")
+    assert "answers at" not in said
+    said = trained.run("-m", "holdtrue.cli", "up")
+    system = System(trained.project / FILE)
+    champion = system.registry.champion("fruit").version.number
+    assert f"version {champion} of fruit answers at {system.declaration.endpoint}\n" in said
+    assert system.status().serving
 
 
 def _said_by(place: Place, flow_run: str, start: str) -> str:

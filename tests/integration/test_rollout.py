@@ -202,7 +202,7 @@ def test_a_good_version_takes_over_step_by_step_without_a_failed_request(context
     assert ended.state == "finished", ended.reason
     verdicts = context.registry.verdicts(ended.id)
     assert [v.action for v in verdicts] == ["advance", "advance", "finish"]
-    assert {"step 1 of 3, shadow", "step 2 of 3, 20% of the requests"} <= {*looked}
+    assert {"step 1 of 4, shadow", "step 2 of 4, 20% of the requests"} <= {*looked}
     # A shadow answers nothing, and a caller changes to the new version once.
     asked = sum(moment < verdicts[0].at for moment in seen.moments)
     assert asked > 40

@@ -92,7 +92,7 @@ def test_a_version_that_the_gates_refused_needs_force(context: Context) -> None:
         system="small", number=3, digest="3" * 32, promoted=False, reason="not all gates held"
     )
     done = [Done("register", cached=True, digest="0" * 32, output=version, seconds=0.0)]
-    assert applied(context, done).refused == "apply: roc_auc 0.55 is below 0.7"
+    assert applied(context, done).refused == "roc_auc 0.55 is below 0.7 (trigger: apply)"
     promote(context, 3, reason="we know better", force=True)
     assert champion(context) == 3
     # Its own refusal is no reason why it stays.

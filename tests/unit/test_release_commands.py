@@ -49,7 +49,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
             bundle=f"bundles/{number}",
             as_of=NOW,
             passed=number != 3,
-            reason="roc_auc 0.55 is below 0.7" if number == 3 else "all gates held",
+            reason="drift: roc_auc 0.55 is below 0.7" if number == 3 else "all gates held",
             incumbent=None,
             metrics={"log_loss": Estimate(value=0.5, low=0.4, high=0.6)},
             profile="profiles/1",
@@ -229,7 +229,8 @@ def test_versions_are_listed_with_what_became_of_them(run: Run, registry: Regist
     verdicts = [line.split()[-3] for line in lines[::2]]
     assert verdicts == ["passed", "passed", "refused"]
     assert lines[4].endswith("refused  log_loss 0.5000")
-    assert lines[5].strip() == "roc_auc 0.55 is below 0.7"
+    assert lines[3].strip() == "all gates held"
+    assert lines[5].strip() == "roc_auc 0.55 is below 0.7 (trigger: drift)"
     found = json.loads(run("versions", FILE, "--json")[1])
     assert [(v["version"], v["champion"], v["was_champion"], v["passed"]) for v in found] == [
         (1, False, True, True),
@@ -243,3 +244,18 @@ def test_versions_of_something_new(run: Run, registry: Registry) -> None:
     Path("new.yaml").write_text(DECLARED.replace("small", "new"))
     assert run("versions", "new.yaml")[:2] == (0, "no version of new yet; run `holdtrue apply`\n")
     assert run("versions", "new.yaml", "--json")[:2] == (0, "[]\n")
+
+
+def test_where_no_rollout_ran_it_is_said_what_is_to_be_done(run: Run, registry: Registry) -> None:
+    code, _, said = run("rollout", "status", FILE)
+    assert (code, "\n  the next new version that passes goes by it\n" in said) == (2, True)
+    Path(FILE).write_text(DECLARED)
+    said = run("rollout", "status", FILE)[2]
+    assert "\n  declare serve.rollout; the next new version that passes goes by it\n" in said
+
+
+def test_the_status_says_what_the_gates_said_before_why_it_was_trained(
+    run: Run, registry: Registry
+) -> None:
+    said = "refused: version 3: roc_auc 0.55 is below 0.7 (trigger: drift)\n"
+    assert said in run("status", FILE)[1]

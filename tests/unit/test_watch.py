@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,17 @@ from holdtrue.declaration import Performance, parse
 from holdtrue.errors import DataError
 from holdtrue.models import Signature
 from holdtrue.monitoring import Before
-from holdtrue.plan import Context
+from holdtrue.plan import Context, Journal
+from holdtrue.plan._journal import Record
 from holdtrue.quality import PERFORMANCE_WINDOWS, measure_quality
 from holdtrue.references import ColumnDrift, Decision, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
+from holdtrue.serving._deploy import ReplicaCounts
 from holdtrue.serving._watched import Watched, last_watched
+from holdtrue.stack._processes import info_of
+from holdtrue.stack._state import Private
 from holdtrue.store import Store
 from holdtrue.system import System
 from holdtrue.watch import (
@@ -201,6 +206,45 @@ def test_what_happened_since_the_run_before_is_known(context):
     assert _before(context, champion, 100, 7, 5).outcome == said
     report(context, decision, version=2)  # of another champion
     assert _before(context, champion, 100, 7, 5) == Before()
+
+
+def test_what_was_served_and_does_not_answer_is_known(context, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    champion = context.registry.champion("flights")
+
+    def down() -> str:
+        return _before(context, champion, 0, 0, 0).down
+
+    assert down() == ""  # nothing is up, and nothing was to be
+    private = Private(context.store.root)
+    private.prepare()
+    ray = info_of("ray", os.getpid())
+    private.update(lambda s: s.model_copy(update={"processes": (ray,)}))
+    for replicas, said in (
+        (None, ""),
+        (ReplicaCounts(wanted=1, up_to_date=1, ready=1), ""),
+        (ReplicaCounts(wanted=1, up_to_date=1, ready=0), "(see `holdtrue status`)."),
+        (ReplicaCounts(wanted=1, up_to_date=0, ready=0, error="It is damaged"), "(It is damaged)."),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("holdtrue.watch.replicas_of", lambda *_, seen=replicas: seen)
+            assert down() == (f"Nothing answers: no replica is ready {said}" if said else "")
+    gone = ray.model_copy(update={"started_s": 1e9})
+    private.update(lambda s: s.model_copy(update={"processes": (gone,)}))
+    assert down() == ""  # it was never served
+    serve_step_on_record(context)
+    assert down().startswith("Nothing answers: the Ray that it was served on is gone")
+    context.stack.down()
+    assert down() == ""
+
+
+def serve_step_on_record(context) -> None:
+    record = Record(
+        step="serve", digest="0" * 32, components={}, output={}, finished=NOW, seconds=1.0
+    )
+    journal = Journal(context.store, "flights")
+    journal.write(record)
+    journal.used("serve", record.digest, NOW, None)
 
 
 def test_rows_older_than_declared_are_removed(context):

@@ -305,6 +305,12 @@ def test_callers_that_are_mostly_refused_are_a_warning(
     assert (f"{refused} requests were refused" in decision.reason) == (action == "warn")
 
 
+def test_an_endpoint_that_does_not_answer_is_a_warning() -> None:
+    decision = _decide("q", before=Before(answered=100, lost=1, down="Nothing answers: why."))
+    assert decision.action == "warn"
+    assert decision.reason.startswith("Nothing answers: why. 1 answered rows")
+
+
 def test_answered_rows_that_could_not_be_kept_are_a_warning() -> None:
     decision = _decide("q", before=Before(answered=100, lost=2_990))
     assert decision.action == "warn"

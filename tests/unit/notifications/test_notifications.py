@@ -147,7 +147,9 @@ def test_a_refused_version_and_one_that_is_gone_back_to(make: Make, receiver: Re
         "version.promoted",
     ]
     refused, _, back = (one["data"] for one in told[1:])
-    assert "roc_auc 0.55 is below 0.7. Version 1 is the champion" in refused["text"]
+    assert (
+        "roc_auc 0.55 is below 0.7 (trigger: apply). Version 1 is the champion" in refused["text"]
+    )
     assert (back["version"], back["text"], back["severity"]) == (1, "we did not", "warning")
 
 
@@ -262,7 +264,7 @@ def test_a_rollout_is_told_when_it_begins_and_when_it_went_back(
     notify(context)
     (began,) = receiver.taken("ops")
     assert began["type"] == "rollout.began"
-    assert began["data"]["text"] == "By steps (step 1 of 2, 10% of the requests), beside version 1."
+    assert began["data"]["text"] == "By steps (step 1 of 3, 10% of the requests), beside version 1."
     running = context.registry.running_rollout("small")
     assert running is not None
     context.registry.save_rollout(stop(running, "more errors", datetime.now(UTC), "back"))

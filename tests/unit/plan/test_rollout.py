@@ -215,7 +215,7 @@ def test_a_version_waits_for_a_person_where_that_is_declared(store: Store) -> No
     assert context.registry.rollouts("small") == []
     asked = approval_of(context.registry, context.declaration)
     assert asked is not None
-    assert (asked.version, asked.over, asked.reason) == (3, False, "apply: as it is")
+    assert (asked.version, asked.over, asked.reason) == (3, False, "as it is (trigger: apply)")
     assert asked.until == context.registry.version("small", 3).created + timedelta(days=3)
     assert "promote --to 3" in str(asked)
     check_passed(context, 3, force=False)

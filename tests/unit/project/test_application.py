@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,9 @@ from holdtrue import __version__
 from holdtrue.application import Layout
 from holdtrue.cli import app
 from holdtrue.errors import ConfigError, StackError
+from holdtrue.project_commands import _serve_again
+from holdtrue.store import HOME_VARIABLE
+from holdtrue.system import System
 
 ROOT = Path(__file__).parents[3]
 FLOWS = ["train", "monitor", "retrain", "rollout", "backtest"]
@@ -208,6 +214,8 @@ def test_a_name_that_yaml_takes_for_something_else(tmp_path: Path, name: str) ->
     (tmp_path / "fruit.yaml").write_text(TEXT.format(name=f"'{name}'", port=8_700))
     lay_out(tmp_path / "fruit.yaml")
     assert deployed(tmp_path) == [(flow, name) for flow in FLOWS]
+    listed = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
+    assert [one["tags"] for one in listed] == [[name]] * len(FLOWS)
 
 
 def test_a_declaration_outside_of_the_project_is_refused(tmp_path: Path) -> None:
@@ -242,6 +250,44 @@ def test_the_command_says_what_it_writes(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"wrote in {tmp_path}: ")
     assert "holdtrue up" in done.stdout
     assert run.invoke(app, ["new", str(file)]).stdout == f"all is there in {tmp_path}\n"
+
+
+def test_up_tells_of_each_system_that_it_cannot_serve_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the project is put on it, with its flows
+    assert holdtrue.application.deployed(tmp_path) == []
+    paths = [Path("configs/fruit.yaml"), Path("nuts.yaml")]
+    (tmp_path / "rows.csv").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        lay_out(declare(tmp_path, str(paths[0])), tmp_path)
+        lay_out(declare(tmp_path, str(paths[1]), "nuts", taken), tmp_path)
+        assert holdtrue.application.deployed(tmp_path) == paths
+        said: list[str] = []
+        assert _serve_again(tmp_path, said.append, quiet=True) == []  # nothing was trained yet
+        promote(System(tmp_path / "nuts.yaml"))
+        (tmp_path / paths[0]).write_text("name: fruit")
+        found = _serve_again(tmp_path, said.append, quiet=True)
+    assert [(one["declaration"], one["champion"], one["endpoint"]) for one in found] == [
+        (path, None, None) for path in paths
+    ]
+    printed = capsys.readouterr().err
+    assert "configs/fruit.yaml is not served: " in printed
+    assert f"nuts.yaml is not served: port {taken} is in use by another program" in printed
+    assert said == []
+
+
+def promote(system: System) -> None:
+    """Make something the champion, as if it had been trained."""
+    registry, name = system.registry, system.declaration.name
+    model = {"digest": "0" * 32, "bundle": "bundles/1", "profile": "profiles/1"}
+    moment = datetime(2024, 1, 31, tzinfo=UTC)
+    facts = {"as_of": moment, "passed": True, "reason": "apply: it holds", "incumbent": None}
+    registry.register(name, **model, **facts, metrics={}, lineage={})
+    registry.promote(name, 1, generation=0, reason="the first")
 
 
 def test_init_names_the_rows_from_the_projects_folder(

@@ -48,6 +48,18 @@ def test_a_good_version_goes_through_every_step(shadow: bool) -> None:
     assert begun.state == "finished"
     assert begun.ended == moment
     assert "nothing speaks against it" in begun.reason
+    assert "not judged" not in begun.reason
+
+
+def test_what_could_not_be_judged_is_said() -> None:
+    begun, traffic = rollout(shares=(0.5,), requests=30), Traffic(3)
+    looked = observe(begun, traffic.go_on(80, begun.share), None, at(600))
+    verdict = decide(looked, at(600))
+    assert (verdict.action, [check.state for check in verdict.checks]) == (
+        "finish",
+        ["good", "open", "open"],
+    )
+    assert verdict.reason.endswith(" requests; not judged: latency, scores")
 
 
 def test_few_good_versions_are_sent_back() -> None:
@@ -164,9 +176,9 @@ def test_a_rollout_can_be_stopped() -> None:
 
 def test_the_status_is_a_sentence() -> None:
     assert status_of(rollout()).headline == (
-        "version 2 over version 1: step 1 of 2, 5% of the requests"
+        "version 2 over version 1: step 1 of 3, 5% of the requests"
     )
-    assert status_of(rollout(shares=(0.0,))).headline.endswith("step 1 of 1, shadow")
+    assert status_of(rollout(shares=(0.0,))).headline.endswith("step 1 of 2, shadow")
     ended = status_of(stop(rollout(), "enough", BEGAN))
     assert ended.headline == "version 2 over version 1: stopped at 2024-01-01 00:00 UTC"
 
