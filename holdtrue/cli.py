@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,7 +21,7 @@ from holdtrue import (
 )
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, duration_of, system_of, tell
-from holdtrue.errors import HoldtrueError, SearchStoppedError, refused_by_machine
+from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
 from holdtrue.flow_runs import prefect_known, run_flow, who_drives
 from holdtrue.study_commands import study_app, study_words
 
@@ -248,12 +248,55 @@ app.add_typer(key_app, name="key")
 
 
 @app.command()
-def status(file: DeclarationFile, as_json: AsJson = False) -> None:
+def status(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="The declaration; each that prefect.yaml deploys where left out.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what is served since when, and what the monitor decided last."""
     from holdtrue.status import status_text
 
-    found = system_of(file).status()
-    tell(status_text(found), found.model_dump(mode="json"), as_json=as_json)
+    if file is not None:
+        found = system_of(file).status()
+        tell(status_text(found), found.model_dump(mode="json"), as_json=as_json)
+        return
+    words, facts, refused = [], [], 0
+    for path in _deployed_here():
+        try:
+            found = system_of(path).status()
+        except ConfigError as err:
+            refused = err.exit_code
+            words.append(f"{path}: {err}")
+            facts.append({"declaration": str(path), "refused": str(err)})
+        else:
+            words.append(status_text(found))
+            facts.append(found.model_dump(mode="json"))
+    tell("\n\n".join(words), facts, as_json=as_json)
+    if refused:
+        raise typer.Exit(refused)
+
+
+def _deployed_here() -> list[Path]:
+    """The declarations that the prefect.yaml of this folder's project deploys.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    from holdtrue.application import deployed
+    from holdtrue.store import find_project
+
+    project = find_project(Path("any.yaml"))
+    paths = deployed(project)
+    if not paths:
+        message = f"no declaration is given, and no prefect.yaml in {project} deploys one"
+        raise ConfigError(message, hint="name it: holdtrue status FILE")
+    return [project / path for path in paths]
 
 
 @app.command()

@@ -210,3 +210,28 @@ def test_help_teaches(run: Run) -> None:
         assert (code, "Usage: " in said) == (0, True)
     assert "Exit codes" in printed
     assert run("--version") == (0, f"{__version__}\n")
+
+
+def test_the_status_of_every_system_that_is_deployed(
+    run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = rows.parent
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("HOLDTRUE_HOME", raising=False)
+    (project / "pyproject.toml").touch()
+    code, printed = run("status")
+    assert code == 2
+    assert "no prefect.yaml" in printed
+    assert "holdtrue status FILE" in printed
+    for name in ("one", "two"):
+        assert run("init", rows.name, "--target", "stays", "--name", name)[0] == 0
+        assert run("new", f"{name}.yaml", "--project", project)[0] == 0
+    code, printed = run("status")
+    assert code == 0
+    assert printed.startswith("one: not serving\n")
+    assert "\n\ntwo: not serving\n" in printed
+    (project / "two.yaml").write_text("name: two\n")
+    code, printed = run("status", "--json")
+    first, second = json.loads(printed)
+    assert (code, first["name"], second["declaration"]) == (2, "one", str(project / "two.yaml"))
+    assert "missing key" in second["refused"]
