@@ -315,7 +315,7 @@ def _on_same_rows(
     """Score rows that none has learnt from with all of them; or say why there are none."""
     import pandas as pd
 
-    from holdtrue.evaluation import Rows, differences
+    from holdtrue.evaluation import Rows, differences, together
     from holdtrue.models import Bundle, target_of, typed
 
     newest = max(sides, key=lambda side: (side.version.as_of, side.version.number))
@@ -335,23 +335,29 @@ def _on_same_rows(
         return None, "rows that one is tested on, another may have learnt from"
     bundles = [Bundle.load(store.path(s.version.bundle), s.version.digest) for s in sides]
     signatures = [bundle.signature for bundle in bundles]
-    if len({(one.target, one.task, one.classes) for one in signatures}) > 1:
+    if len({(one.target, one.task) for one in signatures}) > 1:
         return None, "they predict different things"
     if not all(set(one.columns) <= set(rows) for one in signatures):
         return None, f"the test rows of version {newest.version.number} lack columns of another"
     if rows.empty:
         return None, f"no test row of version {newest.version.number} is new to all of them"
-    target, classes = target_of(rows, signatures[0]), signatures[0].classes
-    answered = [
-        Rows(target, bundle.predict(typed(rows, bundle.signature)), classes) for bundle in bundles
-    ]
+    answered = together(
+        *(
+            Rows.of(target_of(rows, one), bundle.predict(typed(rows, one)), one.classes)
+            for one, bundle in zip(signatures, bundles, strict=True)
+        )
+    )
+    if answered is None:
+        return None, "each knows classes that another does not"
+    every = len({one.classes for one in signatures}) == 1
     gains = {
         side.version.number: {
             metric: Gain.of(found)
             for metric, found in differences(
-                declaration.metrics, theirs, answered[0], declaration.evaluate.confidence
+                *(declaration.metrics, theirs, answered[0], declaration.evaluate.confidence),
+                every=every,
             ).items()
         }
         for side, theirs in zip(sides[1:], answered[1:], strict=True)
     }
-    return SameRows(rows=len(rows), of=newest.version.number, gains=gains), None
+    return SameRows(rows=len(answered[0].target), of=newest.version.number, gains=gains), None

@@ -11,7 +11,7 @@ import orjson
 from holdtrue.declaration import format_duration
 from holdtrue.errors import ConfigError, ServingError
 from holdtrue.lineage import records_of
-from holdtrue.models._manifest import read_manifest
+from holdtrue.models._manifest import read_manifest, read_signature
 from holdtrue.models._served import ServedModel
 from holdtrue.origin import Origin
 from holdtrue.plan import BY_NAME
@@ -47,6 +47,7 @@ class Beside(Reference):
     """What a shadow said to the same row; it was not the answer."""
 
     version: int
+    classes: tuple[str, ...] | None = None
     scores: tuple[float, ...]
     decided: str | None
 
@@ -147,7 +148,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
         decided=answer["decided"],
         interval=_interval(model, answer["scores"]),
         recomputed=_recompute(model, row, answer["scores"]),
-        shadow=shadow and Beside(**{k: shadow[k] for k in ("version", "scores", "decided")}),
+        shadow=shadow and _beside(store, system, shadow),
         model=_model(store, version),
         data=Snapshot.model_validate(records["extract"].output) if "extract" in records else None,
         pruned=pruned_at(store, version),
@@ -174,7 +175,8 @@ def trace_text(found: Trace) -> str:
         f"computed again now: {same}",
     ]
     if found.shadow is not None:
-        said = _answer(found.shadow.scores, found.classes, found.shadow.decided)
+        shadow = found.shadow
+        said = _answer(shadow.scores, shadow.classes, shadow.decided)
         lines.append(f"the shadow, version {found.shadow.version}, said: {said}")
     if found.event_time is not None:
         lines.append(f"time of the event: {_moment(found.event_time)}")
@@ -206,6 +208,13 @@ def trace_text(found: Trace) -> str:
     )
     lines.append(f"code: {code}; --json has the digests, and the declaration of then")
     return "\n".join(lines)
+
+
+def _beside(store: Store, system: str, shadow: dict[str, Any]) -> Beside:
+    version = Registry(store).version(system, shadow["version"])
+    signature = read_signature(store.path(version.bundle), version.digest)
+    said = {name: shadow[name] for name in ("version", "scores", "decided")}
+    return Beside(classes=signature.classes, **said)
 
 
 def _interval(model: ServedModel, scores: list[float]) -> tuple[float, float] | None:

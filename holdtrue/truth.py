@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdtrue.models import read_signature
+from holdtrue.models import read_signature, spread
 from holdtrue.quality import keyed, read_labels
 from holdtrue.rollout import Losses, compare_losses
 from holdtrue.serving import capture_places, fold_in
@@ -44,24 +44,35 @@ def losses_of(context: Context, rollout: Rollout, now: datetime) -> Losses | Non
     answers = answers[answers[":event_time"] <= now - declared.data.labels_after]
     if not len(answers):
         return None
-    version = context.registry.version(context.system, rollout.challenger)
-    signature = read_signature(context.store.path(version.bundle), version.digest)
+    numbers = rollout.champion, rollout.challenger
+    signatures = {number: _signature(context, number) for number in numbers}
+    every = _of_both(*signatures.values())
     start = answers[":event_time"].min().to_pydatetime()
     end = answers[":event_time"].max().to_pydatetime() + timedelta(microseconds=1)
-    labels = read_labels(context, signature, start, end).known
+    labels = read_labels(context, every, start, end).known
     joined = keyed(answers, declared.data.key).merge(labels, on=list(declared.data.key))
     if not len(joined):
         return None
-    joined[":loss"] = _loss(joined, signature)
-    first, second = (
-        joined[joined[":version"] == number] for number in (rollout.champion, rollout.challenger)
-    )
+    first, second = (joined[joined[":version"] == number] for number in numbers)
     return compare_losses(
-        first[":loss"].to_numpy("float64"),
+        _loss(first, signatures[rollout.champion], every),
         _seconds(first),
-        second[":loss"].to_numpy("float64"),
+        _loss(second, signatures[rollout.challenger], every),
         _seconds(second),
     )
+
+
+def _signature(context: Context, number: int) -> Signature:
+    version = context.registry.version(context.system, number)
+    return read_signature(context.store.path(version.bundle), version.digest)
+
+
+def _of_both(first: Signature, second: Signature) -> Signature:
+    """The second, with the classes that any of the two knows."""
+    if first.classes is None or second.classes is None:
+        return second
+    classes = tuple(sorted({*first.classes, *second.classes}))
+    return second.model_copy(update={"classes": classes})
 
 
 def _answers(context: Context, rollout: Rollout) -> pd.DataFrame:
@@ -86,14 +97,18 @@ def _answers(context: Context, rollout: Rollout) -> pd.DataFrame:
     return frame.sort_values(":received").drop_duplicates([":version", ":key"])
 
 
-def _loss(joined: pd.DataFrame, signature: Signature) -> np.ndarray:
-    scores = np.array(joined[":scores"].tolist(), dtype="float64")
-    truth = joined[signature.target].to_numpy()
-    if signature.classes is None:
+def _loss(joined: pd.DataFrame, signature: Signature, every: Signature) -> np.ndarray:
+    """Loss of each answer of one version; a class that it does not know had probability 0."""
+    width = 1 if signature.classes is None else len(signature.classes)
+    scores = np.array(joined[":scores"].tolist(), dtype="float64").reshape(-1, width)
+    truth = joined[every.target].to_numpy()
+    if signature.classes is None or every.classes is None:
         distance: np.ndarray = np.abs(scores[:, 0] - truth.astype("float64"))
         return distance
-    wanted = np.eye(len(signature.classes))[truth.astype("int64")]
-    squared: np.ndarray = ((scores - wanted) ** 2).sum(axis=1)
+    n_classes = len(every.classes)
+    places = [every.classes.index(name) for name in signature.classes]
+    wanted = np.eye(n_classes)[truth.astype("int64")]
+    squared: np.ndarray = ((spread(scores, places, n_classes) - wanted) ** 2).sum(axis=1)
     return squared
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdtrue.references import Finding
+from holdtrue.references import Finding, NewClass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
@@ -31,6 +31,50 @@ def count_finding(rule: str, column: str | None, rows: pd.Series, *, blocking: b
     detail = f"{count:,} of {len(rows):,} rows" if count else ""
     return Finding(
         rule=rule, column=column, passed=count == 0, blocking=blocking, rows=count, detail=detail
+    )
+
+
+def rare_rows(names: pd.Series) -> pd.Series:
+    """Which rows are of a class with too few of them, where two classes have enough.
+
+    Args:
+        names: shape (n_rows,), the class of each row; NaN where it has none.
+    """
+    rare = names.map(names.value_counts()) < FEWEST_PER_CLASS
+    enough = names[~rare].nunique() > 1
+    return rare & enough
+
+
+def new_classes(names: pd.Series, when: pd.Series) -> dict[str, NewClass]:
+    """Find the classes that none of the first half of the rows is of.
+
+    By chance that happens to one of a thousand classes with the fewest rows that one may have.
+
+    Args:
+        names: shape (n_rows,), the class of each row.
+        when: shape (n_rows,), its time; in order.
+    """
+    before = set(names.iloc[: len(names) // 2])
+    late = names[~names.isin(before)]
+    return {
+        str(name): NewClass(rows=len(rows), since=when[rows.index[0]].to_pydatetime())
+        for name, rows in late.groupby(late)
+    }
+
+
+def new_finding(target: str, classes: Mapping[str, NewClass]) -> Finding:
+    """The warning that classes are new, or that none is."""
+    said = "; ".join(f"{name} is in {new}" for name, new in classes.items())
+    return Finding(
+        rule=f"{target}: no class is new",
+        column=target,
+        passed=not classes,
+        blocking=False,
+        rows=sum(new.rows for new in classes.values()),
+        detail=f"{said}. If it is none, set these rows aside by "
+        f"data.contract.columns.{target}.allowed"
+        if classes
+        else "",
     )
 
 

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from holdtrue.data._built_in import FEWEST_PER_CLASS, built_in, count_finding
+from holdtrue.data._built_in import (
+    FEWEST_PER_CLASS,
+    built_in,
+    count_finding,
+    new_classes,
+    new_finding,
+    rare_rows,
+)
 from holdtrue.data._kinds import FIRST_YEAR, LAST_YEAR
 from holdtrue.data._sources import require_columns
 from holdtrue.errors import DataError
-from holdtrue.references import DataCheck, Finding
+from holdtrue.references import DataCheck, Finding, NewClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +50,7 @@ class Checked:
     categorical: tuple[str, ...]
     temporal: tuple[str, ...]
     classes: tuple[str, ...] | None
+    new_classes: dict[str, NewClass]
 
 
 def class_names(target: pd.Series) -> pd.Series:
@@ -82,12 +90,16 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
     labelled = frame[data.target].notna()
     kept = frame[labelled & ~bad].reset_index(drop=True)
     classes = None
+    late: dict[str, NewClass] = {}
     if declaration.task == "classification":
         names = class_names(kept[data.target])
         kept[data.target] = names.astype("str")
         counts = names.value_counts()
         classes = tuple(sorted(counts.index))
         findings.append(_class_finding(data.target, counts))
+        if data.time is not None:
+            late = new_classes(names, kept[data.time])
+            findings.append(new_finding(data.target, late))
     elif not pd.api.types.is_numeric_dtype(kept[data.target]):
         kind = kinds[data.target]
         message = f"data.target: {data.target} holds {kind} values, regression needs numbers"
@@ -105,6 +117,7 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         findings=tuple(findings),
         unlabelled=int((~labelled).sum()),
         classes=classes,
+        new_classes=late,
         **used,
     )
 
@@ -132,6 +145,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
         categorical=checked.categorical,
         temporal=checked.temporal,
         classes=checked.classes,
+        new_classes=checked.new_classes,
     )
 
 
@@ -266,6 +280,11 @@ def _row_findings(
         if outside.any():  # a request with one is refused
             said = f"{name}: from {FIRST_YEAR} to {LAST_YEAR}"
             yield count_finding(said, name, outside, blocking=False), outside
+    if declaration.task == "classification":
+        rare = rare_rows(class_names(frame[data.target]))
+        if rare.any():
+            said = f"{data.target}: a class of at least {FEWEST_PER_CLASS} rows"
+            yield count_finding(said, data.target, rare, blocking=False), rare
 
 
 def _column_findings(

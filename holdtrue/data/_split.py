@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from holdtrue.errors import DataError
+from holdtrue.models import FEWEST_TO_FIT
 from holdtrue.references import Split
 
 if TYPE_CHECKING:
@@ -33,10 +35,11 @@ def split_frame(
         end: End of the window; where None, the last row's time.
 
     Returns:
-        Training rows, test rows and the first moment of the test rows.
+        Training rows, test rows and the first moment of the test rows. Classes of which there are
+        too few training rows to learn them may be in either.
 
     Raises:
-        DataError: One of the two is empty, or has too few rows of a class.
+        DataError: One of the two is empty, or has rows of a single class that can be learnt.
     """
     time, test = declaration.data.time, declaration.evaluate.test
     boundary: datetime | None = None
@@ -67,18 +70,33 @@ def _strata(frame: pd.DataFrame, declaration: Declaration) -> list[np.ndarray]:
     return list(frame.groupby(declaration.data.target).indices.values())
 
 
+def untaught_classes(
+    train: pd.DataFrame, test: pd.DataFrame, target: str
+) -> dict[str, tuple[int, int]]:
+    """Classes of which there are too few training rows to learn them, with their rows in both."""
+    first, second = (Counter(part[target]) for part in (train, test))
+    few = sorted(name for name in first | second if first[name] < FEWEST_TO_FIT)
+    return {name: (first[name], second[name]) for name in few}
+
+
 def _refuse_poor(
     declaration: Declaration, train: pd.DataFrame, test: pd.DataFrame, boundary: datetime | None
 ) -> None:
     at = "" if boundary is None else f" (cut at {boundary:%Y-%m-%d %H:%M} UTC)"
-    for said, part in (("training", train), ("test", test)):
-        if len(part) == 0:
-            message = f"the split{at} leaves no {said} rows"
-            raise DataError(message, hint="look at evaluate.test and data.window")
-        if declaration.task == "classification" and part[declaration.data.target].nunique() < 2:
-            only = part[declaration.data.target].iloc[0]
-            message = f"the split{at} leaves only one class in the {said} rows: {only}"
-            raise DataError(message, hint="look at evaluate.test and data.window")
+    parts = {"training": train, "test": test}
+    poor = [f"no {said} rows" for said, part in parts.items() if len(part) == 0]
+    if declaration.task == "classification" and not poor:
+        target = declaration.data.target
+        unknown = [*untaught_classes(train, test, target)]
+        for said, part in parts.items():
+            known = part[target][~part[target].isin(unknown)].unique()
+            if len(known) == 0:
+                poor.append(f"no {said} rows of a class with training rows enough to learn it")
+            elif len(known) == 1:
+                poor.append(f"only one class in the {said} rows: {known[0]}")
+    if poor:
+        message = f"the split{at} leaves {poor[0]}"
+        raise DataError(message, hint="look at evaluate.test and data.window")
 
 
 def write_split(
@@ -87,17 +105,19 @@ def write_split(
     """Cut the rows that the contract left and keep both parts."""
     frame = pd.read_parquet(store.path(check.kept))
     train, test, boundary = split_frame(declaration, frame, end)
-    path = store.path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    train.to_parquet(path / "train.parquet", index=False, row_group_size=_GROUP_ROWS)
-    test.to_parquet(path / "test.parquet", index=False)
-    shares = {}
+    untaught, shares = {}, {}
     if check.classes is not None:
         target = declaration.data.target
+        untaught = untaught_classes(train, test, target)
+        train = train[~train[target].isin(list(untaught))].reset_index(drop=True)
         shares = {
             name: (float((train[target] == name).mean()), float((test[target] == name).mean()))
             for name in check.classes
         }
+    path = store.path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    train.to_parquet(path / "train.parquet", index=False, row_group_size=_GROUP_ROWS)
+    test.to_parquet(path / "test.parquet", index=False)
     return Split(
         train=store.relative(path / "train.parquet"),
         test=store.relative(path / "test.parquet"),
@@ -105,4 +125,5 @@ def write_split(
         test_rows=len(test),
         boundary=boundary,
         target_share=shares,
+        untaught=untaught,
     )

@@ -1,10 +1,11 @@
 """How good a model is, how sure that is, and whether it may be promoted."""
 
-from holdtrue.evaluation._evaluate import Rows, differences, estimates, evaluate
+from holdtrue.evaluation._evaluate import differences, estimates, evaluate
 from holdtrue.evaluation._gates import judge
 from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure
+from holdtrue.evaluation._together import Rows, together
 
 __all__ = [
     "Rows",
@@ -16,4 +17,5 @@ __all__ = [
     "importance",
     "judge",
     "measure",
+    "together",
 ]

@@ -86,6 +86,7 @@ def calibrated(
     return Calibrated(
         method=answering.calibration.method,
         rows=answering.calibration.rows,
+        uncorrected=tuple(classes[index] for index in answering.calibration.uncorrected),
         before=_losses(target, before, classes),
         after=_losses(target, after, classes),
         curve=reliability(target, before),

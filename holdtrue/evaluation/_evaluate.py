@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from holdtrue.evaluation._answers import calibrated, coverage, decisions
 from holdtrue.evaluation._curves import curves
 from holdtrue.evaluation._intervals import difference, estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure_rows
+from holdtrue.evaluation._together import Rows, together
 from holdtrue.references import Evaluation, SliceResult
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def evaluate(
     confidence: float,
     seed: int,
     train_target: npt.ArrayLike,
-    champion: tuple[int, npt.ArrayLike] | None = None,
+    untaught: Mapping[str, tuple[int, int]] | None = None,
+    champion: tuple[int, Rows] | None = None,
     importance: Mapping[str, float] | None = None,
     answering: Answering | None = None,
     raw: npt.ArrayLike | None = None,
@@ -52,7 +54,8 @@ def evaluate(
 
     Args:
         model_digest: Digest of the model's bundle.
-        target: Shape (n_rows,): indices into `classes`, or numbers for regression.
+        target: Shape (n_rows,): indices into `classes`, or numbers for regression. Rows with -1 are
+            of a class that the model does not know, and are left out.
         scores: Shape (n_rows, n_classes), probabilities; (n_rows,) for regression.
         classes: Names of the classes; None for regression.
         metrics: Which ones.
@@ -61,7 +64,10 @@ def evaluate(
         confidence: Level of the intervals, between 0 and 1.
         seed: Of the choice of rows that plots show.
         train_target: Target of the training rows; from it comes the baseline.
-        champion: Version that is served now and its scores on the same rows.
+        untaught: By class that is left out: its training and its test rows.
+        champion: Version that is served now and what it says to the same rows, in the same order.
+            Where one of the two models knows all classes of the other and more, they are compared
+            on rows of these.
         importance: By feature.
         answering: How the model's scores become answers.
         raw: The scores before calibration; looked at where that is declared.
@@ -69,55 +75,59 @@ def evaluate(
     Raises:
         ValueError: The arrays do not fit each other.
     """
-    truth = np.asarray(target, dtype=np.float64 if classes is None else np.int64)
-    rows = Rows(truth, np.asarray(scores, dtype=np.float64), classes)
+    every = Rows.of(target, scores, classes)
+    known = every.known
+    rows = every.where(known)
     share = _baseline(np.asarray(train_target), classes)
     constant = rows._replace(scores=np.broadcast_to(share, rows.scores.shape))
     baseline = estimates(metrics, constant, confidence)
-    gains: dict[str, Difference] = {}
-    answers = {} if answering is None else _answers(rows, raw, answering, confidence)
-    if champion is not None:
-        served = rows._replace(scores=np.asarray(champion[1], dtype=np.float64))
-        gains = differences(metrics, rows, served, confidence)
+    answers = {}
+    if answering is not None:
+        before = None if raw is None else np.asarray(raw, dtype=np.float64)[known]
+        answers = _answers(rows, before, answering, confidence)
     return Evaluation(
         model=model_digest,
-        rows=len(truth),
+        rows=len(rows.target),
         classes=classes,
         confidence=confidence,
         metrics=estimates(metrics, rows, confidence),
         baseline={metric: found.value for metric, found in baseline.items()},
         over_baseline=differences(metrics, rows, constant, confidence),
         slices={
-            column: _slices(metrics, rows, np.asarray(values).astype(str), confidence)
+            column: _slices(metrics, rows, np.asarray(values).astype(str)[known], confidence)
             for column, values in slices.items()
         },
-        champion=None if champion is None else champion[0],
-        differences=gains,
+        untaught={**(untaught or {})},
+        **({} if champion is None else _against(metrics, every, *champion, confidence)),
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
         **answers,
     )
 
 
-class Rows(NamedTuple):
-    """Rows with the truth and what a model says to them."""
-
-    target: Target
-    """Shape (n_rows,): indices into `classes`, or numbers for regression."""
-    scores: Floats
-    """Shape (n_rows, n_classes), probabilities; (n_rows,) for regression."""
-    classes: tuple[str, ...] | None
-    """Names of the classes; None for regression."""
+def _against(
+    metrics: Sequence[str], rows: Rows, number: int, theirs: Rows, confidence: float
+) -> dict[str, Any]:
+    ours, served = set(rows.classes or ()), set(theirs.classes or ())
+    both = together(rows, theirs)
+    found: dict[str, Difference] = {}
+    if both is not None:
+        found = differences(metrics, both[0], both[1], confidence, every=ours == served)
+    return {
+        "champion": number,
+        "champion_lacks": tuple(sorted(ours - served)),
+        "champion_only": tuple(sorted(served - ours)),
+        "differences": found,
+    }
 
 
 def _answers(
-    rows: Rows, raw: npt.ArrayLike | None, answering: Answering, confidence: float
+    rows: Rows, raw: Floats | None, answering: Answering, confidence: float
 ) -> dict[str, Any]:
     if rows.classes is None:
         return {"coverage": coverage(rows.target, rows.scores, answering, confidence)}
-    before = None if raw is None else np.asarray(raw, dtype=np.float64)
     return {
-        "calibrated": calibrated(rows.target, before, rows.scores, rows.classes, answering),
+        "calibrated": calibrated(rows.target, raw, rows.scores, rows.classes, answering),
         "decisions": decisions(rows.target, rows.scores, answering, confidence),
     }
 
@@ -153,15 +163,19 @@ def _slices(
     results = {}
     for i in order[:SLICE_VALUES]:
         chosen = index == i
-        part = rows._replace(target=rows.target[chosen], scores=rows.scores[chosen])
         results[str(names[i])] = SliceResult(
-            rows=int(counts[i]), metrics=estimates(metrics, part, confidence)
+            rows=int(counts[i]), metrics=estimates(metrics, rows.where(chosen), confidence)
         )
     return results
 
 
 def differences(
-    metrics: Sequence[str], candidate: Rows, champion: Rows, confidence: float
+    metrics: Sequence[str],
+    candidate: Rows,
+    champion: Rows,
+    confidence: float,
+    *,
+    every: bool = True,
 ) -> dict[str, Difference]:
     """Compare two models on the same rows, by the metrics that are defined for them.
 
@@ -170,10 +184,11 @@ def differences(
         candidate: What the one says; a gain above 0 is in its favour.
         champion: What the other, or the baseline, says to the same rows, in the same order.
         confidence: Level of the intervals, between 0 and 1.
+        every: As for `measure`.
     """
     found = {}
     for metric in metrics:
         with suppress(UndefinedError):
-            ours, theirs = measure_rows(metric, *candidate), measure_rows(metric, *champion)
+            ours, theirs = (measure_rows(metric, *r, every=every) for r in (candidate, champion))
             found[metric] = difference(metric, METRICS[metric][0], ours, theirs, confidence)
     return found

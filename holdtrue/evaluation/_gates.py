@@ -37,6 +37,8 @@ def judge(evaluation: Evaluation, gates: Sequence[Gate]) -> Verdict:
         reason = f"{count}: {_join(judgements)}"
     else:
         reason = f"{len(failed)} of {len(gates)} gates not met: {_join(failed)}"
+    if evaluation.left_out:
+        reason += f"; {evaluation.left_out}"
     return Verdict(passed=not failed, judgements=judgements, reason=reason)
 
 
@@ -109,7 +111,8 @@ def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
             f"version {evaluation.champion} has other classes or columns and cannot be compared "
             "on these rows; take this gate out to replace it all the same"
         )
-    return _surely_better(evaluation, gate, found, f"version {evaluation.champion}")
+    other = f"version {evaluation.champion}{_classes(evaluation)}"
+    return _surely_better(evaluation, gate, found, other, evaluation.compared_rows)
 
 
 def _against_baseline(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
@@ -117,22 +120,35 @@ def _against_baseline(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
     if found is None:
         return False, _not_computed(evaluation, gate.metric)
     what = "the mean" if evaluation.classes is None else "the shares of the classes"
-    return _surely_better(evaluation, gate, found, f"always answering {what}")
+    return _surely_better(evaluation, gate, found, f"always answering {what}", evaluation.rows)
 
 
 def _surely_better(
-    evaluation: Evaluation, gate: Gate, found: Difference, other: str
+    evaluation: Evaluation, gate: Gate, found: Difference, other: str, rows: int
 ) -> tuple[bool, str]:
     passed = found.probability >= gate.confidence
     word = "better" if found.gain >= 0 else "worse"
     needed = "reaches" if passed else "does not reach"
     return passed, (
         f"{found.candidate:.4g} against {found.champion:.4g} of {other} "
-        f"on the same {evaluation.rows:,} rows, {word} by {abs(found.gain):.3g} "
+        f"on the same {rows:,} rows, {word} by {abs(found.gain):.3g} "
         f"({evaluation.confidence * 100:g} % interval of the gain "
         f"{found.low:.3g} to {found.high:.3g}); "
         f"the probability of being better, {found.probability:.3f}, {needed} {gate.confidence:g}"
     )
+
+
+def _classes(evaluation: Evaluation) -> str:
+    """Which classes one of the two does not know, in words."""
+    lacks, more = evaluation.champion_lacks, evaluation.champion_only
+    if lacks:
+        return f", which does not know {_named(lacks)},"
+    return f", which knows {_named(more)} and this model does not," if more else ""
+
+
+def _named(classes: Sequence[str]) -> str:
+    said = ", ".join(classes[:_NAMED]) + (", ..." if classes[_NAMED:] else "")
+    return f"class{'es' if len(classes) > 1 else ''} {said}"
 
 
 def _by_slice(evaluation: Evaluation, gate: Gate, column: str) -> tuple[bool, str]:

@@ -51,7 +51,12 @@ class Measured(NamedTuple):
 
 
 def measure(
-    metric: str, target: npt.ArrayLike, scores: npt.ArrayLike, classes: tuple[str, ...] | None
+    metric: str,
+    target: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    classes: tuple[str, ...] | None,
+    *,
+    every: bool = True,
 ) -> float:
     """Compute one metric.
 
@@ -65,16 +70,23 @@ def measure(
         target: Shape (n_rows,): indices into `classes`, or numbers for regression.
         scores: Shape (n_rows, n_classes), probabilities; (n_rows,) for regression.
         classes: Names of the classes; None for regression.
+        every: Whether ``roc_auc`` and ``average_precision`` of more than two classes need rows of
+            each; else they are the mean over those that have rows.
 
     Raises:
         UndefinedError: A ValueError: the rows do not hold what the metric needs.
         ValueError: The arrays do not fit, or the metric does not fit the task.
     """
-    return measure_rows(metric, target, scores, classes).value
+    return measure_rows(metric, target, scores, classes, every=every).value
 
 
 def measure_rows(
-    metric: str, target: npt.ArrayLike, scores: npt.ArrayLike, classes: tuple[str, ...] | None
+    metric: str,
+    target: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    classes: tuple[str, ...] | None,
+    *,
+    every: bool = True,
 ) -> Measured:
     """Compute one metric and the influence of each row on it; arguments as for `measure`.
 
@@ -103,6 +115,8 @@ def measure_rows(
             raise ValueError(message)
     if len(given) == 0:
         raise _undefined(metric)
+    if metric in _RANKINGS:
+        return _one_against_rest(metric, truth, given, every=every)
     return _COMPUTE[metric](truth, given)
 
 
@@ -115,21 +129,15 @@ def _mean(losses: Floats) -> Measured:
     return Measured(value, losses - value, len(losses))
 
 
-def _one_against_rest(
-    metric: str, binary: Callable[[npt.NDArray[np.bool_], Floats], Measured]
-) -> Callable[[Target, Floats], Measured]:
-    """Make the metric of the second of two classes, or its mean over more classes."""
-
-    def compute(target: Target, scores: Floats) -> Measured:
-        n_classes = scores.shape[1]
-        if n_classes < 2 or np.any(np.bincount(target, minlength=n_classes) == 0):
-            raise _undefined(metric)
-        if n_classes == 2:
-            return binary(target == 1, scores[:, 1])
-        parts = [binary(target == label, scores[:, label]) for label in range(n_classes)]
-        return _average(parts)
-
-    return compute
+def _one_against_rest(metric: str, target: Target, scores: Floats, *, every: bool) -> Measured:
+    """Rank by the second of two classes; of more take the mean over them."""
+    rank, n_classes = _RANKINGS[metric], scores.shape[1]
+    present = np.flatnonzero(np.bincount(target, minlength=n_classes))
+    if len(present) < (n_classes if every or n_classes == 2 else 2):
+        raise _undefined(metric)
+    if n_classes == 2:
+        return rank(target == 1, scores[:, 1])
+    return _average([rank(target == label, scores[:, label]) for label in present])
 
 
 def _average(parts: list[Measured]) -> Measured:
@@ -241,9 +249,11 @@ def _r2(target: Target, scores: Floats) -> Measured:
     return Measured(1 - left, (left * deviation - squared) / variance, len(target))
 
 
+_RANKINGS: dict[str, Callable[[npt.NDArray[np.bool_], Floats], Measured]] = {
+    "roc_auc": _auc,
+    "average_precision": _average_precision,
+}
 _COMPUTE: dict[str, Callable[[Target, Floats], Measured]] = {
-    "roc_auc": _one_against_rest("roc_auc", _auc),
-    "average_precision": _one_against_rest("average_precision", _average_precision),
     "accuracy": _accuracy,
     "f1": _f1,
     "log_loss": _log_loss,

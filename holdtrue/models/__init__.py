@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from holdtrue.models._age import HalfLife, age_weights, ages_of, by_age, effective_rows
     from holdtrue.models._answering import Answering
     from holdtrue.models._bundle import Bundle, scores, write_bundle
-    from holdtrue.models._classes import check_classes, class_weights, sample_weights
+    from holdtrue.models._classes import check_classes, check_new, class_weights, sample_weights
     from holdtrue.models._estimator import (
         check_candidate,
         construct,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from holdtrue.models._fit import fit_bundle, learn_answering, sample_of
     from holdtrue.models._frame import from_columns, from_rows, target_of, typed
+    from holdtrue.models._known import FEWEST_TO_FIT, spread, taught, untaught
     from holdtrue.models._loss import constant_params, loss_params
     from holdtrue.models._manifest import digest_of, read_setting, read_signature
     from holdtrue.models._served import ServedModel
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from holdtrue.models.compiled._rules import MISSING
 
 __all__ = [
+    "FEWEST_TO_FIT",
     "MISSING",
     "Answering",
     "Bundle",
@@ -39,6 +41,7 @@ __all__ = [
     "by_age",
     "check_candidate",
     "check_classes",
+    "check_new",
     "class_weights",
     "constant_params",
     "construct",
@@ -58,12 +61,16 @@ __all__ = [
     "sample_of",
     "sample_weights",
     "scores",
+    "spread",
     "target_of",
+    "taught",
     "typed",
+    "untaught",
     "write_bundle",
 ]
 
 _HOMES = {
+    "FEWEST_TO_FIT": "_known",
     "MISSING": "compiled._rules",
     "Answering": "_answering",
     "Bundle": "_bundle",
@@ -75,6 +82,7 @@ _HOMES = {
     "by_age": "_age",
     "check_candidate": "_estimator",
     "check_classes": "_classes",
+    "check_new": "_classes",
     "class_weights": "_classes",
     "constant_params": "_loss",
     "construct": "_estimator",
@@ -94,8 +102,11 @@ _HOMES = {
     "sample_of": "_fit",
     "sample_weights": "_classes",
     "scores": "_bundle",
+    "spread": "_known",
     "target_of": "_frame",
+    "taught": "_known",
     "typed": "_frame",
+    "untaught": "_known",
     "write_bundle": "_bundle",
 }
 

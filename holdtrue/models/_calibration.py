@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from holdtrue.models._known import FEWEST_TO_FIT
 from holdtrue.references import Reference
 
 Floats = npt.NDArray[np.float64]
@@ -45,6 +46,8 @@ class Calibration(Reference):
     """Of two classes that of the second; of more, one for each against the rest."""
     rows: int
     """Rows that the curves were learnt on."""
+    uncorrected: tuple[int, ...] = ()
+    """Classes, by their index, of which too few rows were judged to learn a curve."""
 
     def __call__(self, probabilities: Floats) -> Floats:
         """Correct probabilities, shape (n_rows, n_classes); each row sums to 1 again."""
@@ -65,7 +68,9 @@ def fit_calibration(
 
     Args:
         method: ``isotonic`` needs about a thousand rows or more; ``sigmoid`` needs few.
-        probabilities: shape (n_rows, n_classes), of rows that the model was not fitted on.
+        probabilities: shape (n_rows, n_classes), of rows that the model was not fitted on; NaN
+            where the model that judged a row did not know the class. A class is left as it is where
+            fewer than 3 rows of it, judged by models that knew it, remain.
         target: shape (n_rows,), index of the true class.
 
     References:
@@ -76,9 +81,22 @@ def fit_calibration(
     """
     fit = _isotonic if method == "isotonic" else _sigmoid
     n_classes = probabilities.shape[1]
-    chosen = [1] if n_classes == 2 else range(n_classes)
-    curves = tuple(fit(probabilities[:, label], target == label) for label in chosen)
-    return Calibration(method=method, curves=curves, rows=len(target))
+    curves: list[Isotonic | Sigmoid] = []
+    uncorrected: list[int] = []
+    for label in [1] if n_classes == 2 else range(n_classes):
+        known = ~np.isnan(probabilities[:, label])
+        positive = target[known] == label
+        if n_classes > 2 and np.count_nonzero(positive) < FEWEST_TO_FIT:
+            curves.append(_AS_IT_IS)
+            uncorrected.append(label)
+        else:
+            curves.append(fit(probabilities[known, label], positive))
+    return Calibration(
+        method=method, curves=tuple(curves), rows=len(target), uncorrected=tuple(uncorrected)
+    )
+
+
+_AS_IT_IS = Isotonic(x=(0.0, 1.0), y=(0.0, 1.0))
 
 
 def _isotonic(probabilities: Floats, positive: npt.NDArray[np.bool_]) -> Isotonic:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from holdtrue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from holdtrue.declaration import Model
+    from holdtrue.references import NewClass
 
 ClassWeight = Literal["balanced"] | dict[str, float] | None
 Costs = tuple[tuple[float, ...], ...]
@@ -100,8 +101,13 @@ def threshold(costs: Costs) -> float:
     return alarm / (alarm + miss)
 
 
-def check_classes(model: Model, classes: Sequence[str]) -> None:
+def check_classes(model: Model, classes: Sequence[str], untaught: Collection[str] = ()) -> None:
     """Hold ``model.class_weight`` and ``model.costs`` against the classes of the data.
+
+    Args:
+        model: Declares them.
+        classes: That a model is taught.
+        untaught: Classes of the data that it cannot be taught yet: they may be named.
 
     Raises:
         ConfigError: A class is named that the data do not have, a right decision costs more than a
@@ -118,7 +124,7 @@ def check_classes(model: Model, classes: Sequence[str]) -> None:
         named.append(("model.costs", true))
         named += [(f"model.costs.{true}", decided) for decided in row]
     for place, name in named:
-        if name not in classes:
+        if name not in classes and name not in untaught:
             near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
             known = ", ".join(classes[:20])
             hint = f"did you mean {near[0]}?" if near else f"known: {known}"
@@ -126,6 +132,31 @@ def check_classes(model: Model, classes: Sequence[str]) -> None:
             raise ConfigError(message, hint=hint)
     if model.costs:
         _refuse_unreasonable(cost_matrix(classes, model.costs), classes)
+
+
+def check_new(model: Model, new: Mapping[str, NewClass], target: str) -> None:
+    """Hold ``model.costs`` against classes that came late.
+
+    Args:
+        model: Declares them.
+        new: By class that a model is taught: how many rows and since when.
+        target: Name of the target's column.
+
+    Raises:
+        ConfigError: No cost of deciding such a class is declared.
+    """
+    decided = {name for row in model.costs.values() for name in row}
+    for name, rows in new.items():
+        if model.costs and name not in decided:
+            message = (
+                f"model.costs: class {name} is new ({rows}), and no cost of deciding it is "
+                "declared, so it would always be the answer"
+            )
+            hint = (
+                f"declare them, or set its rows aside by data.contract.columns.{target}.allowed "
+                "(as many as data.contract.quarantine lets pass)"
+            )
+            raise ConfigError(message, hint=hint)
 
 
 def _refuse_unreasonable(costs: Costs, classes: Sequence[str]) -> None:

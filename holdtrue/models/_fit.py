@@ -19,6 +19,7 @@ from holdtrue.models._classes import cost_matrix, sample_weights
 from holdtrue.models._conformal import fit_interval
 from holdtrue.models._estimator import limited, pipeline
 from holdtrue.models._frame import in_utc, target_of, typed
+from holdtrue.models._known import taught
 from holdtrue.models.compiled._calendar import FIRST, LAST, text_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def fit_bundle(
         Digest of the bundle's manifest.
 
     Raises:
-        TrainingError: The estimator cannot be written, a class is missing from a part, or there
+        TrainingError: The estimator cannot be written, a part has rows of one class only, or there
             are too few rows for the interval.
     """
     train = pd.read_parquet(rows) if isinstance(rows, Path) else rows
@@ -250,6 +251,9 @@ def learn_answering(
 ) -> Answering:
     """Learn the declared calibration or interval from out-of-fold scores; fits `folds` models.
 
+    A part whose rows to fit on lack a class says nothing of it: rows of that class are not judged
+    there, and where no part says anything, the class's probability is not corrected.
+
     Weights of classes shift the probabilities; calibration, which counts every row once, brings
     them back. Weights by age count in the fits, as in that of the model itself.
 
@@ -268,7 +272,7 @@ def learn_answering(
         ages: Of the rows in half lives, shape (n_rows,); None: age does not count.
 
     Raises:
-        TrainingError: A class is missing from a part, or there are too few rows for the interval.
+        TrainingError: A part has rows of one class only, or there are too few for the interval.
     """
     calibration = interval = costs = None
     if signature.classes is not None and model.costs:
@@ -281,16 +285,19 @@ def learn_answering(
         )
         answers, truths = [], []
         for number, (fit, judge) in enumerate(parts, 1):
-            _has_every_class(target[fit], signature, number, folds)
+            rows, fit_y, known, places = taught(fit, target, signature)
+            _has_two_classes(known, number, folds)
             fitted = fit_pipeline(
-                *(frame.iloc[fit], target[fit], signature, estimator, params),
+                *(frame.iloc[rows], fit_y, known, estimator, params),
                 seed=seed,
                 threads=threads,
                 model=model,
-                ages=None if ages is None else ages[fit],
+                ages=None if ages is None else ages[rows],
             )
-            answers.append(scores(fitted, signature, frame.iloc[judge]))
-            truths.append(target[judge])
+            judged = judge if places is None else judge[np.isin(target[judge], places)]
+            answered = scores(fitted, known, frame.iloc[judged])
+            answers.append(_of_all(answered, places, signature))
+            truths.append(target[judged])
         answered, truth = np.concatenate(answers), np.concatenate(truths)
         if model.calibrate is not None:
             calibration = fit_calibration(model.calibrate, answered, truth)
@@ -299,14 +306,25 @@ def learn_answering(
     return Answering(calibration=calibration, costs=costs, interval=interval)
 
 
-def _has_every_class(target: np.ndarray, signature: Signature, number: int, folds: int) -> None:
-    if signature.classes is None:
-        return
-    counts = np.bincount(target, minlength=len(signature.classes))
-    if not counts.all():
-        name = signature.classes[int(counts.argmin())]
+def _of_all(answered: np.ndarray, places: np.ndarray | None, signature: Signature) -> np.ndarray:
+    """Scores over all classes, NaN for one that could not be learnt."""
+    if signature.classes is None or places is None:
+        return answered
+    every = np.full((len(answered), len(signature.classes)), np.nan)
+    every[:, places] = answered
+    return every
+
+
+def _has_two_classes(known: Signature, number: int, folds: int) -> None:
+    if known.classes is not None and len(known.classes) < 2:
         message = (
-            f"model.calibrate: class {name} has no rows to fit on in part {number} of {folds}: "
-            "probabilities cannot be corrected"
+            f"model.calibrate: part {number} of {folds} has rows enough to fit on of class "
+            f"{known.classes[0]} only: probabilities cannot be corrected"
+            if known.classes
+            else f"model.calibrate: part {number} of {folds} has too few rows of any class"
         )
-        raise TrainingError(message, hint="lower tune.folds, or leave out model.calibrate")
+        hint = (
+            "leave out model.calibrate, lower tune.folds, or declare a data.window that begins "
+            "nearer to the first rows of another class"
+        )
+        raise TrainingError(message, hint=hint)

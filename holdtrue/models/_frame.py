@@ -58,12 +58,12 @@ def in_utc(column: pd.Series) -> pd.Series:
 
 
 def target_of(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
-    """The target as class index (int64) or value (float64), shape (n_rows,)."""
+    """The target as class index (int64; -1 for no known class) or value (float64), (n_rows,)."""
     column = frame[signature.target]
     if signature.classes is None:
         values: np.ndarray = column.to_numpy(dtype="float64")
         return values
-    codes: np.ndarray = pd.Categorical(column, categories=list(signature.classes)).codes
+    codes: np.ndarray = pd.Index(signature.classes).get_indexer(column)
     return codes.astype("int64")
 
 

@@ -169,7 +169,7 @@ DATA_STEPS = (
         output=Split,
         run=_split,
         reads=lambda d: _dump(d, task=True, data={"target", "time"}, evaluate={"test"}, seed=True),
-        rooms=("data/_split.py",),
+        rooms=("data/_split.py", "models/_known.py"),
         inputs=("extract", "check"),
         paths=lambda r: (r.train, r.test) if isinstance(r, Split) else (),
         sealed=True,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from holdtrue.errors import TrainingError
-from holdtrue.evaluation import evaluate, importance, judge
+from holdtrue.evaluation import Rows, evaluate, importance, judge
 from holdtrue.models import (
     Bundle,
     HalfLife,
     Signature,
     ages_of,
     check_classes,
+    check_new,
     constant_params,
     effective_rows,
     read_setting,
@@ -53,13 +54,18 @@ _FEWEST_ROWS = 20
 _STUDIES = 5
 
 
-def signature_of(declaration: Declaration, snapshot: Snapshot, check: DataCheck) -> Signature:
-    """What a model of these data takes and gives."""
+def signature_of(
+    declaration: Declaration, snapshot: Snapshot, check: DataCheck, split: Split
+) -> Signature:
+    """What a model of these data takes and gives; it knows the classes that it is taught."""
+    classes = check.classes
+    if classes is not None:
+        classes = tuple(name for name in classes if name not in split.untaught)
     names = (*check.numeric, *check.categorical, *check.temporal)
     return Signature(
         target=declaration.data.target,
         task=declaration.task,
-        classes=check.classes,
+        classes=classes,
         columns={name: snapshot.columns[name] for name in names},
         categorical=check.categorical,
     )
@@ -67,7 +73,10 @@ def signature_of(declaration: Declaration, snapshot: Snapshot, check: DataCheck)
 
 def _signature(work: Work) -> Signature:
     return signature_of(
-        work.context.declaration, work.get("extract", Snapshot), work.get("check", DataCheck)
+        work.context.declaration,
+        work.get("extract", Snapshot),
+        work.get("check", DataCheck),
+        work.get("split", Split),
     )
 
 
@@ -125,7 +134,10 @@ def _tune(work: Work) -> Study:
     context = work.context
     declaration, split = context.declaration, work.get("split", Split)
     signature = _signature(work)
-    check_classes(declaration.model, signature.classes or ())
+    classes, new = signature.classes or (), work.get("check", DataCheck).new_classes
+    learnt = {name: rows for name, rows in new.items() if name in classes}
+    check_new(declaration.model, learnt, signature.target)
+    check_classes(declaration.model, classes, split.untaught)
     check_memory(declaration, split.train_rows, signature, alive_nodes())
     limit = declaration.ray.memory
     wanted = max(2, round(declaration.tune.sample * split.train_rows))
@@ -267,6 +279,7 @@ def _evaluate(work: Work) -> Evaluation:
     test = pd.read_parquet(store.path(split.test))
     target = target_of(test, signature)
     frame = typed(test, signature)
+    known = slice(None) if signature.classes is None else target >= 0
     work.progress(0, 4, f"scoring {len(test):,} test rows")
     raw = bundle.raw(frame)
     scores = bundle.answering.calibrated(raw)
@@ -276,14 +289,15 @@ def _evaluate(work: Work) -> Evaluation:
         work.progress(1, 4, f"scoring them with the champion, version {number}")
         version = context.registry.version(context.system, number)
         other = Bundle.load(store.path(version.bundle), version.digest)
-        same_classes = other.signature.classes == signature.classes
-        if same_classes and set(other.signature.columns) <= set(test):
-            champion = (number, other.predict(typed(test, other.signature)))
+        if set(other.signature.columns) <= set(test):
+            answers = other.predict(typed(test, other.signature))
+            truth = target_of(test, other.signature)
+            champion = (number, Rows.of(truth, answers, other.signature.classes))
     work.progress(2, 4, "shuffling features")
     important = importance(
         bundle.predict,
-        frame,
-        target,
+        frame[known],
+        target[known],
         declaration.tune.metric,
         signature.classes,
         seed=declaration.seed,
@@ -300,12 +314,13 @@ def _evaluate(work: Work) -> Evaluation:
         confidence=declaration.evaluate.confidence,
         seed=declaration.seed,
         train_target=target_of(train, signature),
+        untaught=split.untaught,
         champion=champion,
         importance=important,
         answering=bundle.answering,
         raw=raw,
     )
-    # A champion of other classes or columns cannot be compared: a gate that asks for it must fail.
+    # One of other columns or classes cannot be compared: a gate that asks for it must fail.
     return evaluation.model_copy(update={"champion": number})
 
 
@@ -399,7 +414,7 @@ MODEL_STEPS = (
         output=Evaluation,
         run=_evaluate,
         reads=_reads_evaluation,
-        rooms=("evaluation",),
+        rooms=("evaluation", "models/_known.py"),
         inputs=("check", "split", "fit"),
         outside=_opponent,
     ),

@@ -32,7 +32,9 @@ def outcome(output: Reference) -> str:
         case ProfileRef():
             return f"{output.rows:,} rows, limits from {output.blocks:,} blocks of them"
         case Split():
-            return f"{output.train_rows:,} rows to train on, {output.test_rows:,} to test on"
+            cut = f"{output.train_rows:,} rows to train on, {output.test_rows:,} to test on"
+            late = ", ".join(output.untaught)
+            return f"{cut}; too few to train on: {late}" if late else cut
         case Study():
             best = output.best_trial
             return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
@@ -40,7 +42,7 @@ def outcome(output: Reference) -> str:
             return f"{output.estimator} of {output.rows:,} rows"
         case Evaluation():
             each = (f"{name} {found.value:.4g}" for name, found in output.metrics.items())
-            return ", ".join(each)
+            return "; ".join(filter(None, (", ".join(each), output.left_out)))
         case Verdict():
             return f"{'may be promoted' if output.passed else 'refused'}: {output.reason}"
         case Version():

@@ -40,6 +40,18 @@ class Finding(Reference):
     """What was found, in words."""
 
 
+class NewClass(Reference):
+    """A class that none of the first half of the rows is of."""
+
+    rows: int
+    since: datetime
+    """Of the first of them."""
+
+    def __str__(self) -> str:
+        """How many and since when, in words."""
+        return f"{self.rows:,} rows, the first of {self.since:%Y-%m-%d %H:%M} UTC"
+
+
 class DataCheck(Reference):
     """What the contract said about a snapshot, and which rows are left to learn from."""
 
@@ -66,6 +78,8 @@ class DataCheck(Reference):
     """Feature columns used as times."""
     classes: tuple[str, ...] | None
     """Names of the classes, sorted; None for regression."""
+    new_classes: dict[str, NewClass] = {}
+    """Those of them that came late, where rows have a time."""
 
     @property
     def broken(self) -> tuple[Finding, ...]:
@@ -112,3 +126,6 @@ class Split(Reference):
     """First moment of the test rows, where the split follows time."""
     target_share: dict[str, tuple[float, float]]
     """For classification, by class: share of it in the training and in the test rows."""
+    untaught: dict[str, tuple[int, int]] = {}
+    """By class with too few training rows to learn it: how many there are, which are not trained
+    on, and how many test rows are of it."""

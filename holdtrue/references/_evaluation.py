@@ -96,6 +96,8 @@ class Calibrated(Reference):
     method: Literal["isotonic", "sigmoid"]
     rows: int
     """Training rows that it was learnt on."""
+    uncorrected: tuple[str, ...] = ()
+    """Classes with too few rows to learn it: their probabilities are as they were."""
     before: dict[str, float]
     """log_loss, brier, and calibration_error: mean distance of predicted and observed share."""
     after: dict[str, float]
@@ -138,6 +140,7 @@ class Evaluation(Reference):
 
     model: Digest
     rows: int
+    """Without those of classes that it could not learn."""
     classes: tuple[str, ...] | None
     confidence: float
     metrics: dict[str, Estimate]
@@ -150,13 +153,38 @@ class Evaluation(Reference):
     champion: int | None = None
     """Version that it was compared with."""
     differences: dict[str, Difference] = {}
-    """By metric; empty where there is no champion."""
+    """By metric; empty where there is no champion, or none that can be compared."""
+    champion_lacks: tuple[str, ...] = ()
+    """Classes that this model knows, and the champion does not."""
+    champion_only: tuple[str, ...] = ()
+    """Classes that the champion knows, and this model does not."""
+    untaught: dict[str, tuple[int, int]] = {}
+    """By class with too few training rows to learn it: how many there are, and how many test
+    rows, which no metric counts."""
     curves: Curves = Curves()
     importance: dict[str, float] = {}
     """By feature, most important first: how much the metric worsens when it is shuffled."""
     calibrated: Calibrated | None = None
     decisions: Decisions | None = None
     coverage: Coverage | None = None
+
+    @property
+    def compared_rows(self) -> int:
+        """Rows on which it was compared with the champion, who may know more classes."""
+        return self.rows + sum(
+            self.untaught[n][1] for n in self.champion_only if n in self.untaught
+        )
+
+    @property
+    def left_out(self) -> str:
+        """Which test rows no metric counts, and why, in words; empty where there are none."""
+        return "; ".join(
+            f"{test:,} test row{'s are' if test > 1 else ' is'} of class {name}, of which "
+            f"{f'only {train}' if train else 'no'} training row{'s are' if train > 1 else ' is'}: "
+            "this model cannot be right about such rows, which are left out of the metrics"
+            for name, (train, test) in self.untaught.items()
+            if test
+        )
 
 
 class Judgement(Reference):

@@ -97,6 +97,8 @@ def evaluation_markdown(
         + ("" if model.compilation is None else f" It is {cell(str(model.compilation))}."),
         table(["Metric", "Value", interval, "Without features"], metrics),
     ]
+    if evaluation.left_out:
+        parts.append(f"{cell(evaluation.left_out)}.")
     if gates:
         parts += ["## Gates", table(["Gate", "Verdict", "Why"], gates)]
     parts += _answers(evaluation)

@@ -87,6 +87,9 @@ def _by_evidence(
 
 
 def _scores(known: Evidence, plan: Plan, alpha: float) -> Check:
+    if not plan.compare_scores:
+        said = "the two know different classes: their scores are not compared"
+        return Check(criterion="scores", state="open", said=said)
     shifts = list(_shifts(known, plan, alpha))
     if not shifts or known.shift.requests < _ENOUGH:
         said = f"too few requests ({known.shift.requests} of {_ENOUGH}) to compare scores"

@@ -331,10 +331,8 @@ class Application:
 
         folder, own = Path(live.slate.statistics), self.statistics()
         others = [r for r in read_replicas(folder) if r.id != own.id and is_alive(folder, r.id)]
-        classes = live.champion.model.signature.classes
-        content = exposition(
-            live.slate, total_of(folder, own), [own, *others], classes, read_watched(folder)
-        )
+        counts = total_of(folder, own)
+        content = exposition(live.slate, counts, [own, *others], read_watched(folder))
         return Reply(200, content, MEDIA_TYPE)
 
     def statistics(self) -> ReplicaStatistics:

@@ -140,10 +140,7 @@ class Tallies:
         """The counts of an arm, gone on with where it was held before."""
         name = (rollout, arm.role, arm.version)
         if name not in self._tallies:
-            classes = model.signature.classes
-            columns = 1 if classes is None else len(classes)
-            probabilities = classes is not None
-            self._tallies[name] = Tally(arm, rollout, columns, probabilities=probabilities)
+            self._tallies[name] = Tally(arm, rollout, model.signature.classes)
         return self._tallies[name]
 
     def all(self) -> list[Tally]:

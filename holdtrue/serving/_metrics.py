@@ -37,7 +37,6 @@ def exposition(
     slate: Slate,
     counts: Statistics,
     replicas: Sequence[ReplicaStatistics],
-    classes: Sequence[str] | None,
     watched: Watched | None = None,
 ) -> bytes:
     """The metrics of a system.
@@ -46,11 +45,10 @@ def exposition(
         slate: What is served.
         counts: Of all replicas.
         replicas: Those that live.
-        classes: Names of the classes; None for regression.
         watched: What the monitor saw last; None where it never looked.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(slate, counts, replicas, classes))
+    registry.register(_Families(slate, counts, replicas))
     if watched is not None:
         registry.register(_Seen(slate.system, watched))
     return generate_latest(registry)
@@ -62,10 +60,8 @@ class _Families(Collector):
         slate: Slate,
         counts: Statistics,
         replicas: Sequence[ReplicaStatistics],
-        classes: Sequence[str] | None,
     ) -> None:
         self._slate, self._counts, self._replicas = slate, counts, replicas
-        self._classes = classes
         # In which rollout something was counted would make a new series for each of them.
         plain = (arm.model_copy(update={"rollout": None}) for arm in counts.arms)
         self._arms = merge(plain)
@@ -121,8 +117,7 @@ class _Families(Collector):
         )
         for arm in self._arms:
             for index, counts in enumerate(arm.probabilities):
-                known = self._classes is not None and index < len(self._classes)
-                name = self._classes[index] if self._classes and known else str(index)
+                name = arm.classes[index] if arm.classes else str(index)
                 mean = arm.scores.mean[index] if arm.scores.n else 0.0
                 family.add_metric(
                     [*self._labels(arm), name],

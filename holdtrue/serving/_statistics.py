@@ -85,6 +85,9 @@ class ArmStatistics(Reference):
     `LATENCY_BOUNDS_S`; of a shadow the time that scoring took."""
     latency_sum_s: float = 0.0
     scores: Moments = Moments()
+    classes: tuple[str, ...] = ()
+    """For classification: what the columns of scores are; empty where it scored nothing, or an
+    earlier holdtrue counted."""
     probabilities: tuple[tuple[int, ...], ...] = ()
     """For classification, by class: rows in the buckets of `PROBABILITY_BOUNDS`."""
     values: tuple[int, ...] = ()
@@ -103,6 +106,7 @@ class ArmStatistics(Reference):
                 "latency": _add_counts(self.latency, other.latency),
                 "latency_sum_s": self.latency_sum_s + other.latency_sum_s,
                 "scores": self.scores.plus(other.scores),
+                "classes": self.classes or other.classes,
                 "probabilities": _add_tables(self.probabilities, other.probabilities),
                 "values": _add_counts(self.values, other.values),
                 "unknown": _add(self.unknown, other.unknown),
@@ -219,11 +223,10 @@ class Tally:
     Args:
         arm: Of the slate.
         rollout: The rollout that the slate is a step of.
-        columns: Scores of a row.
-        probabilities: Whether they are probabilities, or the one value that is predicted.
+        classes: Names of the classes that it scores; None where it predicts a value.
     """
 
-    def __init__(self, arm: Arm, rollout: str | None, columns: int, *, probabilities: bool) -> None:
+    def __init__(self, arm: Arm, rollout: str | None, classes: Sequence[str] | None) -> None:
         self.version, self.role, self.rollout = arm.version, arm.role, rollout
         self.requests = self.rows = 0
         self.errors: dict[str, int] = {}
@@ -232,10 +235,11 @@ class Tally:
         self.latency_sum_s = 0.0
         self.unknown: dict[str, int] = {}
         self._n = 0
+        columns = 1 if classes is None else len(classes)
         self._mean = [0.0] * columns
         self._m2 = [0.0] * columns
-        self._probabilities = probabilities
-        self._bounds = PROBABILITY_BOUNDS if probabilities else VALUE_BOUNDS
+        self._classes = classes
+        self._bounds = VALUE_BOUNDS if classes is None else PROBABILITY_BOUNDS
         self._buckets = [[0] * (len(self._bounds) + 1) for _ in range(columns)]
 
     def answered(self, seconds: float, scores: np.ndarray, unknown: Mapping[str, int]) -> None:
@@ -307,8 +311,9 @@ class Tally:
             latency=tuple(self.latency),
             latency_sum_s=self.latency_sum_s,
             scores=self._moments(),
-            probabilities=buckets if self._probabilities else (),
-            values=() if self._probabilities else buckets[0],
+            classes=tuple(self._classes or ()),
+            probabilities=() if self._classes is None else buckets,
+            values=buckets[0] if self._classes is None else (),
             unknown=dict(self.unknown),
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.errors import TrainingError
-from holdtrue.models import by_age, encoder
+from holdtrue.models import by_age, encoder, taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from holdtrue.models import Signature
+
+Parts = list[tuple[np.ndarray, np.ndarray]]
+"""By fold: numbers of the rows to fit on and to judge on."""
 
 FEWER_FOLDS = "use fewer tune.folds, a larger tune.sample or a longer data.window"
 """What to do where the folds do not suit the rows."""
@@ -36,6 +39,9 @@ class Fold:
     judge_x: np.ndarray
     judge_y: np.ndarray
     fit_weight: np.ndarray | None = None
+    places: np.ndarray | None = None
+    """Where the classes that ``fit_y`` counts in are among all, shape (n_taught,); None: they are
+    all. ``judge_y`` always counts in all."""
 
 
 def cut(
@@ -80,7 +86,7 @@ def _too_few(n_folds: int, rows: str) -> TrainingError:
 def encode_folds(
     frame: pd.DataFrame,
     target: np.ndarray,
-    parts: list[tuple[np.ndarray, np.ndarray]],
+    parts: Parts,
     kind: str,
     signature: Signature,
     seed: int,
@@ -89,10 +95,12 @@ def encode_folds(
 ) -> list[Fold]:
     """Fit the encoder on each fold's own rows, so that no fold sees what it is judged on.
 
+    Rows of a class of which a fold has too few are not fitted on (see `taught`).
+
     Args:
         frame: shape (n_rows, n_features): typed rows.
         target: shape (n_rows,): class index or value.
-        parts: By fold: numbers of the rows to fit on and to judge on.
+        parts: The rows of each fold.
         kind: Of the encoding, see `holdtrue.models.encoding`.
         signature: The columns.
         seed: Of the encoder's cross-fitting.
@@ -105,24 +113,26 @@ def encode_folds(
     """
     folds = []
     for number, (fit, judge) in enumerate(parts, start=1):
-        features = encoder(kind, signature, seed=seed)
+        rows, fit_y, known, places = taught(fit, target, signature)
+        features = encoder(kind, known, seed=seed)
         try:
-            fit_x = features.fit_transform(frame.iloc[fit], target[fit])
+            fit_x = features.fit_transform(frame.iloc[rows], fit_y)
         except ValueError as err:  # of scikit-learn: too few rows for its own cross-fitting
             message = (
-                f"the {len(fit)} rows that fold {number} of {len(parts)} is fitted on "
+                f"the {len(rows)} rows that fold {number} of {len(parts)} is fitted on "
                 f"cannot be encoded: {err}"
             )
             raise TrainingError(message, hint=FEWER_FOLDS) from err
         judge_x = features.transform(frame.iloc[judge])
-        fit_weight = by_age(*(None if each is None else each[fit] for each in (weight, ages)))
+        fit_weight = by_age(*(None if each is None else each[rows] for each in (weight, ages)))
         folds.append(
             Fold(
                 np.ascontiguousarray(fit_x, dtype="float32"),
-                target[fit],
+                fit_y,
                 np.ascontiguousarray(judge_x, dtype="float32"),
                 target[judge],
                 None if fit_weight is None else np.ascontiguousarray(fit_weight, dtype="float32"),
+                places,
             )
         )
     return folds

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from holdtrue.evaluation import measure
-from holdtrue.models import construct
+from holdtrue.models import construct, spread
 from holdtrue.tuning._boost import Boosting, binned, boosts_in_rounds
 from holdtrue.tuning._checkpoint import Checkpoint, Progress
 from holdtrue.tuning._costs import constraints_of, costs_of, mean_costs
@@ -228,10 +228,13 @@ class FoldsObjective:
         self, model: Any, contender: Contender, fold: Fold, number: int, before: str | None
     ) -> Boosting:
         data = binned(fold, model, study=self.study, key=(contender.kind, number))
-        return Boosting(model, data, None if self.classes is None else len(self.classes), before)
+        n_classes = None if self.classes is None else len(self.classes)
+        return Boosting(model, data, n_classes if fold.places is None else len(fold.places), before)
 
     def _measure(self, fold: Fold, answer: np.ndarray, number: int) -> float:
-        value = measure(self.metric, fold.judge_y, answer, self.classes)
+        if self.classes is not None:
+            answer = spread(answer, fold.places, len(self.classes))
+        value = measure(self.metric, fold.judge_y, answer, self.classes, every=False)
         if not math.isfinite(value):
             message = f"{self.metric} is {value} on fold {number}"
             raise _NotFiniteError(message)

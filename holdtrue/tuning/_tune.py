@@ -10,6 +10,7 @@ import numpy as np
 from holdtrue.declaration import METRICS
 from holdtrue.errors import SearchStoppedError, TrainingError
 from holdtrue.models import (
+    FEWEST_TO_FIT,
     HalfLife,
     ages_of,
     constant_params,
@@ -18,6 +19,7 @@ from holdtrue.models import (
     encoding,
     sample_weights,
     typed,
+    untaught,
 )
 from holdtrue.progress import search_words
 from holdtrue.references import Study
@@ -42,10 +44,15 @@ if TYPE_CHECKING:
     from holdtrue.models import Signature
     from holdtrue.progress import Progress
     from holdtrue.references import Trial
+    from holdtrue.tuning._folds import Parts
     from holdtrue.tuning._types import Live
 
 # With more than two classes these are means over classes, each against the rest.
-_NEED_EVERY_CLASS = {"roc_auc", "average_precision"}
+_MEANS = {"roc_auc", "average_precision"}
+_LATER_ROWS = (
+    "use fewer tune.folds or a larger tune.sample; in order of time, a data.window that begins "
+    "nearer to the first rows of another class"
+)
 
 
 def tune(
@@ -78,7 +85,7 @@ def tune(
 
     Raises:
         TrainingError: No trial succeeded (gives the commonest reason), there are too few rows for
-            the folds, or a fold lacks a class.
+            the folds, or a fold has rows of one class only.
         StackError: Another process has the log.
         SearchStoppedError: Ctrl-C; the log has what was finished, and the next call goes on.
     """
@@ -102,7 +109,10 @@ def tune(
         past=recall(earlier, space, direction=direction),
     )
     first, notes = choose(earlier, champion, space, plan.trials, direction=direction)
-    objective = _objective(declaration, space, rows, target, signature, name)
+    parts = _parts(declaration, target, signature.classes)
+    notes += _unlearnt(parts, target, signature.classes)
+    notes += _unjudged(parts, target, signature.classes, plan.metric)
+    objective = _objective(declaration, space, rows, target, signature, parts, name)
     if not plan.deterministic:  # trees that go on from a file differ in the last digits
         objective = replace(objective, checkpoints=str(checkpoints(log)))
 
@@ -158,18 +168,7 @@ def _seed(seed: int, name: str) -> int:
     return int(digest_of(f"{seed} {name}".encode())[:8], 16)
 
 
-def _objective(
-    declaration: Declaration,
-    space: Space,
-    rows: pd.DataFrame,
-    target: np.ndarray,
-    signature: Signature,
-    name: str,
-) -> FoldsObjective:
-    """Encode the folds once for each kind of encoding and put them into the object store once."""
-    import ray
-
-    frame = typed(rows, signature)
+def _parts(declaration: Declaration, target: np.ndarray, classes: Sequence[str] | None) -> Parts:
     parts = list(
         cut(
             target,
@@ -179,7 +178,23 @@ def _objective(
             seed=declaration.seed,
         )
     )
-    _check_folds(parts, target, signature.classes, declaration.tune.metric)
+    _check_folds(parts, target, classes, declaration.tune.metric)
+    return parts
+
+
+def _objective(
+    declaration: Declaration,
+    space: Space,
+    rows: pd.DataFrame,
+    target: np.ndarray,
+    signature: Signature,
+    parts: Parts,
+    name: str,
+) -> FoldsObjective:
+    """Encode the folds once for each kind of encoding and put them into the object store once."""
+    import ray
+
+    frame = typed(rows, signature)
     weight = None
     if signature.classes is not None:
         weight = sample_weights(target, signature.classes, declaration.model.class_weight)
@@ -207,42 +222,74 @@ def _objective(
 
 
 def _check_folds(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    target: np.ndarray,
-    classes: Sequence[str] | None,
-    metric: str,
+    parts: Parts, target: np.ndarray, classes: Sequence[str] | None, metric: str
 ) -> None:
     """Refuse folds on which every trial would fail."""
     for number, (fit, judge) in enumerate(parts, start=1):
-        what = _unfit(target[fit], target[judge], classes, metric)
-        if what is not None:
+        what, hint = _unfit(target[fit], target[judge], classes, metric)
+        if what:
             message = f"fold {number} of {len(parts)} {what}"
-            raise TrainingError(message, hint=FEWER_FOLDS)
+            raise TrainingError(message, hint=hint)
 
 
 def _unfit(
     fit: np.ndarray, judge: np.ndarray, classes: Sequence[str] | None, metric: str
-) -> str | None:
-    """Why no trial could succeed on a fold with these targets; None where one could."""
+) -> tuple[str, str]:
+    """Why no trial could succeed on a fold with these targets, and what helps; else nothing."""
     if classes is None:
-        one = metric == "r2" and np.ptp(judge) == 0
-        return (
-            "is judged on rows with a single target, and r2 needs different ones" if one else None
-        )
-    lacks, unjudged = _lacking(fit, classes), _lacking(judge, classes)
-    if lacks:
-        return f"has no rows of class {lacks[0]} to fit on"
-    if len(classes) - len(unjudged) < 2:
-        (only,) = set(classes) - set(unjudged)
-        return f"is judged on rows of class {only} only"
-    if unjudged and metric in _NEED_EVERY_CLASS:
-        return f"is judged on no rows of class {unjudged[0]}, which {metric} needs"
-    return None
+        if metric == "r2" and np.ptp(judge) == 0:
+            what = "is judged on rows with a single target, and r2 needs different ones"
+            return what, FEWER_FOLDS
+        return "", ""
+    known = [name for name in classes if name not in untaught(fit, classes)]
+    if len(known) < 2:
+        only = f"rows of class {known[0]} only" if known else "too few rows of any class"
+        return f"is fitted on {only}", _LATER_ROWS
+    judged = [name for name in classes if name not in _without_rows(judge, classes)]
+    if len(judged) < 2:
+        return f"is judged on rows of class {judged[0]} only", FEWER_FOLDS
+    return "", ""
 
 
-def _lacking(target: np.ndarray, classes: Sequence[str]) -> list[str]:
+def _without_rows(target: np.ndarray, classes: Sequence[str]) -> list[str]:
     counts = np.bincount(target, minlength=len(classes))
     return [name for name, count in zip(classes, counts, strict=True) if count == 0]
+
+
+def _unlearnt(parts: Parts, target: np.ndarray, classes: Sequence[str] | None) -> list[str]:
+    """Of which classes a fold could learn nothing, in words."""
+    each = [untaught(target[fit], classes or ()) for fit, _ in parts]
+    notes = []
+    for name in classes or ():
+        lacking = [number for number, few in enumerate(each, start=1) if name in few]
+        if lacking:
+            some = any(each[number - 1][name] for number in lacking)
+            few = f"fewer than {FEWEST_TO_FIT} rows" if some else "no rows"
+            said = f"{_folds(lacking, len(parts))} {few} of class {name}"
+            notes.append(f"{said}, so that no setting could be right about them there")
+    return notes
+
+
+def _unjudged(
+    parts: Parts, target: np.ndarray, classes: Sequence[str] | None, metric: str
+) -> list[str]:
+    """Over which classes a metric that is a mean over them is not taken, in words."""
+    if metric not in _MEANS:
+        return []
+    each = [_without_rows(target[judge], classes or ()) for _, judge in parts]
+    notes = []
+    for name in classes or ():
+        lacking = [number for number, absent in enumerate(each, start=1) if name in absent]
+        if lacking:
+            said = f"{_folds(lacking, len(parts))} no rows of class {name} to be judged on"
+            notes.append(f"{said}: {metric} is the mean over the others there")
+    return notes
+
+
+def _folds(numbers: Sequence[int], n_folds: int) -> str:
+    if len(numbers) == 1:
+        return f"fold {numbers[0]} of {n_folds} has"
+    return f"folds {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} of {n_folds} have"
 
 
 def _study(

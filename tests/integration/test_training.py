@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -320,3 +321,71 @@ def test_a_rehearsal_goes_from_rows_to_a_proven_model_and_leaves_nothing(project
     }
     assert sorted(project.rglob("*")) == before
     assert not seen.markdown().count("\n\n\n")
+
+
+def complaints() -> pd.DataFrame:
+    """Rows of 40 days; from the 32nd on one in eight goes to court, most of them by a new way."""
+    chance, count = np.random.default_rng(0), 2_000
+    at = pd.date_range("2024-01-01", periods=count, freq="28min48s", tz="UTC")
+    reason = np.array(["price", "service"])[chance.integers(0, 2, count)].astype(object)
+    new = (np.arange(count) >= 1_600) & (chance.random(count) < 1 / 8)
+    reason[new] = "litigation"
+    tone = np.where(reason == "price", 0.0, 1.5) + chance.normal(size=count)
+    way = np.where(
+        new & (chance.random(count) < 0.9), "court", chance.choice(["web", "phone"], count)
+    )
+    return pd.DataFrame({"at": at, "tone": tone, "way": way, "reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("estimator", "calibrate"),
+    [("xgboost.XGBClassifier", None), (LOGISTIC, "isotonic")],
+)
+def test_a_class_that_appears_late_is_learnt_and_wins_over_a_champion_of_fewer(
+    project: Path, estimator: str, calibrate: str | None
+) -> None:
+    name = f"late-{calibrate or 'plain'}"
+    complaints().to_parquet(project / f"{name}.parquet", index=False)
+    declared: dict[str, Any] = {
+        "name": name,
+        "task": "classification",
+        "data": {"source": {"files": f"{name}.parquet"}, "target": "reason", "time": "at"},
+        "model": {"candidates": [{"estimator": estimator}], "calibrate": calibrate},
+        "tune": {"metric": "log_loss", "trials": 1, "folds": 2},
+        "evaluate": {"test": "4d", "metrics": ["log_loss", "roc_auc"]},
+        "promote": [
+            {"metric": "log_loss", "better_than": "champion"},
+            {"metric": "roc_auc", "at_least": 0.6},
+        ],
+    }
+    (project / f"{name}.yaml").write_text(yaml.safe_dump(declared))
+    system = System(project / f"{name}.yaml")
+
+    def train(day: str) -> dict[str, Any]:
+        done = system.apply(as_of=datetime.fromisoformat(day).replace(tzinfo=UTC), until="register")
+        return {step.step: step.output for step in done.steps}
+
+    # All rows of the new class are test rows: it is none of the model's.
+    first = train("2024-02-05T18:00")
+    (counts,) = first["split"].untaught.values()
+    assert first["evaluate"].classes == ("price", "service")
+    assert first["evaluate"].rows == first["split"].test_rows - counts[1]
+    said = f"{counts[1]} test rows are of class litigation, of which no training row is"
+    assert said in first["gate"].reason
+    assert first["register"].promoted
+    # The last days that are trained on have some, the folds have none to fit on.
+    second = train("2024-02-10")
+    assert second["split"].untaught == {}
+    assert "have no rows of class litigation" in " ".join(second["tune"].notes)
+    assert second["evaluate"].classes == ("litigation", "price", "service")
+    assert second["evaluate"].rows == second["split"].test_rows
+    assert "of version 1, which does not know class litigation" in second["gate"].reason
+    assert second["register"].promoted
+    champion = system.registry.champion(name)
+    assert champion is not None
+    assert champion.version.number == 2
+    model = ServedModel.load(system.store.path(champion.version.bundle), champion.version.digest)
+    model.verify()
+    answered = model.predict(model.encode([{"tone": 1.5, "way": "court"}]))
+    assert model.signature.classes is not None
+    assert model.signature.classes[int(answered[0].argmax())] == "litigation"

@@ -102,7 +102,9 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         Runner(context),
         "sklearn.linear_model.LogisticRegression",
     )
-    signature = signature_of(context.declaration, outputs["extract"], outputs["check"])
+    signature = signature_of(
+        context.declaration, outputs["extract"], outputs["check"], outputs["split"]
+    )
     rows = pd.read_parquet(store.path(outputs["split"].train))
     model = pipeline(estimator, {}, signature, seed=0, threads=1)
     model.fit(typed(rows, signature), target_of(rows, signature))

@@ -91,7 +91,7 @@ class House:
         assert isinstance(snapshot, Snapshot)
         assert isinstance(check, DataCheck)
         assert isinstance(split, Split)
-        signature = signature_of(system.declaration, snapshot, check)
+        signature = signature_of(system.declaration, snapshot, check, split)
         train, test = (
             pd.read_parquet(system.store.path(path)) for path in (split.train, split.test)
         )

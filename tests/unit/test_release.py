@@ -186,7 +186,7 @@ def count(context: Context, begun: Rollout) -> None:
         arm = Arm.model_validate(
             {"role": role, "version": version, "bundle": "b", "digest": "0" * 32, "weight": 0}
         )
-        tally = Tally(arm, name, 2, probabilities=True)
+        tally = Tally(arm, name, ("no", "yes"))
         for _ in range(n):
             tally.answered(0.003, np.array([[0.3, 0.7]]), {})
         for _ in range(failed):

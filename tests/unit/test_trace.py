@@ -135,7 +135,7 @@ class House:
             *("flights", self.version, self.digest),
             self.served.predict(encoded) if scores is None else scores,
             ids or new_ids(len(rows)),
-            SIGNATURE,
+            self.served.signature,
             self.served.answering,
         )
         asked = SimpleNamespace(
@@ -322,3 +322,31 @@ def test_the_command_prints_it_and_ends_with_1_where_it_is_not_found(tmp_path, m
     missing = run(app, ["trace", new_ids(1)[0], str(file)])
     assert isinstance(missing.exception, HoldtrueError)
     assert missing.exception.exit_code == 1
+
+
+def test_a_shadow_of_other_classes_is_shown_with_its_own(house):
+    classes = ("by hours", "no", "yes")
+    signature = SIGNATURE.model_copy(update={"classes": classes})
+    model = pipeline(LINEAR, {}, signature, seed=0, threads=1)
+    model.fit(typed(pd.DataFrame(ROWS), signature), [n % 3 for n in range(60)])
+    bundle = house.store.path("bundles", "flights", "two")
+    digest = write_bundle(bundle, model, signature, estimator=LINEAR, params={}, sample=ROWS[:10])
+    (name,) = house.answer(ROWS[:1])
+    house.version = house.registry.register(
+        "flights",
+        digest=digest,
+        bundle=house.store.relative(bundle),
+        as_of=datetime(2013, 7, 2, tzinfo=UTC),
+        passed=True,
+        reason="apply: every gate held",
+        incumbent=None,
+        metrics={},
+        profile="profiles/flights/one",
+        lineage={},
+    ).number
+    house.served = ServedModel.load(bundle, digest)
+    house.answer(ROWS[:1], role="shadow", ids=[name], scores=np.array([[0.5, 0.125, 0.375]]))
+    found = house.trace(name)
+    assert (found.classes, found.shadow.classes) == (("no", "yes"), classes)
+    said = "the shadow, version 2, said: by hours (by hours 0.5, no 0.125, yes 0.375)"
+    assert said in trace_text(found)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from holdtrue.declaration import Declaration
-from holdtrue.models import Signature, pipeline, typed, write_bundle
+from holdtrue.models import Signature, pipeline, read_signature, typed, write_bundle
 from holdtrue.plan import Context
 from holdtrue.rollout import Arms, Plan, Rollout, decide, observe
 from holdtrue.serving import capture_places
@@ -32,20 +32,18 @@ SIGNATURE = Signature(
 N = 1_200
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def write(folder: Path, classes: tuple[str, ...], x: float) -> str:
+    signature = SIGNATURE.model_copy(update={"classes": classes})
     frame = pd.DataFrame({"x": np.arange(20.0)})
-    model = pipeline(ESTIMATOR, {}, SIGNATURE, seed=0, threads=1)
-    model.fit(typed(frame, SIGNATURE), np.arange(20) // 10)
-    path = tmp_path_factory.mktemp("bundle") / "1"
-    digest = write_bundle(
-        path, model, SIGNATURE, estimator=ESTIMATOR, params={}, sample=[{"x": 1.0}]
-    )
-    return path, digest
+    model = pipeline(ESTIMATOR, {}, signature, seed=0, threads=1)
+    model.fit(typed(frame, signature), np.arange(20) // 2 % len(classes))
+    return write_bundle(folder, model, signature, estimator=ESTIMATOR, params={}, sample=[{"x": x}])
 
 
 @pytest.fixture
-def context(tmp_path: Path, bundle, monkeypatch: pytest.MonkeyPatch) -> Context:
+def context(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Context:
     """Events of 12 days, every 15 minutes; a label for each that ended a day ago."""
     monkeypatch.delenv("HOLDTRUE_HOME", raising=False)
     at = [BEGAN - timedelta(days=1) + n * timedelta(minutes=15) for n in range(N)]
@@ -67,17 +65,12 @@ def context(tmp_path: Path, bundle, monkeypatch: pytest.MonkeyPatch) -> Context:
             "tune": {"metric": "log_loss"},
         }
     )
-    path, digest = bundle
     store = Store(tmp_path / "store")
     made = Context(declaration=declaration, project=tmp_path, store=store, as_of=NOW)
-    for number in (1, 2):
-        folder = store.path("bundles", str(number))
-        folder.mkdir(parents=True)
-        for file in path.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
+    for number, classes in enumerate(getattr(request, "param", (("no", "yes"),) * 2), start=1):
         made.registry.register(
             "small",
-            digest=digest if number == 2 else "0" * 32,
+            digest=write(store.path("bundles", str(number)), classes, number),
             bundle=f"bundles/{number}",
             as_of=BEGAN,
             passed=True,
@@ -168,3 +161,36 @@ def test_without_answers_there_is_nothing_to_judge(context: Context) -> None:
     assert losses_of(context, rollout(), NOW) is None
     capture(context, {1: 0.3, 2: 0.6})
     assert losses_of(context, rollout(), BEGAN - timedelta(days=1)) is None
+
+
+@pytest.mark.parametrize(
+    "context",
+    [(("no", "yes"), ("maybe", "no", "yes")), (("maybe", "no"), ("no", "yes"))],
+    indirect=True,
+)
+def test_versions_of_other_classes_are_judged_over_all_of_them(context: Context) -> None:
+    classes = [
+        read_signature(context.store.path(version.bundle), version.digest).classes
+        for version in context.registry.versions("small")
+    ]
+    probability = {"maybe": 0.1, "no": 0.6, "yes": 0.3}
+    folder, _ = capture_places(context.store, "small")
+    kept = Capture(folder)
+    lines = []
+    for number in range(N):
+        answer = orjson.loads(line(number, 0, {1: 0.0, 2: 0.0}))
+        known = classes[answer["version"] - 1] or ()
+        answer["scores"] = [probability[name] for name in known]
+        lines.append(orjson.dumps(answer))
+    kept.append(lines)
+    kept.close()
+    found = losses_of(context, rollout(), NOW)
+    assert found is not None
+
+    def loss(known: tuple[str, ...]) -> float:
+        said = {name: probability[name] if name in known else 0.0 for name in probability}
+        each = [sum((said[n] - (n == true)) ** 2 for n in said) for true in ("no", "yes")]
+        return (2 * each[0] + each[1]) / 3
+
+    assert found.champion_loss == pytest.approx(loss(classes[0] or ()), abs=0.02)
+    assert found.loss == pytest.approx(loss(classes[1] or ()), abs=0.02)

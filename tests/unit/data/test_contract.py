@@ -428,3 +428,35 @@ def test_a_time_that_gives_the_target_away_is_found(declare: Declare, frame: pd.
     frame["closed"] = start + pd.to_timedelta(frame["y"] * 100 + frame["weight"], unit="D")
     checked = check(declare(), frame)
     assert not finding(checked, "features: none gives the target away").passed
+
+
+def test_classes_that_came_late_are_told(declare: Declare, frame: pd.DataFrame) -> None:
+    at = pd.date_range("2024-01-01", periods=N, freq="h", tz="UTC")
+    late = frame.assign(at=at, y=frame["y"].astype(str))
+    late.loc[late.index[350::3], "y"] = "new"
+    declaration = declare(data={"time": "at"})
+    checked = check(declaration, late)
+    assert {name: (new.rows, new.since) for name, new in checked.new_classes.items()} == {
+        "new": (17, at[350].to_pydatetime())
+    }
+    found = finding(checked, "y: no class is new")
+    assert (found.passed, found.blocking, found.rows) == (False, False, 17)
+    assert found.detail.startswith("new is in 17 rows, the first of 2024-01-15 14:00 UTC")
+    known = check(declaration, late.assign(y=np.where(late["y"] == "new", "0", late["y"])))
+    assert finding(known, "y: no class is new").passed
+    assert check(declare(), late).new_classes == {}
+
+
+def test_rows_of_a_class_with_too_few_are_set_aside_where_two_have_enough(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    y = ["a", None] * 100 + ["b"] * 198 + ["c"] * 2
+    checked = check(declare(), frame.assign(y=y))
+    rule = "y: a class of at least 10 rows"
+    assert (checked.classes, len(checked.kept), checked.unlabelled) == (("a", "b"), 298, 100)
+    assert checked.quarantined["reason"].tolist() == [rule] * 2
+    assert (finding(checked, rule).rows, finding(checked, rule).blocking) == (2, False)
+    # More of them than may be set aside break the contract, as other rows do.
+    many = check(declare(), frame.assign(y=["a"] * 200 + ["b"] * 191 + ["c"] * 9))
+    broken = [found.detail for found in many.findings if found.blocking and not found.passed]
+    assert f"9 of 400 rows (2.25%), 9 of them break {rule}" in broken

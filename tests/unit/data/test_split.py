@@ -99,11 +99,8 @@ def test_a_share_of_nothing_is_refused(declare: Declare) -> None:
         split_frame(declare(evaluate={"test": 0.99}), frame, None)
 
 
-def test_both_parts_are_kept(declare: Declare, store: Store) -> None:
-    frame = timed()
-    store.path("data").mkdir(parents=True)
-    frame.to_parquet(store.path("data", "kept.parquet"), index=False)
-    check = DataCheck(
+def checked(classes: tuple[str, ...]) -> DataCheck:
+    return DataCheck(
         rows=240,
         unlabelled=0,
         quarantined=0,
@@ -114,11 +111,57 @@ def test_both_parts_are_kept(declare: Declare, store: Store) -> None:
         findings=(),
         numeric=("x",),
         categorical=(),
-        classes=("0", "1"),
+        classes=classes,
     )
+
+
+def test_both_parts_are_kept(declare: Declare, store: Store) -> None:
+    frame = timed()
+    store.path("data").mkdir(parents=True)
+    frame.to_parquet(store.path("data", "kept.parquet"), index=False)
     declaration = declare(data={"time": "at"}, evaluate={"test": "3d"})
-    split = write_split(store, "data/split", declaration, check, END)
+    split = write_split(store, "data/split", declaration, checked(("0", "1")), END)
     assert (split.train_rows, split.test_rows) == (168, 72)
     assert split.target_share == {"0": (0.5, 0.5), "1": (0.5, 0.5)}
     both = pd.concat([pd.read_parquet(store.path(p)) for p in (split.train, split.test)])
     pd.testing.assert_frame_equal(both.reset_index(drop=True), frame, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("late", "counts"),
+    [([200, 210, 220], (0, 3)), ([3, 190, 200, 201, 202], (2, 3)), ([190, 191], (2, 0))],
+)
+def test_a_class_with_too_few_training_rows_is_told(
+    declare: Declare, store: Store, late: list[int], counts: tuple[int, int]
+) -> None:
+    frame = timed()
+    frame.loc[late, "y"] = "2"
+    store.path("data").mkdir(parents=True)
+    frame.to_parquet(store.path("data", "kept.parquet"), index=False)
+    declaration = declare(data={"time": "at"}, evaluate={"test": "2d"})
+    split = write_split(store, "data/split", declaration, checked(("0", "1", "2")), END)
+    assert split.untaught == {"2": counts}
+    assert (split.train_rows, split.test_rows) == (192 - counts[0], 48)
+    train, test = (pd.read_parquet(store.path(path)) for path in (split.train, split.test))
+    assert (train["y"] != "2").all()
+    assert int((test["y"] == "2").sum()) == counts[1]
+    assert split.target_share["2"] == (0.0, pytest.approx(counts[1] / 48))
+
+
+def test_three_training_rows_are_enough(declare: Declare, store: Store) -> None:
+    frame = timed()
+    frame.loc[[5, 6, 7, 230], "y"] = "2"
+    store.path("data").mkdir(parents=True)
+    frame.to_parquet(store.path("data", "kept.parquet"), index=False)
+    declaration = declare(data={"time": "at"}, evaluate={"test": "2d"})
+    split = write_split(store, "data/split", declaration, checked(("0", "1", "2")), END)
+    assert (split.untaught, split.train_rows) == ({}, 192)
+
+
+def test_test_rows_of_one_class_that_can_be_learnt_are_refused(declare: Declare) -> None:
+    declaration = declare(data={"time": "at"}, evaluate={"test": "1d"})
+    frame = timed().assign(y=["a", "b"] * 108 + ["b"] * 12 + ["new"] * 12)
+    with pytest.raises(DataError, match="only one class in the test rows: b"):
+        split_frame(declaration, frame, END)
+    with pytest.raises(DataError, match="no test rows of a class with training rows enough"):
+        split_frame(declaration, frame.assign(y=["a", "b"] * 108 + ["new"] * 24), END)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holdtrue.evaluation import evaluate, measure
+from holdtrue.declaration._models import Gate
+from holdtrue.evaluation import Rows, evaluate, judge, measure
 from holdtrue.references import Evaluation
 
 DIGEST = "0" * 32
@@ -107,7 +108,13 @@ def test_an_undefined_metric_is_left_out(binary):
 def test_champion_on_the_same_rows(binary):
     target, scores = binary
     worse = np.full_like(scores, 0.5)
-    found = run(target, scores, BINARY, ["roc_auc", "log_loss"], champion=(7, worse))
+    found = run(
+        target,
+        scores,
+        BINARY,
+        ["roc_auc", "log_loss"],
+        champion=(7, Rows.of(target, worse, BINARY)),
+    )
     assert found.champion == 7
     assert found.differences["log_loss"].champion == pytest.approx(np.log(2))
     assert found.differences["log_loss"].gain > 0
@@ -117,4 +124,105 @@ def test_champion_on_the_same_rows(binary):
 def test_a_champion_with_other_rows_is_refused(binary):
     target, scores = binary
     with pytest.raises(ValueError, match="shape"):
-        run(target, scores, BINARY, ["log_loss"], champion=(7, scores[:10]))
+        run(
+            target, scores, BINARY, ["log_loss"], champion=(7, Rows.of(target, scores[:10], BINARY))
+        )
+
+
+OLD, NEW = ("price", "service"), ("litigation", "price", "service")
+
+
+@pytest.fixture
+def late(generator):
+    """Truth of 900 rows by the classes of NEW, and what a model of each set of classes says."""
+    target = generator.choice(3, 900, p=[0.05, 0.5, 0.45])
+    few = generator.dirichlet([2, 2], 900)
+    many = generator.dirichlet([1, 3, 3], 900) * 0.5 + 0.5 * np.eye(3)[target]
+    return target, few, many
+
+
+def test_rows_of_a_class_that_was_not_taught_are_left_out(late):
+    target, few, _ = late
+    lacking = int((target == 0).sum())
+    found = run(
+        target - 1,
+        few,
+        OLD,
+        ["log_loss", "roc_auc"],
+        slices={"all": np.full(900, "x")},
+        train_target=np.array([0, 1]),
+        untaught={"litigation": (0, lacking)},
+    )
+    known = target > 0
+    assert found.rows == found.slices["all"]["x"].rows == 900 - lacking
+    assert found.metrics["log_loss"].value == measure(
+        "log_loss", target[known] - 1, few[known], OLD
+    )
+    assert np.array(found.curves.confusion).sum() == 900 - lacking
+    assert found.left_out == (
+        f"{lacking} test rows are of class litigation, of which no training row is: this model "
+        "cannot be right about such rows, which are left out of the metrics"
+    )
+    assert found.left_out in judge(found, ()).reason
+    few_rows = found.model_copy(update={"untaught": {"litigation": (2, 1), "gone": (1, 0)}})
+    assert few_rows.left_out.startswith(
+        "1 test row is of class litigation, of which only 2 training rows are: this model"
+    )
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "accuracy", "f1", "roc_auc"])
+def test_a_champion_of_fewer_classes_gives_the_others_no_chance(late, metric):
+    target, few, many = late
+    champion = (4, Rows.of(target - 1, few, OLD))
+    found = run(target, many, NEW, [metric], champion=champion)
+    spread = np.column_stack([np.zeros(900), few])
+    assert found.differences[metric].champion == measure(metric, target, spread, NEW)
+    assert found.differences[metric].candidate == measure(metric, target, many, NEW)
+    assert (found.champion_lacks, found.champion_only) == (("litigation",), ())
+    assert found.compared_rows == found.rows == 900
+    gate = Gate(metric=metric, better_than="champion", confidence=0.9)
+    verdict = judge(found, (gate,))
+    assert verdict.passed
+    said = "of version 4, which does not know class litigation, on the same 900 rows"
+    assert said in verdict.reason
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "accuracy", "f1", "roc_auc"])
+def test_a_champion_of_more_classes_is_judged_on_rows_of_them_too(late, metric):
+    target, few, many = late
+    lacking = int((target == 0).sum())
+    found = run(
+        target - 1,
+        few,
+        OLD,
+        [metric],
+        train_target=np.array([0, 1]),
+        untaught={"litigation": (0, lacking)},
+        champion=(4, Rows.of(target, many, NEW)),
+    )
+    spread = np.column_stack([np.zeros(900), few])
+    assert found.differences[metric].champion == measure(metric, target, many, NEW)
+    assert found.differences[metric].candidate == measure(metric, target, spread, NEW)
+    assert (found.rows, found.compared_rows) == (900 - lacking, 900)
+    verdict = judge(found, (Gate(metric=metric, better_than="champion", confidence=0.9),))
+    assert not verdict.passed
+    said = "of version 4, which knows class litigation and this model does not, on the same 900"
+    assert said in verdict.reason
+
+
+def test_a_class_that_died_out_keeps_no_ranking_from_being_compared(late):
+    target, few, many = late
+    known = target > 0
+    champion = (4, Rows.of(target[known], many[known], NEW))
+    found = run(target[known] - 1, few[known], OLD, ["roc_auc"], champion=champion)
+    whole = measure("roc_auc", target[known], many[known], NEW, every=False)
+    assert found.differences["roc_auc"].champion == whole
+
+
+def test_a_champion_of_renamed_classes_is_not_compared(late):
+    target, few, many = late
+    champion = (4, Rows.of(target - 1, few, ("cost", "service")))
+    found = run(target, many, NEW, ["log_loss"], champion=champion)
+    assert (found.champion, found.differences) == (4, {})
+    gate = Gate(metric="log_loss", better_than="champion", confidence=0.9)
+    assert "has other classes or columns" in judge(found, (gate,)).reason

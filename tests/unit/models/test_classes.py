@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,15 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from holdtrue.declaration import Model
 from holdtrue.errors import ConfigError
-from holdtrue.models import Answering, check_classes, class_weights, sample_weights
+from holdtrue.models import (
+    Answering,
+    check_classes,
+    check_new,
+    class_weights,
+    sample_weights,
+)
 from holdtrue.models._classes import cost_matrix, decide, threshold
+from holdtrue.references import NewClass
 
 CLASSES = ("early", "late", "on time")
 
@@ -151,3 +159,28 @@ def test_what_the_data_do_not_have_is_refused(given: dict[str, Any], said: str, 
     with pytest.raises(ConfigError, match=said) as caught:
         check_classes(declared(**given), CLASSES)
     assert caught.value.hint == hint
+
+
+COSTS = {"early": {"late": 1}, "late": {"early": 5}}
+NEW = {"on time": NewClass(rows=39, since=datetime(2024, 3, 2, 10, tzinfo=UTC))}
+
+
+def test_a_class_that_cannot_be_learnt_yet_may_be_named() -> None:
+    costs = {**COSTS, "on time": {"late": 1}}
+    model = declared(class_weight={"on time": 2}, costs=costs)
+    with pytest.raises(ConfigError, match="the data have no class on time"):
+        check_classes(model, ("early", "late"))
+    check_classes(model, ("early", "late"), {"on time": (0, 39)})
+
+
+def test_a_new_class_without_costs_is_refused_with_since_when_and_how_many() -> None:
+    check_new(declared(), NEW, "y")
+    check_new(declared(costs={**COSTS, "late": {"on time": 1}}), NEW, "y")
+    check_new(declared(costs=COSTS), {}, "y")
+    with pytest.raises(ConfigError) as caught:
+        check_new(declared(costs=COSTS), NEW, "y")
+    assert caught.value.message == (
+        "model.costs: class on time is new (39 rows, the first of 2024-03-02 10:00 UTC), and no "
+        "cost of deciding it is declared, so it would always be the answer"
+    )
+    assert "data.contract.columns.y.allowed" in (caught.value.hint or "")

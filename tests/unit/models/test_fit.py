@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import TimeSeriesSplit
 from threadpoolctl import threadpool_limits
 
 from holdtrue.batch import score
 from holdtrue.declaration import Model
 from holdtrue.errors import ServingError, TrainingError
-from holdtrue.models import Bundle, Signature, digest_of, fit_bundle, target_of, typed
+from holdtrue.models import Bundle, Signature, digest_of, fit_bundle, pipeline, target_of, typed
+from holdtrue.models._calibration import fit_calibration
 from holdtrue.models._served import ServedModel
 
 LINEAR = "sklearn.linear_model.LogisticRegression"
@@ -169,11 +171,46 @@ def test_in_order_of_time_only_later_rows_are_judged(tmp_path: Path) -> None:
     assert bundle.answering.interval.rows == 450  # not the first of four quarters
 
 
-def test_a_class_that_a_part_lacks_is_refused(tmp_path: Path) -> None:
-    rows = make(CLASSES)
-    rows = pd.concat([rows[rows["y"] != "late"], rows[rows["y"] == "late"]])
-    with pytest.raises(TrainingError, match="class late has no rows to fit on in part 1 of 3"):
-        fit(rows, tmp_path / "one", CLASSES, calibrate="sigmoid", ordered=True)
+def late_last(classes: tuple[str, ...], n_late: int = 40) -> pd.DataFrame:
+    """Rows in order of time, in which a class comes at the end."""
+    rows = make(classes, 1_200)
+    late = rows[rows["y"] == "late"]
+    return pd.concat([rows[rows["y"] != "late"], late[:n_late]], ignore_index=True)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
+def test_a_class_that_no_part_could_learn_is_left_as_it_is(tmp_path: Path, method: str) -> None:
+    rows, signature = late_last(CLASSES), signature_of(CLASSES)
+    folder = tmp_path / "one"
+    bundle = Bundle.load(folder, fit(rows, folder, CLASSES, calibrate=method, ordered=True))
+    calibration = bundle.answering.calibration
+    assert calibration is not None
+    assert calibration.uncorrected == (1,)
+    raw = np.linspace(0, 1, 11)
+    np.testing.assert_allclose(calibration.curves[1](raw), raw)
+    # The others are corrected as if there were no rows of it.
+    without = rows[rows["y"] != "late"]
+    judged, said = [], []
+    for fit_rows, judge in TimeSeriesSplit(3).split(rows):
+        seen = rows.iloc[fit_rows]
+        assert (seen["y"] != "late").all()
+        two = signature.model_copy(update={"classes": ("early", "on time")})
+        model = pipeline(LINEAR, {}, two, seed=0, threads=1)
+        model.fit(typed(seen, two), target_of(seen, two))
+        known = rows.iloc[judge][lambda part: part["y"] != "late"]
+        said.append(model.predict_proba(typed(known, two)))
+        judged.append(target_of(known, two))
+    assert calibration.rows == len(np.concatenate(judged)) < len(without)
+    wanted = fit_calibration(method, np.concatenate(said), np.concatenate(judged))
+    np.testing.assert_allclose(calibration.curves[2](raw), wanted.curves[0](raw))
+
+
+def test_parts_that_know_one_class_only_cannot_be_calibrated(tmp_path: Path) -> None:
+    rows = late_last(("late", "on time"))
+    said = "part 1 of 3 has rows enough to fit on of class on time only"
+    with pytest.raises(TrainingError, match=said) as caught:
+        fit(rows, tmp_path / "one", ("late", "on time"), calibrate="sigmoid", ordered=True)
+    assert "leave out model.calibrate" in (caught.value.hint or "")
     assert not (tmp_path / "one").exists()
 
 

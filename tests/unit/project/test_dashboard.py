@@ -56,13 +56,14 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         errors={"failed": 1},
         latency=(1,) * (len(LATENCY_BOUNDS_S) + 1),
         scores=Moments(n=1, mean=(0.5, 0.5), m2=(0.0, 0.0)),
+        classes=("no", "yes"),
         values=(1,) * (len(VALUE_BOUNDS) + 1),
         probabilities=((1,) * (len(PROBABILITY_BOUNDS) + 1),) * 2,
         unknown={"carrier": 1},
     )
     counts = Statistics(arms=(counted,), refused={"422": 1})
     replica = ReplicaStatistics(id="one", pid=1, at=0.0, counts=counts)
-    told = exposition(slate, counts, [replica], ("no", "yes"), WATCHED).decode()
+    told = exposition(slate, counts, [replica], WATCHED).decode()
     asked = {*re.findall(METRIC, DASHBOARD.read_text())}
     assert len(asked) > 10
     assert asked <= {*re.findall(METRIC, told)}

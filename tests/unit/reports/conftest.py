@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from holdtrue.declaration import Declaration
-from holdtrue.evaluation import evaluate, judge
+from holdtrue.evaluation import Rows, evaluate, judge
 from holdtrue.references import (
     ColumnDrift,
     ColumnSummary,
@@ -229,7 +229,7 @@ def make_evaluation(kind: str, declaration: Declaration) -> tuple[ModelRef, Eval
         confidence=0.95,
         seed=0,
         train_target=target,
-        champion=(3, champion),
+        champion=(3, Rows.of(target, champion, classes)),
         importance={"departure_minute": 0.031, "origin": 0.008, HOSTILE: -0.0004},
     )
     model = ModelRef(

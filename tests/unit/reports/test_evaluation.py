@@ -165,3 +165,25 @@ def test_the_model_card_says_whether_the_model_is_compiled(
     assert said in page
     assert html.unescape(said) in html.unescape(text)
     assert "compiled" not in plain[0]
+
+
+def test_what_the_model_could_not_learn_is_said(sample, tmp_path):
+    curve = tuple((i / 9, i / 20, 250) for i in range(10))
+    losses = {"before": LOSSES, "after": LOSSES, "curve": curve}
+    changed = sample.evaluation.model_copy(
+        update={
+            "untaught": {"litigation": (0, 39)},
+            "calibrated": Calibrated(
+                method="sigmoid", rows=500, uncorrected=("litigation",), **losses
+            ),
+        }
+    )
+    given = (sample.declaration, sample.model, changed, sample.verdict)
+    write_evaluation_report(tmp_path / "page.html", *given)
+    said = "39 test rows are of class litigation, of which no training row is: this model cannot"
+    page = (tmp_path / "page.html").read_text()
+    assert said in page
+    assert "Too few of these were of litigation" in page
+    assert said in evaluation_markdown(*given)
+    write_evaluation_report(tmp_path / "page.html", *given[:2], sample.evaluation, sample.verdict)
+    assert "of which no training row is" not in (tmp_path / "page.html").read_text()

@@ -104,6 +104,9 @@ def test_a_shift_that_the_gates_have_seen_is_noted_only() -> None:
 def test_scores_of_other_classes_are_not_compared() -> None:
     ended = play(Traffic(0, shift=1.5), rollout(compare_scores=False))
     assert ended.state == "finished"
+    assert ended.last is not None
+    said = {check.criterion: check.said for check in ended.last.checks}["scores"]
+    assert said == "the two know different classes: their scores are not compared"
 
 
 def test_a_slow_shadow_is_nobodys_wait() -> None:

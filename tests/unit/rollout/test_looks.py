@@ -61,8 +61,7 @@ def test_a_challenger_that_refuses_what_the_champion_takes_is_sent_back(tmp_path
         Tally(
             Arm(role=role, version=version, bundle="/b", digest="0" * 32, weight=0.5),
             str(begun.id),
-            2,
-            probabilities=True,
+            ("no", "yes"),
         )
         for role, version in (("champion", 1), ("challenger", 2))
     )

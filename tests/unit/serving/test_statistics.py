@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdtrue.serving import Arm, read_statistics
+from holdtrue.serving import Arm, Limits, Slate, read_statistics
+from holdtrue.serving._metrics import exposition
 from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._statistics import (
     LATENCY_BOUNDS_S,
@@ -30,8 +32,8 @@ ARM = Arm(role="champion", version=3, bundle="/b", digest="0" * 32, weight=1)
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
 
-def tally(columns=1, *, probabilities=False):
-    return Tally(ARM, "r", columns, probabilities=probabilities)
+def tally(classes=None):
+    return Tally(ARM, "r", classes)
 
 
 @given(st.lists(SCORES, min_size=1, max_size=8))
@@ -74,7 +76,7 @@ def test_a_latency_falls_into_the_bucket_that_it_does_not_exceed(seconds, bucket
 
 
 def test_probabilities_are_counted_by_class():
-    counted = tally(2, probabilities=True)
+    counted = tally(("no", "yes"))
     counted.answered(0.01, np.array([[0.05, 0.95]]), {})
     counted.answered(0.01, np.array([[0.5, 0.5], [0.1, 0.9]]), {})
     first, second = counted.snapshot().probabilities
@@ -194,3 +196,24 @@ def test_old_rollouts_are_forgotten_but_their_counts_are_not(tmp_path):
 def test_moments_of_nothing_change_nothing():
     some = Moments(n=2, mean=(1.0,), m2=(0.5,))
     assert Moments().plus(some) == some.plus(Moments()) == some
+
+
+def test_each_version_is_counted_by_its_own_classes():
+    arms = []
+    for version, classes in ((1, ("no", "yes")), (2, ("maybe", "no", "yes"))):
+        counted = Tally(ARM.model_copy(update={"version": version}), "r", classes)
+        counted.answered(0.01, np.full((4, len(classes)), 1 / len(classes)), {})
+        arms.append(counted.snapshot())
+    slate = Slate(
+        system="s",
+        arms=(ARM,),
+        capture=None,
+        statistics="/s/stats",
+        keys=None,
+        limits=Limits(max_body_bytes=10_000),
+    )
+    text = exposition(slate, Statistics(arms=tuple(arms)), []).decode()
+    named = re.findall(r'holdtrue_probability_count\{class="(\w+)".*version="(\d)"', text)
+    assert sorted(named) == [("maybe", "2"), ("no", "1"), ("no", "2"), ("yes", "1"), ("yes", "2")]
+    before = arms[0].model_copy(update={"classes": ()})  # counted by an earlier holdtrue
+    assert before.plus(arms[0]).classes == arms[0].plus(before).classes == ("no", "yes")

@@ -18,7 +18,7 @@ from xgboost import XGBClassifier, XGBRegressor
 from holdtrue.declaration import parse
 from holdtrue.models import Signature, target_of
 from holdtrue.tuning._space import Space
-from holdtrue.tuning._tune import _objective
+from holdtrue.tuning._tune import _objective, _parts
 from holdtrue.tuning._types import Report, Setting
 
 N = 600
@@ -116,7 +116,9 @@ def test_trials_score_what_is_scored_by_hand(
             f"tune: {{metric: {'log_loss' if classifies else 'rmse'}, pruner: {pruner}}}\n"
         )
         space = Space(declared.model.candidates)
-        objective = _objective(declared, space, rows, target_of(rows, signature), signature, "")
+        truth = target_of(rows, signature)
+        parts = _parts(declared, truth, signature.classes)
+        objective = _objective(declared, space, rows, truth, signature, parts, "")
         params = TREES if path.startswith("xgboost") else {}
         watch = Deaf(wanted=pruner == "median")
         outcome = objective(Setting(space.labels[0], params), watch)

@@ -122,12 +122,13 @@ def test_what_a_fold_is_judged_on_does_not_change_what_it_is_fitted_on(kind: str
 
 
 def test_too_few_rows_to_encode_are_refused_with_the_fold() -> None:
-    frame, target = frame_and_target()
-    parts = list(cut(target[:8], 3, ordered=True, classification=True, seed=0))
+    frame, _ = frame_and_target()
+    target = np.arange(24) % 2
+    parts = list(cut(target, 3, ordered=True, classification=True, seed=0))
     with pytest.raises(TrainingError) as caught:
-        encode_folds(frame[:8], target[:8], parts, "plain", SIGNATURE, 0)
+        encode_folds(frame[:24], target, parts, "plain", SIGNATURE, 0)
     assert caught.value.message.startswith(
-        "the 2 rows that fold 1 of 3 is fitted on cannot be encoded: Cannot have number of splits"
+        "the 6 rows that fold 1 of 3 is fitted on cannot be encoded: n_splits=5 cannot be greater"
     )
     assert "fewer tune.folds" in (caught.value.hint or "")
 

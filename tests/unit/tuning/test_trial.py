@@ -263,7 +263,7 @@ def test_a_score_that_is_no_number_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, estimator: str
 ) -> None:
     values = iter([0.5, float("nan"), 0.5])
-    monkeypatch.setattr(_trial, "measure", lambda *_: next(values))
+    monkeypatch.setattr(_trial, "measure", lambda *_, **__: next(values))
     outcome = judge(estimator)
     assert (outcome.state, outcome.value) == ("failed", None)
     assert (outcome.fold_values, outcome.reason) == ((0.5,), "log_loss is nan on fold 2")
