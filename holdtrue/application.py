@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import textwrap
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import yaml
 
 import holdtrue
 from holdtrue.declaration import load
+from holdtrue.declaration._values import format_duration
 from holdtrue.errors import ConfigError, StackError
 from holdtrue.store import FOLDER, Store, find_project, is_project, write_atomically
 
@@ -122,6 +124,32 @@ def deployed(project: Path) -> list[Path]:
     if content is None:
         return []
     return [Path(path) for path in _deployed(_parsed(content, project / DEPLOYMENTS))]
+
+
+def other_intervals(project: Path) -> list[str]:
+    """Where a schedule of `monitor` is not as its declaration has it: a sentence for each.
+
+    Raises:
+        ConfigError: The prefect.yaml cannot be read, or is no mapping.
+    """
+    content = _read(project / DEPLOYMENTS)
+    if content is None:
+        return []
+    said = []
+    for one in _ours(_parsed(content, project / DEPLOYMENTS)):
+        if not str(one["entrypoint"]).startswith("flows/monitor.py:"):
+            continue
+        schedules = [each for each in one.get("schedules") or () if isinstance(each, dict)]
+        intervals = [each["interval"] for each in schedules if "interval" in each]
+        path = one["parameters"]["declaration"]
+        with suppress(ConfigError):  # one that is none is told where it is read
+            every = load(project / path).monitor.every
+            if intervals and every.total_seconds() not in intervals:
+                said.append(
+                    f"{path}: monitor.every is {format_duration(every)}, and in {DEPLOYMENTS} its "
+                    f"monitor runs every {intervals[0]} s: change that to {every.total_seconds():g}"
+                )
+    return said
 
 
 def _project(file: Path, project: Path | None, declaration: Declaration) -> Path:
@@ -270,11 +298,15 @@ def _parsed(text: bytes, path: Path) -> dict[str, Any]:
 
 def _deployed(content: dict[str, Any]) -> list[str]:
     """Paths of the declarations that deployments of our flows have."""
+    return list(dict.fromkeys(one["parameters"]["declaration"] for one in _ours(content)))
+
+
+def _ours(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Deployments of our flows that name a declaration."""
     listed = [one for one in _deployments(content) if isinstance(one, dict)]
     ours = [one for one in listed if str(one.get("entrypoint")).startswith("flows/")]
-    given = [one.get("parameters") for one in ours]
-    paths = [one.get("declaration") for one in given if isinstance(one, dict)]
-    return list(dict.fromkeys(path for path in paths if isinstance(path, str)))
+    given = [one for one in ours if isinstance(one.get("parameters"), dict)]
+    return [one for one in given if isinstance(one["parameters"].get("declaration"), str)]
 
 
 def _deployments(content: dict[str, Any]) -> list[Any]:

@@ -304,6 +304,8 @@ def _deploy(project: Path, stack: Stack, say: Callable[[str], None]) -> None:
     Raises:
         StackError: Prefect refuses them.
     """
+    from holdtrue.application import other_intervals
+
     if not (project / "prefect.yaml").exists():
         say(
             f"no prefect.yaml in {project}, so no deployments: nothing runs by a schedule, and "
@@ -311,6 +313,8 @@ def _deploy(project: Path, stack: Stack, say: Callable[[str], None]) -> None:
         )
         return
     say("creating the deployments of prefect.yaml")
+    for stray in other_intervals(project):
+        say(stray)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     environment = os.environ | stack.environment()
     done = subprocess.run(  # noqa: S603 - our own interpreter and module

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import holdtrue.application
 from holdtrue import __version__
-from holdtrue.application import Layout
+from holdtrue.application import Layout, other_intervals
 from holdtrue.cli import app
 from holdtrue.errors import ConfigError, StackError
 from holdtrue.project_commands import _serve_again
@@ -288,6 +288,21 @@ def promote(system: System) -> None:
     facts = {"as_of": moment, "passed": True, "reason": "apply: it holds", "incumbent": None}
     registry.register(name, **model, **facts, metrics={}, lineage={})
     registry.promote(name, 1, generation=0, reason="the first")
+
+
+def test_a_schedule_that_is_not_as_declared_is_told(tmp_path: Path) -> None:
+    assert other_intervals(tmp_path) == []
+    file = declare(tmp_path)
+    lay_out(file)
+    lay_out(declare(tmp_path, "veg.yaml", "veg", 8_701))
+    assert other_intervals(tmp_path) == []
+    file.write_text(file.read_text().replace("every: 10m", "every: 2h"))
+    assert other_intervals(tmp_path) == [
+        "fruit.yaml: monitor.every is 2h, and in prefect.yaml its monitor runs every 600 s: "
+        "change that to 7200"
+    ]
+    file.write_text("name: fruit\n")
+    assert other_intervals(tmp_path) == []
 
 
 def test_init_names_the_rows_from_the_projects_folder(
