@@ -272,7 +272,7 @@ def status(
             found = system_of(path).status()
         except ConfigError as err:
             refused = err.exit_code
-            words.append(f"{path}: {err}")
+            words.append(str(err) if str(path) in str(err) else f"{path}: {err}")
             facts.append({"declaration": str(path), "refused": str(err)})
         else:
             words.append(status_text(found))

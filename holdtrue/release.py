@@ -301,7 +301,7 @@ def check_passed(context: Context, number: int, *, force: bool) -> None:
     was_champion = context.registry.was_champion(context.system, number)
     if not version.passed and not was_champion and not force:
         message = f"the gates refused version {number} of {context.system}: {version.told}"
-        raise ConfigError(message, hint="--force promotes it all the same")
+        raise ConfigError(message, hint="--force takes it all the same")
     asked = approval_of(context.registry, context.declaration)
     if asked is not None and asked.version == number and asked.over and not force:
         raise ConfigError(str(asked), hint="or train a new one: `holdtrue apply FILE --refresh`")

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from holdtrue.declaration._section import Section
 
@@ -52,6 +52,11 @@ def _sound(secret: str) -> str:
     return secret
 
 
+def _given(value: object) -> object:
+    """Without addresses that are empty, as of a variable that is set to nothing."""
+    return tuple(one for one in value if one != "") if isinstance(value, list) else value
+
+
 NotifiedAddress = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$"),
@@ -67,16 +72,20 @@ Secret = Annotated[
 class Notify(Section):
     """Who is told what happens while nobody looks."""
 
-    to: tuple[NotifiedAddress, ...] = Field(default=(), max_length=10, repr=False)
+    to: Annotated[tuple[NotifiedAddress, ...], BeforeValidator(_given)] = Field(
+        default=(), max_length=10, repr=False
+    )
     """Addresses, best as ``${env:NAME}``: URLs of Apprise (``slack://``, ``mailto://``,
     ``msteams://``, ``pagerduty://`` and a hundred more), or a URL to which JSON is posted.
     """
-    on: tuple[Topic, ...] = get_args(Topic)
+    on: tuple[Topic, ...] = Field(default=get_args(Topic), min_length=1)
     """What they are told.
 
     ``alarm``: the monitor decides on something, or that it is over; ``version``: one is the
     champion, was refused, or waits for a person; ``rollout``: one began, or went back;
     ``failure``: a training or a look of the monitor failed, or works again.
     """
-    secret: Secret | None = Field(default=None, repr=False)
+    secret: Annotated[Secret | None, BeforeValidator(lambda given: given or None)] = Field(
+        default=None, repr=False
+    )
     """Signs what is posted as JSON, by the Standard Webhooks: ``whsec_`` and base64."""

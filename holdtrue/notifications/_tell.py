@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from holdtrue.failures import failed, worked
 from holdtrue.notifications._messages import Standing, Told, news
@@ -38,6 +40,18 @@ class Receiver(Reference):
     """Why the last message did not reach it; None where it did."""
     since: datetime | None = None
     """Since when there is one."""
+
+
+class Book(Reference):
+    """What is known of every address, by a name that gives nothing of it away."""
+
+    salt: str
+    receivers: dict[str, Receiver] = Field(default_factory=dict)
+
+    def name(self, address: str) -> str:
+        """The same for the same address, wherever it stands; costs who guesses 50 ms a guess."""
+        salt = bytes.fromhex(self.salt)
+        return hashlib.scrypt(address.encode(), salt=salt, n=2**14, r=8, p=1, dklen=16).hex()
 
 
 class Undelivered(Reference):
@@ -97,13 +111,15 @@ def notified_look(context: Context) -> Iterator[None]:
 
 def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
     """The declared addresses that the last message did not reach."""
-    known = _read(_file(store, declaration.name))
-    declared = [(key, known[key]) for key in names_of(declaration) if key in known]
-    return [
-        Undelivered(address=key, since=receiver.since, problem=receiver.problem)
-        for key, receiver in declared
-        if receiver.since is not None and receiver.problem is not None
-    ]
+    if not declaration.notify.to:
+        return []
+    book = _read(_file(store, declaration.name))
+    found = []
+    for shown, address in zip(names_of(declaration), declaration.notify.to, strict=True):
+        receiver = book.receivers.get(book.name(address))
+        if receiver is not None and receiver.since and receiver.problem:
+            found.append(Undelivered(address=shown, since=receiver.since, problem=receiver.problem))
+    return found
 
 
 @contextmanager
@@ -125,17 +141,17 @@ def _remembered(context: Context, what: What) -> Iterator[None]:
 def _tell(context: Context) -> dict[str, Receiver]:
     """Tell every address; what is known of them afterwards, by what is shown of them."""
     path, now = _file(context.store, context.system), Standing.of(context)
-    known, keys = _read(path), names_of(context.declaration)
+    book, to = _read(path), context.declaration.notify.to
+    names = [book.name(address) for address in to]
 
-    def tell(key: str, address: str) -> Receiver:
-        return _bring_up(context.declaration, now, address, known.get(key))
+    def tell(name: str, address: str) -> Receiver:
+        return _bring_up(context.declaration, now, address, book.receivers.get(name))
 
-    with ThreadPoolExecutor(len(keys)) as pool:
-        told = pool.map(tell, keys, context.declaration.notify.to)
-        receivers = dict(zip(keys, told, strict=True))
-    content = {key: receiver.model_dump(mode="json") for key, receiver in receivers.items()}
-    write_json(path, content)
-    return receivers
+    with ThreadPoolExecutor(len(to)) as pool:
+        receivers = [*pool.map(tell, names, to)]
+    after = Book(salt=book.salt, receivers=dict(zip(names, receivers, strict=True)))
+    write_json(path, after.model_dump(mode="json"))
+    return dict(zip(names_of(context.declaration), receivers, strict=True))
 
 
 def _bring_up(
@@ -160,9 +176,8 @@ def _file(store: Store, system: str) -> Path:
     return store.path("systems", f"{system}.{_FILE}")
 
 
-def _read(path: Path) -> dict[str, Receiver]:
+def _read(path: Path) -> Book:
     try:
-        content = read_json(path)
-        return {key: Receiver.model_validate(known) for key, known in (content or {}).items()}
-    except (ValueError, ValidationError, AttributeError):  # damaged: as if nobody was told
-        return {}
+        return Book.model_validate(read_json(path))
+    except ValueError:  # none yet, or damaged: as if nobody was told
+        return Book(salt=secrets.token_hex(16))

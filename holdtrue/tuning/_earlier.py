@@ -62,7 +62,8 @@ def read_trials(path: Path, metric: str) -> list[Trial]:
         if study is None or study.user_attrs.get("metric") != metric:
             return []
         complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-        return _finished(complete, path, _setting)
+        # That of an only candidate without a space names nobody, and has nothing to be learnt.
+        return [trial for trial in _finished(complete, path, _setting) if trial.candidate]
     except Exception as err:  # a broken journal raises anything
         raise _unreadable(path, err, "move it away, or leave it: a search can do without") from err
 

@@ -258,9 +258,11 @@ def _without_rows(target: np.ndarray, classes: Sequence[str]) -> list[str]:
 
 def _unlearnt(parts: Parts, target: np.ndarray, classes: Sequence[str] | None) -> list[str]:
     """Of which classes a fold could learn nothing, in words."""
-    each = [untaught(target[fit], classes or ()) for fit, _ in parts]
+    if classes is None:
+        return []
+    each = [untaught(target[fit], classes) for fit, _ in parts]
     notes = []
-    for name in classes or ():
+    for name in classes:
         lacking = [number for number, few in enumerate(each, start=1) if name in few]
         if lacking:
             some = any(each[number - 1][name] for number in lacking)
@@ -274,11 +276,11 @@ def _unjudged(
     parts: Parts, target: np.ndarray, classes: Sequence[str] | None, metric: str
 ) -> list[str]:
     """Over which classes a metric that is a mean over them is not taken, in words."""
-    if metric not in _MEANS:
+    if classes is None or metric not in _MEANS:
         return []
-    each = [_without_rows(target[judge], classes or ()) for _, judge in parts]
+    each = [_without_rows(target[judge], classes) for _, judge in parts]
     notes = []
-    for name in classes or ():
+    for name in classes:
         lacking = [number for number, absent in enumerate(each, start=1) if name in absent]
         if lacking:
             said = f"{_folds(lacking, len(parts))} no rows of class {name} to be judged on"

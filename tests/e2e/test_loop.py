@@ -80,6 +80,7 @@ def test_the_monitor_compares_every_day_and_retrains_by_age(retrained):
     assert decision["held_back"] is None
     assert "max_age is 7d" in decision["reason"]
     last = retrained.seen["retrained status"]["last_decision"]
+    assert last.pop("outcome").endswith("was trained: it is the champion")
     assert last == {name: decision[name] for name in ("at", "action", "reason")}
 
 

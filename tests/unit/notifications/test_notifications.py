@@ -183,6 +183,41 @@ def test_who_could_not_be_reached_is_told_later_and_nobody_else_twice(
     assert undelivered(context.store, context.declaration) == []
 
 
+def test_an_address_is_known_wherever_it_stands(make: Make, receiver: Receiver) -> None:
+    ops, second = receiver.url("ops"), receiver.url("second")
+    context = first(make())
+    notify(context)
+    receiver.posted.clear()
+    receiver.status = 500
+    register(context, 2, passed=False)
+    notify(context)
+    receiver.status = 204
+    notify(make(to=f'{second}", "{ops}'))
+    assert receiver.types() == ["version.refused"]
+    assert receiver.types("second") == ["version.promoted", "version.refused"]
+    register(context, 3, passed=False)
+    receiver.status = 500
+    both = make(to=f'{second}", "{ops}')
+    notify(both)
+    assert len(undelivered(both.store, both.declaration)) == 2
+    receiver.status = 204
+    alone = make()
+    (still,) = undelivered(alone.store, alone.declaration)
+    assert still.address.startswith("notify.to[0]")
+    notify(alone)
+    assert receiver.types() == ["version.refused"]
+
+
+def test_a_damaged_note_is_as_good_as_none(make: Make, receiver: Receiver) -> None:
+    context = first(make())
+    notify(context)
+    (note,) = context.store.path("systems").glob("*.told.json")
+    assert "ops" not in note.read_text()
+    note.write_text("{")
+    notify(context)
+    assert receiver.types() == ["version.promoted", "version.promoted"]
+
+
 def test_of_several_messages_those_that_arrived_are_not_repeated(
     make: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,11 +429,19 @@ notify:
     assert declaration.notify.to[0] == "slack://TOKEN/A/B"
 
 
+def test_what_a_variable_leaves_empty_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'{DECLARED}notify: {{to: ["${{env:CHAT}}", json://a], secret: "${{env:CHAT}}"}}\n'
+    monkeypatch.setenv("CHAT", "")
+    found = parse(text).notify
+    assert (found.to, found.secret) == (("json://a",), None)
+
+
 @pytest.mark.parametrize(
     ("notify", "expected"),
     [
         ('{to: ["team chat"]}', r"notify\.to\[0\]"),
         ('{to: ["a://b"], on: [everything]}', r"notify\.on\[0\]"),
+        ("{on: []}", r"notify\.on"),
         ("{secret: hush}", r"whsec_ and 24 to 64 bytes in base64"),
         ("{secret: whsec_aGk=}", r"whsec_ and 24 to 64 bytes in base64"),
     ],

@@ -198,3 +198,9 @@ def test_the_mean_over_classes_with_rows_is_that_over_all_where_all_have_some() 
     for metric in ("roc_auc", "average_precision"):
         every = measure(metric, target, scores, ("a", "b", "c"))
         assert measure(metric, target, scores, ("a", "b", "c"), every=False) == every
+
+
+def test_numbers_are_no_classes() -> None:
+    target = np.linspace(0.0, 1.0, 40)
+    parts = [(np.arange(20), np.arange(20, 40))]
+    assert _unlearnt(parts, target, None) == _unjudged(parts, target, None, "rmse") == []
