@@ -177,9 +177,16 @@ def start(context: Context, number: int, *, force: bool = False) -> Rollout:
     """Roll a registered version out by the declared steps.
 
     Raises:
-        ConfigError: The gates refused it and `force` is not given, or nothing is declared.
+        ConfigError: The gates refused it and `force` is not given, nothing is declared, or it is
+            being rolled out.
         RegistryError: There is no such version, or it is the champion.
     """
+    before = context.registry.running_rollout(context.system)
+    if before is not None and before.challenger == number:
+        message = (
+            f"version {number} of {context.system} is being rolled out already: {before.where}"
+        )
+        raise ConfigError(message, hint="`holdtrue rollout stop` ends that")
     check_passed(context, number, force=force)
     with release_lock(context):
         rollout = begin_rollout(context, number)

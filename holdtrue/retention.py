@@ -15,7 +15,7 @@ from holdtrue.leftovers import Folders, Snapshots, bytes_of, remove
 from holdtrue.plan import Journal
 from holdtrue.references import Reference
 from holdtrue.registry import Registry
-from holdtrue.removed import list_pruned
+from holdtrue.removed import list_pruned, listed_as_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -108,10 +108,11 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
             for record in doomed.records:
                 journal.write(record.model_copy(update={"pruned": now}))
             journal.keeps(keep.model_dump(mode="json"))
+    before = listed_as_pruned(store, system)
     found = Pruned(
         system=system,
         versions=_numbers(registry, system, doomed),
-        kept=kept,
+        kept={number: why for number, why in kept.items() if number not in before},
         snapshots=len({r.output["version"] for r in doomed.records if r.step == "extract"}),
         paths=tuple(map(store.relative, doomed.paths)),
         freed=sum(map(bytes_of, doomed.paths)),

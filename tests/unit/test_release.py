@@ -13,7 +13,7 @@ from holdtrue.errors import ConfigError, RegistryError, StackError
 from holdtrue.plan import Context, Done
 from holdtrue.plan._applied import applied
 from holdtrue.references import Estimate, Version
-from holdtrue.release import advance, counts_of, drive, halt, promote, rollback
+from holdtrue.release import advance, counts_of, drive, halt, promote, rollback, start
 from holdtrue.rollout import Plan, Rollout
 from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._slate import Arm
@@ -228,3 +228,10 @@ def test_a_rollout_that_is_ended_by_hand_keeps_what_was_counted(context: Context
     assert errors.numbers["requests"] == 15
     assert errors.said.startswith("failed 3 of 15 (20.000%), the champion 1 of 41")
     assert "; it said: version 2 lacks the column price" in errors.said
+
+
+def test_a_version_that_is_being_rolled_out_does_not_begin_anew(context: Context) -> None:
+    running = begin(context)
+    with pytest.raises(ConfigError, match="version 2 of small is being rolled out already: step 1"):
+        start(context, 2)
+    assert context.registry.rollouts("small") == [running]

@@ -83,6 +83,9 @@ def test_old_rows_go_and_what_is_kept_is_as_before(old: System) -> None:
     found = old.prune(Keep(versions=1))
     assert found.versions == (1, 2, 3)
     assert found.kept == {9: "the champion"} | dict.fromkeys(range(4, 9), "an earlier champion")
+    # Of more that are wanted now, those whose rows are gone are not kept.
+    more = old.prune(Keep(versions=9), dry_run=True)
+    assert [*more.kept] == [4, 5, 6, 7, 8, 9]
     assert (found.snapshots, found.spared) == (3, None)
     assert size - du(data) == found.freed > 0
     for part, rows in before.items():
