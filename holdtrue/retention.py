@@ -100,18 +100,20 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
     kept = kept_versions(registry, system, keep)
     if dry_run:
         doomed = _look(store, system, keep, kept)
+        versions = _numbers(registry, system, doomed)
     else:
         with journal.giving_up():
             doomed = _look(store, system, keep, kept)
             now = datetime.now(UTC)
-            list_pruned(store, system, _numbers(registry, system, doomed), now)
+            versions = _numbers(registry, system, doomed)
+            list_pruned(store, system, versions, now)
             for record in doomed.records:
                 journal.write(record.model_copy(update={"pruned": now}))
             journal.keeps(keep.model_dump(mode="json"))
     before = listed_as_pruned(store, system)
     found = Pruned(
         system=system,
-        versions=_numbers(registry, system, doomed),
+        versions=versions,
         kept={number: why for number, why in kept.items() if number not in before},
         snapshots=len({r.output["version"] for r in doomed.records if r.step == "extract"}),
         paths=tuple(map(store.relative, doomed.paths)),

@@ -241,11 +241,12 @@ def _unfit(
             what = "is judged on rows with a single target, and r2 needs different ones"
             return what, FEWER_FOLDS
         return "", ""
-    known = [name for name in classes if name not in untaught(fit, classes)]
+    few, absent = untaught(fit, classes), _without_rows(judge, classes)
+    known = [name for name in classes if name not in few]
     if len(known) < 2:
         only = f"rows of class {known[0]} only" if known else "too few rows of any class"
         return f"is fitted on {only}", _LATER_ROWS
-    judged = [name for name in classes if name not in _without_rows(judge, classes)]
+    judged = [name for name in classes if name not in absent]
     if len(judged) < 2:
         return f"is judged on rows of class {judged[0]} only", FEWER_FOLDS
     return "", ""

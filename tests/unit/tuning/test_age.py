@@ -19,7 +19,8 @@ from holdtrue.declaration import parse
 from holdtrue.models import Signature, target_of
 from holdtrue.tuning._space import Space
 from holdtrue.tuning._tune import _objective, _parts
-from holdtrue.tuning._types import Report, Setting
+from holdtrue.tuning._types import Setting
+from tests.unit.tuning.listener import Listener
 
 N = 600
 TREES = {"n_estimators": 12, "max_depth": 3}
@@ -40,21 +41,6 @@ def flipping() -> pd.DataFrame:
     value = 2 * sign * frame["a"] + 0.5 * frame["b"] + chance.normal(scale=0.5, size=N)
     at = pd.date_range("2024-01-01", periods=N, freq="2h", tz="UTC").as_unit("us")
     return frame.assign(at=at, value=value, name=np.where(value > 0.3, "yes", "no"))
-
-
-class Deaf:
-    """Hears what a trial says on its way, or nothing, and never ends it."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-        self.heard: list[Report] = []
-
-    def report(self, report: Report) -> bool:
-        self.heard.append(report)
-        return False
-
-    def ended(self, wait_s: float = 0.0) -> bool:
-        return False
 
 
 def by_hand(
@@ -120,7 +106,7 @@ def test_trials_score_what_is_scored_by_hand(
         parts = _parts(declared, truth, signature.classes)
         objective = _objective(declared, space, rows, truth, signature, parts, "")
         params = TREES if path.startswith("xgboost") else {}
-        watch = Deaf(wanted=pruner == "median")
+        watch = Listener(wanted=pruner == "median")
         outcome = objective(Setting(space.labels[0], params), watch)
         assert (outcome.state, bool(watch.heard)) == ("complete", watch.wanted)
         wanted = by_hand(rows, MADE[path], half_life, weights)

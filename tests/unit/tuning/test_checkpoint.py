@@ -17,26 +17,14 @@ from holdtrue.tuning._boost import Boosting
 from holdtrue.tuning._checkpoint import Checkpoint, Progress, checkpoints, remove_checkpoints
 from holdtrue.tuning._folds import Fold
 from holdtrue.tuning._trial import Contender, FoldsObjective
-from holdtrue.tuning._types import Outcome, Report, Setting
+from holdtrue.tuning._types import Outcome, Setting
+from tests.unit.tuning.listener import Listener
 
 CLASSES = ("no", "yes")
 ROUNDS = 24
 XGB = Contender("xgboost.XGBClassifier", {"n_estimators": ROUNDS}, "plain", ())
 FOREST = Contender("sklearn.ensemble.RandomForestClassifier", {"n_estimators": 5}, "plain", ())
 SETTING = Setting("a", {"max_depth": 3})
-
-
-class Listener:
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-        self.heard: list[int] = []
-
-    def report(self, report: Report) -> bool:
-        self.heard.append(report.step)
-        return False
-
-    def ended(self, wait_s: float = 0.0) -> bool:
-        return False
 
 
 @pytest.fixture
@@ -61,7 +49,7 @@ def objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FoldsObjective
 
 
 def run(objective: FoldsObjective, wanted: bool, setting: Setting = SETTING) -> Outcome:
-    return objective(setting, Listener(wanted))
+    return objective(setting, Listener(wanted=wanted))
 
 
 def files(objective: FoldsObjective) -> list[Path]:
@@ -86,7 +74,7 @@ def test_rounds_go_on(
     with pytest.raises(KeyboardInterrupt):
         run(objective, wanted)
     rounds.append(0)  # from here on it is not cut off
-    listener = Listener(wanted)
+    listener = Listener(wanted=wanted)
     found = objective(SETTING, listener)
     trained = rounds[after + 1 :]
     # Of folds side by side the last round was not whole yet.
@@ -99,7 +87,7 @@ def test_rounds_go_on(
     assert [report.value for report in found.reports] == pytest.approx(
         [report.value for report in whole.reports], rel=1e-4
     )
-    assert listener.heard == [report.step for report in whole.reports]
+    assert [report.step for report in listener.heard] == [report.step for report in whole.reports]
     assert found.costs == pytest.approx(whole.costs, rel=0.01)
     assert files(objective) == []
 

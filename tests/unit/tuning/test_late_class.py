@@ -19,7 +19,8 @@ from holdtrue.evaluation import measure
 from holdtrue.models import Signature, target_of
 from holdtrue.tuning._space import Space
 from holdtrue.tuning._tune import _objective, _parts, _unjudged, _unlearnt
-from holdtrue.tuning._types import Report, Setting
+from holdtrue.tuning._types import Setting
+from tests.unit.tuning.listener import Listener
 
 N = 1_200
 N_LATE = 39
@@ -51,21 +52,6 @@ def complaints(classes: tuple[str, ...], first: int) -> pd.DataFrame:
     b = np.where(chance.random(N) < 0.7, np.array(classes)[place], chance.choice(["u", "v"], N))
     at = pd.date_range("2024-01-01", periods=N, freq="h", tz="UTC").as_unit("us")
     return pd.DataFrame({"at": at, "a": a, "b": b, "y": y})
-
-
-class Listener:
-    """Hears what a trial says on its way, or nothing, and never ends it."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-        self.heard: list[Report] = []
-
-    def report(self, report: Report) -> bool:
-        self.heard.append(report)
-        return False
-
-    def ended(self, wait_s: float = 0.0) -> bool:
-        return False
 
 
 def answers(rows: pd.DataFrame, path: str, classes: tuple[str, ...]) -> Any:

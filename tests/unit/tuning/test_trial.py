@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from holdtrue.tuning._prune import Table
 from holdtrue.tuning._trial import Contender, FoldsObjective
 from holdtrue.tuning._types import Outcome, Report, Setting
 from holdtrue.tuning._watch import make_watch
+from tests.unit.tuning.listener import Listener
 
 CLASSES = ("no", "yes")
 XGB, LINEAR = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression"
@@ -33,23 +33,6 @@ def make_folds(n_folds: int = 3) -> list[Fold]:
     y = (x[:, 0] + chance.normal(size=120) > 0).astype("int64")
     parts = np.array_split(np.arange(120), n_folds)
     return [Fold(np.delete(x, p, 0), np.delete(y, p), x[p], y[p]) for p in parts]
-
-
-@dataclass
-class Listener:
-    """Hears all, and ends the trial at its n-th report."""
-
-    end_at: int = 10**6
-    heard: list[Report] = field(default_factory=list)
-    wanted: bool = True
-
-    def report(self, report: Report) -> bool:
-        self.heard.append(report)
-        return self.ended()
-
-    def ended(self, wait_s: float = 0.0) -> bool:
-        assert wait_s <= 0.05
-        return len(self.heard) >= self.end_at
 
 
 def judge(
