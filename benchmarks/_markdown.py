@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._pace import SLOW, UNSTEADY
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MB = 1e6
 NOISY = 0.1
@@ -76,7 +78,25 @@ def of_parts(command: str, found: dict[str, Any], parts: Iterable[str], more: st
         f"{date} ({', '.join(names)})" if len(by_date) > 1 else date
         for date, names in sorted(by_date.items())
     )
-    return measured_by(command, dates, minutes, machine, more, missing)
+    slow = {name: part["machine"] for name, part in measured.items()}
+    return f"{measured_by(command, dates, minutes, machine, more, missing)}{steadiness(slow)}"
+
+
+def steadiness(machines: Mapping[str, Mapping[str, Any]]) -> str:
+    """How much of the time the machine was slow by itself, where that was measured.
+
+    Args:
+        machines: What is known of it before each of what was measured.
+    """
+    slow = {name: one["slow_before"] for name, one in machines.items() if "slow_before" in one}
+    if not slow:
+        return ""
+    each = "; ".join(f"{name} {share(value)}" for name, value in slow.items())
+    return (
+        f"\nShare of the seconds just before in which the same work took more than {SLOW:g} times "
+        f"as long as mostly, whoever slowed the machine down: {each}. Above {UNSTEADY:.0%} a 99th "
+        "percentile says little.\n"
+    )
 
 
 def share(value: float) -> str:

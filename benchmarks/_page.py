@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks._markdown import MB, Target, measured_by, table, targets_of
+from benchmarks._markdown import MB, Target, measured_by, steadiness, table, targets_of
 
 OVERHEAD_LIMIT_S = 20.0
 SECOND_LIMIT_S = 5.0
@@ -29,7 +29,7 @@ def _machine(found: dict[str, Any]) -> str:
     return (
         f"{measured}\nLoad averages of the machine before (1, 5 and 15 minutes): {load}. The "
         "machine was shared with other work, so times are upper bounds; of the rounds of the first "
-        "`apply` the quickest counts.\n"
+        f"`apply` the quickest counts.\n{steadiness({'all': machine})}"
     )
 
 

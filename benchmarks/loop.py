@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks._pace import slow_share
 from benchmarks._page import page
 from benchmarks._place import Place
 from holdtrue.data import load_snapshot
@@ -26,6 +27,7 @@ LIBRARIES = ("holdtrue", "ray", "prefect", "optuna", "xgboost", "scikit-learn", 
 # In turns, so that other work on the machine meets both ways alike; the quickest counts.
 ROUNDS = 2
 SECOND_RUNS = 3
+_STEADY_S = 3.0
 # The parts of the window whose memory is compared, and a search small enough not to wait for.
 WINDOWS = {"45d": 0.25, "90d": 0.5}
 FEW = {
@@ -78,11 +80,12 @@ def quickest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on, and how busy that was before."""
+    """What it was measured on, how busy that was before, and how steadily it worked."""
     return {
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "load_before": [round(load, 2) for load in os.getloadavg()],
+        "slow_before": round(slow_share(_STEADY_S), 4),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._markdown import share, table
+from benchmarks._pace import UNSTEADY
 from benchmarks.serving._refused import HOST_TOOK
 from benchmarks.serving._replicas import CROWD, STEP_CONNECTIONS
 from benchmarks.serving._targets import (
@@ -36,6 +37,7 @@ def refused(part: dict[str, Any]) -> str:
             f"{run['client_share']:.0%}",
             f"{run['lag_ms']:.0f}",
             share(run["stolen"]),
+            share(run["slow"]) if "slow" in run else "",
             _ms(run.get("greeted_ms")),
         )
         for run in part["runs"]
@@ -43,7 +45,7 @@ def refused(part: dict[str, Any]) -> str:
     head = (
         *("refused with", "allowed or able, /s", "got an answer, /s", "statuses"),
         *("refused p50, ms", "refused p99, ms", "answered p99, ms", "load took of a core"),
-        *("load away, ms", "host took", "connections new, ms"),
+        *("load away, ms", "host took", "slow before", "connections new, ms"),
     )
     return (
         "## Requests that are refused\n\nThree times what is allowed or can be answered. A refusal "
@@ -53,9 +55,10 @@ def refused(part: dict[str, Any]) -> str:
         "Those who are answered are timed from when they should have been sent: the "
         "median of the seconds after the first, whose burst is let in. Each load is offered "
         "several times, and the median is compared with the target. Where the host gave more than "
-        f"{HOST_TOOK:.0%} of the machine to others meanwhile, a load is offered again and does not "
-        "count; all are in the table. What is asked three times of is the most of three "
-        "measurements. What a model without a "
+        f"{HOST_TOOK:.0%} of the machine to others meanwhile, or the machine was slow for more "
+        f"than {UNSTEADY:.0%} of the two seconds before, a load is offered again and does not "
+        "count, unless none was calm; all are in the table. What is asked three times of is the "
+        "most of three measurements. What a model without a "
         "compiled form has no turn for is refused at once, as soon as it is known how fast turns "
         "end, and those let in wait for one turn at most; here the model waits "
         f"{1000 * part['waits_s']:.0f} ms, so that the cores are free, and p99 is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._pace import UNSTEADY, slow_share
 from benchmarks.serving._measure import HOST, load
 from benchmarks.serving._model import WAITS_S
 from benchmarks.serving._ours import SYSTEM
@@ -29,9 +30,11 @@ _WAIT_S = 0.25
 _CONNECTIONS = 500
 _ROWS = 10
 # Of this machine that its host may give to others while a load counts: more, and it says little
-# about the server. Such a load is offered again, so many times at most.
+# about the server; nor does it where the machine was not steady before (`UNSTEADY`). Such a load is
+# offered again, so many times at most.
 HOST_TOOK = 0.05
 _AGAIN = 6
+_STEADY_S = 2.0
 _CAPACITIES = 3
 
 
@@ -56,9 +59,13 @@ def refused(place: Place) -> dict[str, Any]:
 
 
 def undisturbed(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The loads that count: those while the host took little, or all where there is none such."""
-    calm = [run for run in runs if run["stolen"] <= HOST_TOOK]
+    """The loads that count: those on a steady machine, or all where there is none such."""
+    calm = [run for run in runs if _is_calm(run)]
     return calm or [*runs]
+
+
+def _is_calm(run: Mapping[str, Any]) -> bool:
+    return bool(run["stolen"] <= HOST_TOOK and run.get("slow", 0.0) <= UNSTEADY)
 
 
 def _capacity(place: Place, server: Ours, rows: int = 1) -> float:
@@ -71,7 +78,7 @@ def _runs(place: Place, server: Ours, name: str, *load: Any) -> list[dict[str, A
     calm = 0
     while calm < place.size.loads and len(runs) < place.size.loads + _AGAIN:
         runs.append(_run(place, server, name, *load))
-        calm += runs[-1]["stolen"] <= HOST_TOOK
+        calm += _is_calm(runs[-1])
     return runs
 
 
@@ -79,6 +86,7 @@ def _run(
     place: Place, server: Ours, name: str, able: float, connections: int, rows: int = 1
 ) -> dict[str, Any]:
     """Offer three times what it is able to answer."""
+    slow = slow_share(_STEADY_S)
     phase = Phase(place.size.offered_s, TIMES * able)
     wanted = load(server.running(), server.fitted[1], phase, rows=rows, connections=connections)
     greeting = f"GET /{SYSTEM}/live HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
@@ -88,6 +96,7 @@ def _run(
     return counted | {
         "name": name,
         "able": able,
+        "slow": slow,
         "connections": connections,
         "seconds_p99_ms": [second["p99_ms"] for second in found["by_second"]],
         "client_share": found["cpu_s"] / found["seconds"],

@@ -23,6 +23,7 @@ MACHINE = {
     "cores": 2,
     "memory_bytes": 25e9,
     "load_before": [0.1, 0.2, 0.3],
+    "slow_before": 0.12,
     "python": "3.11.7",
     "libraries": {"ray": "2.60.0"},
 }
@@ -240,6 +241,7 @@ def a_refusal(name: str) -> dict:
         "client_share": 0.2,
         "lag_ms": 2.0,
         "stolen": 0.01,
+        "slow": 0.03,
         "greeted_ms": 290.0,
     }
 
@@ -410,6 +412,7 @@ def test_the_page_shows_all_that_was_measured():
 def test_the_page_says_where_others_were_in_the_way():
     found = measured()
     assert "not settled" not in page(found)
+    assert "as long as mostly, whoever slowed the machine down: peers **12%**;" in page(found)
     found["parts"]["capture"]["runs"][0]["foreign"] = 0.7
     assert "Others took up to 70% of the machine" in page(found)
 

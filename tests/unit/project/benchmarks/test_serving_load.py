@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from benchmarks._pace import share_of_slow
 from benchmarks.serving._awkward import Awkward
 from benchmarks.serving._large import BODY_BYTES, LIMIT_BYTES, _try, head, pieces
 from benchmarks.serving._peers import Running, _record
@@ -113,11 +114,12 @@ def test_what_was_never_refused_or_answered_is_a_miss():
     assert (other.measured, other.met) == ("2", False)
 
 
-def test_loads_of_which_the_host_took_much_do_not_count_unless_all_are_such():
+def test_loads_on_an_unsteady_machine_do_not_count_unless_all_are_such():
     def found(*loads):
+        run = {"name": "503", "statuses": {}, "errors": {}}
         runs = [
-            {"name": "503", "refused_p99_ms": took, "stolen": stolen, "statuses": {}, "errors": {}}
-            for took, stolen in loads
+            run | dict(zip(("refused_p99_ms", "stolen", "slow"), load, strict=False))
+            for load in loads
         ]
         return targets({"refused": {"runs": runs, "full_p99_ms": 55.0}})[0]
 
@@ -126,11 +128,18 @@ def test_loads_of_which_the_host_took_much_do_not_count_unless_all_are_such():
     # A slow one is no disturbed one.
     assert found((40.0, 0.01), (50.0, 0.0), (7.0, 0.0)).measured == "40.0 ms"
     assert found((40.0, 0.2), (50.0, 0.3), (7.0, 0.1)).measured == "40.0 ms"
+    # The host may slow everything down and take nothing.
+    assert found((40.0, 0.0, 0.2), (8.0, 0.0, 0.01), (90.0, 0.0, 0.02)).measured == "8.0 ms"
 
 
 def test_other_statuses_and_broken_connections_are_wrong():
     statuses = {"200": 5, "429": 3, "503": 2, "500": 1}
     assert wrong({"statuses": statuses, "errors": {"closed": 2}}) == 3
+
+
+def test_what_takes_much_longer_than_mostly_is_slow():
+    assert share_of_slow([1.0] * 98 + [2.9, 6.0, 5.0]) == pytest.approx(11.0 / 111.9)
+    assert share_of_slow([1.0, 1.1, 0.9]) == 0.0
 
 
 @pytest.mark.parametrize(
