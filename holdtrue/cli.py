@@ -18,6 +18,7 @@ from holdtrue import (
     notify_commands,
     project_commands,
     release_commands,
+    stack_commands,
 )
 from holdtrue.access_commands import key_app
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, duration_of, system_of, tell
@@ -411,7 +412,7 @@ data_commands.add_to(app)
 notify_commands.add_to(app)
 
 
-project_commands.add_stack_to(app)
+stack_commands.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""What runs by itself and did not work the last time: a training, a look of the monitor."""
+"""What runs by itself and did not work the last time: a training, a look, what all runs on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from holdtrue.store import Store
 
-What = Literal["training", "monitor"]
+What = Literal["training", "monitor", "stack"]
+"""The last training, the last look of the monitor, and the processes of `holdtrue up`."""
 
 
 class Failure(Reference):
@@ -26,9 +27,8 @@ class Failure(Reference):
     reason: str
 
 
-def failed(store: Store, system: str, what: What, err: Exception) -> None:
+def failed(store: Store, system: str, what: What, reason: str) -> None:
     """Remember that something did not work, and why."""
-    reason = str(err) or type(err).__name__
     failure = Failure(at=datetime.now(UTC), reason=reason)
     write_json(_file(store, system, what), failure.model_dump(mode="json"))
 

@@ -1,36 +1,19 @@
-"""The commands about a project: init, new, ci, and what runs for it: up, down."""
+"""The commands that a project begins with: init, new, ci."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from holdtrue import __version__
 from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, system_of, tell, tell_change
-from holdtrue.errors import ConfigError, HoldtrueError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from holdtrue.stack import Stack
-
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--project", help="Folder of the project; its store says what is up.", show_default=False
-    ),
-]
-
-# Of what Prefect says when it cannot deploy: its reason comes last.
-_LINES_OF_PREFECT = 12
 _FIRST_PORT = 8700
 
 
@@ -39,12 +22,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(init)
     app.command()(new)
     app.command()(ci)
-
-
-def add_stack_to(app: typer.Typer) -> None:
-    """Add the commands about what runs to the command line."""
-    app.command()(up)
-    app.command()(down)
 
 
 def init(
@@ -218,116 +195,3 @@ def _add_to(summary: Path | None, text: str) -> None:
     except OSError as err:
         message = f"--summary {summary} cannot be written: {err.strerror}"
         raise ConfigError(message) from err
-
-
-def _stack(project: Path) -> Stack:
-    from holdtrue.stack import Stack
-    from holdtrue.store import Store
-
-    return Stack(Store.of(project / "any.yaml"))
-
-
-def up(
-    project: Folder = Path(),
-    serve: Annotated[
-        bool,
-        typer.Option(help="Serve the champions of its deployments again.", show_default=True),
-    ] = True,
-    as_json: AsJson = False,
-) -> None:
-    """Start Ray, a Prefect server and a worker on this machine, and leave them running.
-
-    Where the project has a prefect.yaml, its deployments are created: schedules and events work;
-    and of each system that they are about, the champion is served again.
-    """
-    from holdtrue.store import find_project
-
-    project = find_project(project / "any.yaml")
-    stack = _stack(project)
-
-    def say(text: str) -> None:
-        typer.echo(text, err=as_json)  # the one document on stdout is for scripts
-
-    stack.up_ray(progress=say)
-    stack.up_prefect(progress=say)
-    state = stack.up_worker(project, progress=say)
-    served = _serve_again(project, say, quiet=as_json) if serve else []
-    password = stack.environment()["PREFECT_API_AUTH_STRING"]
-    words = (
-        f"Ray: {state.ray_address} (dashboard {state.ray_dashboard})\n"
-        f"Prefect: {state.prefect_ui}\n  password: {password}"
-    )
-    facts = {
-        "ray": state.ray_address,
-        "ray_dashboard": state.ray_dashboard,
-        "prefect_ui": state.prefect_ui,
-        "prefect_password": password,
-        "served": served,
-    }
-    # Before the deployments, which somebody may have to mend with Prefect's own commands.
-    tell(words, facts, as_json=as_json)
-    _deploy(project, stack, say)
-    if any(one["refused"] for one in served):
-        raise typer.Exit(1)
-
-
-def _serve_again(project: Path, say: Callable[[str], None], *, quiet: bool) -> list[dict[str, Any]]:
-    """Serve the champions of what prefect.yaml deploys, as `serve` does; facts about each of them.
-
-    One that cannot be served is told, and does not stop the others.
-    """
-    from holdtrue.application import deployed
-    from holdtrue.progress import Silent, Terminal
-
-    served = []
-    for path in deployed(project):
-        facts: dict[str, Any] = {"declaration": path, "champion": None, "endpoint": None}
-        refused = None
-        try:
-            system = system_of(project / path)
-            name = system.declaration.name
-            if system.registry.champion(name) is None:
-                continue
-            release = system.serve(reporter=Silent() if quiet else Terminal())
-            facts |= {"champion": release.version, "endpoint": release.endpoint}
-            say(f"version {release.version} of {name} answers at {release.endpoint}")
-        except HoldtrueError as err:
-            refused = str(err)
-            typer.secho(f"{path} is not served: {refused}", err=True, fg=typer.colors.RED)
-        served.append({**facts, "refused": refused})
-    return served
-
-
-def _deploy(project: Path, stack: Stack, say: Callable[[str], None]) -> None:
-    """Create the deployments of the project's prefect.yaml, where it has one.
-
-    Raises:
-        StackError: Prefect refuses them.
-    """
-    from holdtrue.application import other_intervals
-
-    if not (project / "prefect.yaml").exists():
-        say(
-            f"no prefect.yaml in {project}, so no deployments: nothing runs by a schedule, and "
-            "`apply` and `monitor` run without flows; `holdtrue new FILE` lays them out"
-        )
-        return
-    say("creating the deployments of prefect.yaml")
-    for stray in other_intervals(project):
-        say(stray)
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = os.environ | stack.environment()
-    done = subprocess.run(  # noqa: S603 - our own interpreter and module
-        command, cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = f"{done.stdout}\n{done.stderr}".strip().splitlines()
-        message = "prefect deploy --all failed:\n" + "\n".join(said[-_LINES_OF_PREFECT:])
-        raise StackError(message, hint="look at prefect.yaml; Ray and Prefect go on running")
-
-
-def down(project: Folder = Path(), as_json: AsJson = False) -> None:
-    """End everything that up or apply started for this project; models and data stay."""
-    ended = _stack(project).down()
-    words = f"ended {', '.join(ended)}" if ended else "nothing was up"
-    tell(words, {"ended": ended}, as_json=as_json)

@@ -28,6 +28,11 @@ _GONE = {
     "prefect": ("Prefect", "nothing scheduled runs; `holdtrue up` starts it"),
     "worker": ("Prefect worker", "nothing scheduled runs; `holdtrue up` starts it"),
 }
+_FAILED: dict[What, str] = {
+    "training": "the last training",
+    "monitor": "the last monitor",
+    "stack": "the stack",
+}
 
 
 class ChampionStatus(Reference):
@@ -78,7 +83,7 @@ class Status(Reference):
     training: Training | None
     """The one that runs now, or that was killed; None where the last one has ended."""
     failures: dict[What, Failure]
-    """The last training and the last look of the monitor, where they failed."""
+    """What did not work the last time: a training, a look of the monitor, the stack."""
     undelivered: tuple[Undelivered, ...]
     """Addresses of ``notify`` that the last message did not reach."""
     as_of: datetime | None
@@ -231,7 +236,7 @@ def status_text(found: Status) -> str:
         lines.append(f"training: {found.training}")
     for what, failure in found.failures.items():
         lines.append(
-            f"failed: the last {what}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"
+            f"failed: {_FAILED[what]}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"
         )
     lines += [f"notify: {address}" for address in found.undelivered]
     for name in found.gone:

@@ -36,6 +36,7 @@ _TOPICS: dict[str, Topic] = {
     "alarm": "alarm",
     "training": "failure",
     "monitor": "failure",
+    "stack": "failure",
 }
 _CALLED = {
     "warn": "have a look",

@@ -131,7 +131,7 @@ def _remembered(context: Context, what: What) -> Iterator[None]:
     except Exception as err:
         if by_itself:
             with suppress(OSError):  # a full disk: what is raised says so
-                failed(context.store, context.system, what, err)
+                failed(context.store, context.system, what, str(err) or type(err).__name__)
             notify(context)
         raise
     worked(context.store, context.system, what)

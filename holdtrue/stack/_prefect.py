@@ -33,7 +33,9 @@ _START_TIMEOUT_S = 150.0
 _REQUEST_TIMEOUT_S = 10.0
 
 
-def start_server(private: Private, logs: Path, cwd: Path, env: Mapping[str, str]) -> StackState:
+def start_server(
+    private: Private, logs: Path, cwd: Path, env: Mapping[str, str], port: int | None = None
+) -> StackState:
     """Start a Prefect server on the loopback address, with its work pool, and remember it.
 
     Args:
@@ -42,15 +44,17 @@ def start_server(private: Private, logs: Path, cwd: Path, env: Mapping[str, str]
         cwd: Its working folder.
         env: Variables, among them PREFECT_HOME and PREFECT_API_AUTH_STRING, which the server
             then asks of everybody.
+        port: To take if it is free; Prefect's usual one where left out.
 
     Raises:
         StackError: It did not start.
     """
-    if port_is_free(_USUAL_PORT):
+    wanted = port or _USUAL_PORT
+    if port_is_free(wanted):
         try:
-            return _start_server_on(_USUAL_PORT, private, logs, cwd, env)
+            return _start_server_on(wanted, private, logs, cwd, env)
         except StackError:
-            if port_is_free(_USUAL_PORT):
+            if port_is_free(wanted):
                 raise
             # Somebody else has taken it since: another project's stack, say, that was started too.
     return _start_server_on(free_ports(1)[0], private, logs, cwd, env)
@@ -87,7 +91,9 @@ def _start_server_on(
             _START_TIMEOUT_S,
         )
         return private.update(
-            lambda s: s.model_copy(update={"prefect_api": api, "prefect_ui": url})
+            lambda s: s.model_copy(
+                update={"prefect_api": api, "prefect_ui": url, "prefect_port": port}
+            )
         )
     except BaseException:  # also Ctrl-C: nothing half started is left behind
         if started is not None:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import random
+import signal
 import socket
 import subprocess
 import time
@@ -87,9 +88,11 @@ def start(
         command: Program and arguments.
         env: Variables on top of this process's own.
         cwd: Its working folder.
-        log: File that its output is written to; an older one is replaced.
+        log: File that its output is written to; an older one is kept as ``.1`` beside it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        log.replace(log.with_name(f"{log.name}.1"))
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - the commands are our own
             command,
@@ -122,6 +125,19 @@ def is_alive(info: ProcessInfo) -> bool:
         return not _is_reused(info) and _runs(psutil.Process(info.pid))
     except psutil.NoSuchProcess:
         return False
+
+
+def how_it_ended(info: ProcessInfo) -> str:
+    """Of a process that is gone: by which signal, or with which status, as far as that is known."""
+    child = _children.get(info.pid)
+    code = None if child is None else child.poll()
+    if code is None:
+        return "has ended"
+    if code >= 0:
+        return f"has ended with status {code}"
+    name = signal.Signals(-code).name
+    lacking = " (the machine may have run out of memory)" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{lacking}"
 
 
 def _is_reused(info: ProcessInfo) -> bool:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import holdtrue
 from holdtrue.errors import StackError
 from holdtrue.stack import _prefect, _ray
-from holdtrue.stack._processes import end, is_alive
+from holdtrue.stack._processes import end, how_it_ended, is_alive
 from holdtrue.stack._state import Private, StackState
 from holdtrue.store import HOME_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from holdtrue.store import Store
@@ -73,6 +73,30 @@ class Stack:
         known = self._private.read().processes
         return tuple(info.name for info in known if not is_alive(info))
 
+    def missing(self) -> dict[str, str] | None:
+        """Of ray, prefect and worker those that do not run, with a sentence about each.
+
+        Returns:
+            None where nothing is known of any, as after `down`.
+        """
+        if not self._private.path.exists():
+            return None
+        known, state = self._private.read(), self.state()
+        runs = {
+            "ray": state.ray_address is not None,
+            "prefect": state.prefect_api is not None,
+            "worker": state.process("worker") is not None,
+        }
+        found = {}
+        for name in (name for name, running in runs.items() if not running):
+            info, title = known.process(name), f"the {_WORDS[name]}".replace("the Ray", "Ray")
+            found[name] = (
+                f"{title} does not run"
+                if info is None
+                else f"{title} (pid {info.pid}) {how_it_ended(info)}"
+            )
+        return found
+
     def up_ray(
         self, address: str | None = None, progress: Callable[[str], None] | None = None
     ) -> StackState:
@@ -118,10 +142,11 @@ class Stack:
             if state.prefect_api is None:
                 if progress is not None:
                     progress("starting the Prefect server")
+                port = self._private.read().prefect_port
                 self._clear("worker", "prefect")
                 kept = {name: os.environ.get(name, value) for name, value in _RUNS_KEPT.items()}
                 env = _QUIET | kept | self._prefect_settings() | self._temporary()
-                _prefect.start_server(self._private, self._logs, self._store.root, env)
+                _prefect.start_server(self._private, self._logs, self._store.root, env, port)
         return self.state()
 
     def up_worker(self, project: Path, progress: Callable[[str], None] | None = None) -> StackState:
@@ -199,6 +224,23 @@ class Stack:
         default = str(Path.home() / ".ray" / "auth_token")
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", default))
         return path.read_text().strip() if path.is_file() else None
+
+    @contextmanager
+    def looked_after(self) -> Iterator[None]:
+        """Be the one who starts again what ends.
+
+        Raises:
+            StackError: Somebody else is.
+        """
+        self._store.prepare()
+        try:
+            held = ExitStack()
+            held.enter_context(self._private.lock("looked-after", timeout_s=0.0))
+        except StackError as err:
+            message = "another `holdtrue up --stay` looks after this project already"
+            raise StackError(message, hint="end it first, by Ctrl-C or SIGTERM") from err
+        with held:
+            yield
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Keep everybody else out of one kind of change to the stack, such as a deployment."""

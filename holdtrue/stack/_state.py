@@ -51,6 +51,8 @@ class StackState(Reference):
     """URL of the Prefect API."""
     prefect_ui: str | None = None
     """URL to open in a browser."""
+    prefect_port: int | None = None
+    """That the Prefect server had last: another one after it takes the same if it can."""
     processes: tuple[ProcessInfo, ...] = ()
     folders: tuple[str, ...] = ()
     """Temporary folders that go when the stack goes."""

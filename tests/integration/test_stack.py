@@ -179,6 +179,39 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
     stack.down()
 
 
+def test_what_ends_is_started_again_until_the_one_who_stays_is_ended(tmp_path):
+    stack = Stack(Store(tmp_path / ".holdtrue"))
+    command = [sys.executable, "-m", "holdtrue.cli", "up", "--stay"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: S603
+        said = iter(keeper.stdout.readline, "")
+        try:
+            assert any("looking after all of it" in line for line in said)
+            before = stack.state()
+            with pytest.raises(StackError, match="looks after this project already"):
+                stack.looked_after().__enter__()
+            os.kill(before.process("prefect").pid, signal.SIGKILL)
+            told = next(line for line in said if "starting again" in line)
+            pid = before.process("prefect").pid
+            assert f"the Prefect server (pid {pid}) was ended by SIGKILL" in told
+            assert any("starting the Prefect worker" in line for line in said)
+            deadline = time.monotonic() + 120
+            while stack.missing() and time.monotonic() < deadline:
+                time.sleep(0.5)
+            after = stack.state()
+            # Where people have it open; a worker of the old one is of no use to the new one.
+            assert after.prefect_ui == before.prefect_ui
+            assert after.process("worker").pid != before.process("worker").pid
+            assert after.process("ray") == before.process("ray")
+            family = _family(after.processes)
+        finally:
+            keeper.terminate()
+        rest = [*said]
+    assert keeper.returncode == 0
+    assert rest[-1].startswith("ended Ray (pid ") or rest[-1].startswith("ended Prefect")
+    assert gone(family, 0)
+    assert stack.missing() is None
+
+
 def test_a_session_of_its_own_leaves_nothing(tmp_path):
     said = session(tmp_path / "store")
     assert "answer 42" in said.stdout, said.stderr

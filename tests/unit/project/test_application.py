@@ -19,9 +19,11 @@ from holdtrue import __version__
 from holdtrue.application import Layout, other_intervals
 from holdtrue.cli import app
 from holdtrue.errors import ConfigError, StackError
-from holdtrue.project_commands import _serve_again
+from holdtrue.stack_commands import _serve_again, _tell_systems
+from holdtrue.status import look, status_text
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
+from tests.unit.receiver import Receiver
 
 ROOT = Path(__file__).parents[3]
 FLOWS = ["train", "monitor", "retrain", "rollout", "backtest"]
@@ -278,6 +280,34 @@ def test_up_tells_of_each_system_that_it_cannot_serve_again(
     assert "configs/fruit.yaml is not served: " in printed
     assert f"nuts.yaml is not served: port {taken} is in use by another program" in printed
     assert said == []
+
+
+def test_each_system_is_told_what_does_not_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    receiver: Receiver,
+) -> None:
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "rows.csv").touch()
+    lay_out(declare(tmp_path), tmp_path)
+    lay_out(declare(tmp_path, "nuts.yaml", "nuts", 8_701), tmp_path)
+    stack = System(tmp_path / "nuts.yaml").stack
+    (tmp_path / "fruit.yaml").write_text("name: fruit")
+    file = tmp_path / "nuts.yaml"
+    file.write_text(f"{file.read_text()}notify: {{to: ['{receiver.url('ops')}']}}\n")
+    _tell_systems(tmp_path, stack, "Ray (pid 7) was ended by SIGKILL")
+    found = look(System(file))
+    assert found.failures["stack"].reason == "Ray (pid 7) was ended by SIGKILL"
+    assert "failed: the stack, at " in status_text(found)
+    _tell_systems(tmp_path, stack, None)
+    assert look(System(file)).failures == {}
+    assert receiver.types() == ["stack.failed", "stack.recovered"]
+    assert capsys.readouterr().err.count("fruit.yaml: nobody was notified: ") == 2
+    (tmp_path / "prefect.yaml").write_text("[")
+    _tell_systems(tmp_path, stack, None)
+    assert "prefect.yaml: nobody was notified: " in capsys.readouterr().err
 
 
 def promote(system: System) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 
 import pytest
 
 from holdtrue.errors import StackError
 from holdtrue.stack import Stack, check_answers, free_ports
-from holdtrue.stack._processes import info_of
+from holdtrue.stack._processes import how_it_ended, info_of, is_alive, start
 from holdtrue.stack._stack import _RUNS_KEPT
 from holdtrue.store import Store
 
@@ -38,6 +39,42 @@ def test_nothing_is_up(stack, tmp_path):
     assert state.logs == str(tmp_path / "store" / "logs")
     assert stack.down() == []
     assert not (tmp_path / "state").exists()
+
+
+def test_what_ought_to_run_and_does_not_is_missing(stack):
+    assert stack.missing() is None
+    remember(stack, ray_address="10.0.0.7:6379", processes=(gone("prefect"),))
+    assert stack.missing() == {
+        "prefect": f"the Prefect server (pid {os.getpid()}) has ended",
+        "worker": "the Prefect worker does not run",
+    }
+    remember(stack, ray_address=None, prefect_api="http://127.0.0.1:3/api")
+    remember(stack, processes=(me("prefect"), me("worker")))
+    assert stack.missing() == {"ray": "Ray does not run"}
+    stack._private.remove()
+    assert stack.missing() is None
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("exit 3", "has ended with status 3"),
+        ("kill -TERM $$", "was ended by SIGTERM"),
+        ("kill -KILL $$", "was ended by SIGKILL (the machine may have run out of memory)"),
+    ],
+)
+def test_how_a_process_ended(tmp_path, command, expected):
+    log = tmp_path / "log"
+    for _ in range(2):
+        process = start("ray", ["sh", "-c", f"echo $$; {command}"], env={}, cwd=tmp_path, log=log)
+        wait_until_gone(process)
+        assert how_it_ended(process) == expected
+    assert int((tmp_path / "log.1").read_text()) != process.pid == int(log.read_text())
+
+
+def wait_until_gone(process):
+    while is_alive(process):
+        time.sleep(0.01)
 
 
 def test_what_has_ended_is_not_up(stack):
