@@ -51,11 +51,11 @@ def made(new_project, monkeypatch, workers, *, tune, sections=None):
 
 
 def test_one_two_and_four_workers_make_the_same_model(new_project, monkeypatch):
-    tune = "trials: 24, pruner: {rule: median, startup: 1}"
+    tune = "trials: 14, pruner: {rule: median, startup: 1}"
     found = [made(new_project, monkeypatch, workers, tune=tune) for workers in (1, 2, 4)]
     assert found[0] == found[1]
     assert found[0] == found[2]
-    assert len(found[0][0]) == 24
+    assert len(found[0][0]) == 14
     assert any(trial["state"] == "pruned" for trial in found[0][0])
 
 

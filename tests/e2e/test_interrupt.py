@@ -69,7 +69,7 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project, monkeypatc
     system = holdtrue.load(project.file)
     with pytest.raises(ConfigError, match="no search with a complete trial yet"):
         system.study()
-    search = ("tune", project.file, "--trials", "60")
+    search = ("tune", project.file, "--trials", "24")
     with subprocess.Popen(  # noqa: S603
         project.command(*search),
         cwd=project.folder,
@@ -95,7 +95,7 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project, monkeypatc
     assert "The same command goes on." in said
     assert "Traceback" not in error
     before = finished(path)
-    assert 5 <= before < 60
+    assert 5 <= before < 24
 
     assert 5 <= len(running["trials"]) <= before
     assert running["stopped"].startswith("not at all yet")
@@ -106,13 +106,13 @@ def test_a_stopped_search_says_what_it_found_and_goes_on(new_project, monkeypatc
     assert (left["sample_rows"], left["workers"]) == (running["sample_rows"], running["workers"])
 
     study = project.ask(*search)
-    assert [trial["number"] for trial in study["trials"]] == list(range(60))
+    assert [trial["number"] for trial in study["trials"]] == list(range(24))
     assert project.home / study["log"] == path
-    assert finished(path) == 60
+    assert finished(path) == 24
     assert f"resumed: {before} trials were finished before" in study["notes"]
     more = project.ask("tune", project.file, "--trials", "+3")
-    assert len(more["trials"]) == 63
-    assert more["trials"][:60] == study["trials"]
+    assert len(more["trials"]) == 27
+    assert more["trials"][:24] == study["trials"]
     assert project.ask("study", "show", project.file) == more
     assert left["sample_rows"] == more["sample_rows"] > 0
 

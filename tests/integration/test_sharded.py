@@ -35,6 +35,8 @@ NUMERIC = (
 )
 CATEGORICAL = ("carrier", "origin", "dest")
 PARAMS = {"n_estimators": 40, "max_depth": 6, "learning_rate": 0.2, "subsample": 0.8}
+# For what takes few trees to be seen.
+FEW = PARAMS | {"n_estimators": 12}
 LIMIT_BYTES = 90_000_000
 CLASSES = {"binary": ("no", "yes"), "multiclass": ("early", "late", "on time"), "regression": None}
 
@@ -159,7 +161,7 @@ def test_weights_and_calibration_are_learnt_in_parts_too(cluster, flights, tmp_p
         "weighted": {"class_weight": "balanced"},
         "calibrated": {"class_weight": "balanced", "calibrate": "isotonic"},
     }.items():
-        fitted = fit("binary", flights, tmp_path / name, **more)
+        fitted = fit("binary", flights, tmp_path / name, params=FEW, **more)
         assert fitted.shards == 2
         bundle = Bundle.load(tmp_path / name, fitted.digest)
         means[name] = bundle.predict(frame)[:, 1].mean()
@@ -181,7 +183,7 @@ def test_recent_rows_count_more_in_parts_too(cluster, flights, tmp_path):
     found = {}
     for name, given in {"even": None, "aged": half_life}.items():
         rows = tmp_path / "train.parquet"
-        fitted = fit("binary", flights, tmp_path / name, rows=rows, half_life=given)
+        fitted = fit("binary", flights, tmp_path / name, rows=rows, half_life=given, params=FEW)
         assert fitted.shards == 2
         bundle = Bundle.load(tmp_path / name, fitted.digest)
         found[name] = roc_auc_score(truth, bundle.raw(frame)[:, 1])
@@ -200,7 +202,7 @@ def test_an_estimator_that_cannot_be_sharded_learns_from_what_fits(cluster, flig
 
 
 def test_without_a_limit_one_process_learns_from_all_rows(cluster, flights, tmp_path):
-    fitted = fit("binary", flights, tmp_path / "bundle", limit=None)
+    fitted = fit("binary", flights, tmp_path / "bundle", limit=None, params=FEW)
     rows = len(pd.read_parquet(flights["binary"][0], columns=["y"]))
     assert (fitted.rows, fitted.shards) == (rows, 1)
 
@@ -230,7 +232,7 @@ class Killer:
 
 
 def train(flights, say=lambda _: None, **changes):
-    settings = {"n_estimators": 150, "max_depth": 8}
+    settings = {"n_estimators": 80, "max_depth": 8}
     return fit_sharded(
         flights["binary"][0],
         signature_of("binary"),

@@ -63,8 +63,11 @@ def test_what_comes_is_shown_until_it_is_interrupted(file):
     command = [sys.executable, "-u", "-m", "holdtrue.cli", "logs", str(file), "-f"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
-        assert process.stdout.readline().endswith("[id-1]\n")
-        say(file, 2)
-        assert process.stdout.readline().endswith("[id-2]\n")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout.readline().endswith("[id-1]\n")
+            say(file, 2)
+            assert process.stdout.readline().endswith("[id-2]\n")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()  # else the block waits for ever for one that goes on
