@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_run_logger
 
 from holdtrue.notifications import notified_training
-from holdtrue.plan import Runner, applied, steps_until
+from holdtrue.plan import Runner, applied, inputs_of, steps_until
 from holdtrue.progress import Terminal
 from holdtrue.retention import retained
 from holdtrue.session import ready
@@ -30,6 +30,7 @@ TASKS: dict[str, Any] = {
     "fit": training.fit,
     "evaluate": training.evaluate,
     "gate": training.gate,
+    "refit": training.refit,
     "register": release.register,
     "serve": release.serve,
 }
@@ -71,11 +72,11 @@ def run_plan(
             source={**context.source},
         )
         runner = Runner(context)
-        for step in steps_until(until):
+        for step in steps_until(until, context.declaration):
             if step.serves and context.registry.champion(context.system) is None:
                 break
             ready(system, session, runner, step, until)
-            inputs = {name: results[name] for name in step.inputs}
+            inputs = {name: results[name] for name in inputs_of(step, context.declaration)}
             results[step.name] = TASKS[step.name](run, **inputs)
             finished.append(runner.perform(step.name))  # found: the task has just done it
     return applied(context, finished)

@@ -20,6 +20,7 @@ from holdtrue.references import (
     ModelRef,
     ProfileRef,
     Reference,
+    Refit,
     Snapshot,
     Split,
     Study,
@@ -270,11 +271,12 @@ def _search(side: _Side) -> dict[str, Any]:
 
 
 def _model(side: _Side) -> dict[str, Any]:
-    model = side.output("fit", ModelRef)
+    refit = side.output("refit", Refit)
+    model = side.output("fit", ModelRef) if refit is None else refit.model
     facts: dict[str, Any] = {"digest": side.version.digest}
     if model is not None:
         compiled = model.compilation is not None and model.compilation.compiled
-        facts |= {"estimator": model.estimator, "compiled": compiled}
+        facts |= {"estimator": model.estimator, "compiled": compiled, "fitted on": model.rows}
         facts |= {f"params.{name}": value for name, value in model.params.items()}
     return facts
 
@@ -333,7 +335,9 @@ def _on_same_rows(
         rows = rows[rows[time] >= max(boundaries)]
     elif len({_rows_of(side) for side in sides}) > 1:
         return None, "rows that one is tested on, another may have learnt from"
-    bundles = [Bundle.load(store.path(s.version.bundle), s.version.digest) for s in sides]
+    # The fits that were measured: what is served of a refitted one has learnt its test rows.
+    measured = [(s.version.measured_bundle, s.version.measured_digest) for s in sides]
+    bundles = [Bundle.load(store.path(bundle), digest) for bundle, digest in measured]
     signatures = [bundle.signature for bundle in bundles]
     if len({(one.target, one.task) for one in signatures}) > 1:
         return None, "they predict different things"
@@ -360,4 +364,10 @@ def _on_same_rows(
         }
         for side, theirs in zip(sides[1:], answered[1:], strict=True)
     }
-    return SameRows(rows=len(answered[0].target), of=newest.version.number, gains=gains), None
+    same = SameRows(
+        rows=len(answered[0].target),
+        of=newest.version.number,
+        gains=gains,
+        refitted=tuple(side.version.number for side in sides if side.version.refitted),
+    )
+    return same, None

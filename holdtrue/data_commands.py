@@ -65,6 +65,8 @@ def _steps(found: Lineage) -> Iterator[str]:
     yield f"version {found.version} of {found.system}{live}"
     yield f"  registered {_moment(found.registered)} UTC, data as of {_moment(found.as_of)} UTC"
     yield f"  bundle {found.bundle}, digest {found.digest}"
+    if found.measured != found.bundle:
+        yield f"  measured, and judged by the gates, before its refit: bundle {found.measured}"
     if found.origin is not None:
         yield f"  commit {found.origin}"
     for made in reversed(found.steps):
@@ -90,7 +92,7 @@ def _diagram(found: Lineage) -> Iterator[str]:
         yield f'  {made.step}["{made.step} {made.digest[:_SHORT]}<br>{said}"]'
         yield from (f"  {name} --> {made.step}" for name in made.inputs)
     yield f'  gate --> version(["version {found.version}"])'
-    yield "  fit --> version"
+    yield f"  {'fit' if found.measured == found.bundle else 'refit'} --> version"
 
 
 @data_app.command("list")

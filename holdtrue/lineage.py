@@ -77,6 +77,9 @@ class Lineage(Reference):
     digest: Digest
     """Of the bundle's manifest."""
     bundle: str
+    """What is served."""
+    measured: str
+    """The bundle that metrics and gates are about; another one where it was refitted."""
     as_of: datetime
     registered: datetime
     champion: bool
@@ -98,12 +101,13 @@ def lineage_of(store: Store, version: RegisteredVersion) -> Lineage:
     """
     registry, records = Registry(store), records_of(store, version)
     champion = registry.champion(version.system)
-    names = [step.name for step in STEPS if step.name not in AFTER]
+    names = steps_of(version)
     return Lineage(
         system=version.system,
         version=version.number,
         digest=version.digest,
         bundle=version.bundle,
+        measured=version.measured_bundle,
         as_of=version.as_of,
         registered=version.created,
         champion=champion is not None and champion.version.number == version.number,
@@ -112,6 +116,15 @@ def lineage_of(store: Store, version: RegisteredVersion) -> Lineage:
         steps=tuple(_made(records[name]) for name in names if name in records),
         missing=tuple(name for name in names if name not in records),
     )
+
+
+def steps_of(version: RegisteredVersion) -> list[str]:
+    """Names of the steps that lead to a version, in their order."""
+    return [
+        step.name
+        for step in STEPS
+        if step.name not in AFTER and (step.wanted is None or step.name in version.lineage)
+    ]
 
 
 def _made(record: Record) -> Made:

@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdtrue.errors import ConfigError
-from holdtrue.references import ModelRef, Reference, Study
+from holdtrue.references import ModelRef, Reference, Refit, Study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,7 +142,8 @@ def _log_run(
             experiment, moment, {_DIGEST: version.digest}, run_name=f"v{version.number}"
         )
         run = made.info.run_id
-    model = _output(context, version, "fit", ModelRef)
+    refit = _output(context, version, "refit", Refit)
+    model = _output(context, version, "fit", ModelRef) if refit is None else refit.model
     params: dict[str, Any] = {}
     if model is not None:
         params |= model.params | {"estimator": model.estimator}
@@ -159,6 +160,8 @@ def _log_run(
         "holdtrue.reason": version.reason,
         "holdtrue.bundle": context.store.path(version.bundle),
     }
+    if version.refitted:  # the metrics are of this one, not of the bundle that is served
+        facts["holdtrue.measured_bundle"] = context.store.path(version.measured_bundle)
     client.log_batch(
         run,
         metrics=[Metric(name, value, moment, 0) for name, value in measured.items()],

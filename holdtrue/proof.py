@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from holdtrue.data import is_removed, load_snapshot
 from holdtrue.errors import DataError, HoldtrueError
-from holdtrue.lineage import AFTER
+from holdtrue.lineage import steps_of
 from holdtrue.models._manifest import MANIFEST, read_listed, read_manifest
 from holdtrue.plan import STEPS, Journal
 from holdtrue.plan._files import held
-from holdtrue.references import ModelRef, Reference, Snapshot
+from holdtrue.references import ModelRef, Reference, Refit, Snapshot
 from holdtrue.registry import Registry
 from holdtrue.removed import HOLDS_ROWS
 
@@ -124,10 +124,15 @@ class _Proof:
         self.mismatches.setdefault(said, Mismatch(path=str(path), said=said, hint=hint))
 
     def bundle(self, version: RegisteredVersion) -> None:
-        """Prove the manifest of a version, and each file that it lists."""
-        folder = self.store.path(version.bundle)
+        """Prove the manifest of a version, and each file that it lists; of both its fits."""
+        self._bundle(version.bundle, version.digest)
+        if version.refitted:
+            self._bundle(version.measured_bundle, version.measured_digest)
+
+    def _bundle(self, bundle: str, digest: str) -> None:
+        folder = self.store.path(bundle)
         with self._telling(folder / MANIFEST):
-            manifest = read_manifest(folder, version.digest)
+            manifest = read_manifest(folder, digest)
             self.files.add(folder / MANIFEST)
             for name, sha256 in manifest["files"].items():
                 with self._telling(folder / name):
@@ -137,7 +142,7 @@ class _Proof:
     def records(self, version: RegisteredVersion) -> dict[str, Record]:
         """The records of the steps that made a version, by step; those that are in order."""
         found = {}
-        for step in (step.name for step in STEPS if step.name not in AFTER):
+        for step in steps_of(version):
             key = version.lineage.get(step)
             if key is None:
                 said = f"the registry names no record of step {step} of version {version.number}"
@@ -159,7 +164,11 @@ class _Proof:
         inputs = record.components.get("inputs", {})
         leads = record.digest == key and inputs.items() <= version.lineage.items()
         if step == "fit":
-            leads &= ModelRef.model_validate(record.output).digest == version.digest
+            leads &= ModelRef.model_validate(record.output).digest == version.measured_digest
+        if step == "refit":
+            model = Refit.model_validate(record.output).model
+            served = version.measured_digest if model is None else model.digest
+            leads &= served == version.digest
         if not leads:
             message = f"{path} does not lead to version {version.number}"
             raise DataError(message)

@@ -12,6 +12,7 @@ import orjson
 from holdtrue.data import as_frame, class_names, kind_of, read_source, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import HoldtrueError
+from holdtrue.models import read_signature
 from holdtrue.monitoring import check_classes_known, check_performance
 from holdtrue.serving import read_captured
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from holdtrue.evaluation import Rows
     from holdtrue.models import Signature
     from holdtrue.plan import Context
     from holdtrue.references import PerformanceCheck
@@ -95,17 +97,16 @@ def measure_quality(
     joined = asked.merge(labels.known, on=[*data.key])
     unknown = asked.merge(labels.unknown, on=[*data.key])
     number, spread = champion.version.number, {"start": start, "end": end}
+    rows, judged = _as_measured(context, champion, signature, joined)
     checks = (
         check_performance(
             version=number,
             metric=declared.metric,
             direction=METRICS[declared.metric][0],
-            target=joined[signature.target].to_numpy(
-                "float64" if signature.classes is None else "int64"
-            ),
-            scores=_scores(joined, signature),
-            classes=signature.classes,
-            blocks=joined[":block"].to_numpy("int64"),
+            target=rows.target,
+            scores=rows.scores,
+            classes=rows.classes,
+            blocks=joined[":block"].to_numpy("int64")[judged],
             expected=expected.value,
             worse_than=declared.worse_than,
             seed=context.declaration.seed,
@@ -191,6 +192,28 @@ def _answers(
         ":block": ((when - pd.Timestamp(start)) // window).to_numpy("int64"),
     }
     return pd.DataFrame(columns)
+
+
+def _as_measured(
+    context: Context, champion: Champion, signature: Signature, joined: pd.DataFrame
+) -> tuple[Rows, np.ndarray]:
+    """What was answered with the truth, over the classes that the expected value is of.
+
+    A refit may know a class that the fit that was measured did not: its rows are left out, since
+    what a metric is changes with the number of classes. They are no unknown class either.
+
+    Returns:
+        The rows, and which of the joined ones they are.
+    """
+    from holdtrue.evaluation import Rows, among
+
+    version = champion.version
+    measured = signature
+    if version.refitted:
+        place = context.store.path(version.measured_bundle)
+        measured = read_signature(place, version.measured_digest)
+    answered = Rows.of(joined[signature.target], _scores(joined, signature), signature.classes)
+    return among(answered, measured.classes)
 
 
 def _scores(joined: pd.DataFrame, signature: Signature) -> np.ndarray:

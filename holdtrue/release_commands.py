@@ -150,7 +150,7 @@ def versions(
 
     An asterisk marks the champion, a plus sign those that were it before.
     """
-    from holdtrue.registry import verdict_first
+    from holdtrue.registry import REFITTED, verdict_first
     from holdtrue.versions import list_versions
 
     system = system_of(file)
@@ -164,6 +164,8 @@ def versions(
         when = f"{datetime.fromisoformat(one['created']):%Y-%m-%d %H:%M} UTC"
         lines.append(f"{mark}{one['version']:>4}  {when}  {verdict:<7}  {reached}")
         lines.append(f"       {verdict_first(one['reason'])}")
+        if one["refitted"]:
+            lines.append(f"       {REFITTED}")
         if one["pruned"]:
             at = f"{datetime.fromisoformat(one['pruned']):%Y-%m-%d %H:%M} UTC"
             lines.append(f"       its rows were removed by retention on {at}; its model is kept")

@@ -37,7 +37,7 @@ def ready(
     """
     from holdtrue.plan import steps_until
 
-    stays = steps_until(until)[-1].serves
+    stays = steps_until(until, system.declaration)[-1].serves
     if step.uses_ray and not runner.is_done(step.name):
         connect(system, session, runner.context, keep=stays)
     elif step.name == "check" and stays and not runner.is_done("fit"):

@@ -27,6 +27,17 @@ class SameRows(Reference):
     """The version whose test rows they are."""
     gains: dict[int, dict[str, Gain]]
     """By version and metric: it, beside the first version that is compared."""
+    refitted: tuple[int, ...] = ()
+    """Versions that are compared by the fit that was measured; their refit is what they serve, and
+    may have learnt these rows."""
+
+    @property
+    def note(self) -> str:
+        """Which fits are compared, in words, where that is not what is served; else empty."""
+        if not self.refitted:
+            return ""
+        versions = ", ".join(map(str, self.refitted))
+        return f"of version {versions} the fit before the refit, which alone has not learnt them"
 
 
 class Comparison(Reference):

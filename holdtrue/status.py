@@ -10,6 +10,7 @@ from holdtrue.errors import ServingError
 from holdtrue.failures import Failure, What, failures_of
 from holdtrue.notifications import Undelivered, undelivered
 from holdtrue.references import Compilation, Reference
+from holdtrue.registry import REFITTED
 from holdtrue.rollout import RolloutStatus, status_of
 from holdtrue.running import Training, training_of
 from holdtrue.serving._deploy import ReplicaCounts
@@ -42,6 +43,8 @@ class ChampionStatus(Reference):
     since: datetime
     trained_as_of: datetime
     metrics: dict[str, float]
+    refitted: bool
+    """Whether what answers was fitted once more on all rows, after it was measured."""
     reason: str
     compilation: Compilation | None
     """Whether the compiled scorer answers, and why not; None where the bundle is damaged."""
@@ -126,6 +129,7 @@ def look(system: Declared) -> Status:
             since=champion.since,
             trained_as_of=champion.version.as_of,
             metrics={key: value.value for key, value in champion.version.metrics.items()},
+            refitted=champion.version.refitted,
             reason=_why_champion(registry.history(name)[-1], champion.reason),
             compilation=_compilation(system),
         ),
@@ -256,6 +260,7 @@ def _champion_lines(found: Status) -> list[str]:
         f"champion: version {champion.version} of {found.versions} "
         f"since {champion.since:%Y-%m-%d %H:%M} UTC",
         f"  data as of {champion.trained_as_of:%Y-%m-%d %H:%M} UTC; {metrics}",
+        *([f"  {REFITTED}"] if champion.refitted else []),
         f"  {champion.reason}",
         f"  {champion.compilation or 'its bundle is damaged'}",
     ]

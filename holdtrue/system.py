@@ -118,7 +118,7 @@ class System(Declared):
             ExitStack() as session,
         ):
             self.prepare(context, until)
-            for step in steps_until(until):
+            for step in steps_until(until, self.declaration):
                 if step.serves and context.registry.champion(context.system) is None:
                     break
                 ready(self, session, runner, step, until)
@@ -193,7 +193,7 @@ class System(Declared):
 
         self.check()
         check_committed(self)
-        if steps_until(until)[-1].serves:
+        if steps_until(until, self.declaration)[-1].serves:
             check_place(context.stack, self.declaration)
         self.store.prepare()
 

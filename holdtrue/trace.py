@@ -60,6 +60,8 @@ class TracedModel(Reference):
     """Of the bundle's manifest, which has one of each of its files."""
     bundle: str
     """Folder of the bundle, relative to the store."""
+    measured: str
+    """The bundle that the gates judged; another one where it was refitted."""
     estimator: str
     params: dict[str, Any]
     trained_as_of: datetime
@@ -188,6 +190,7 @@ def trace_text(found: Trace) -> str:
         f"  registered {_moment(model.registered)}, data as of {_moment(model.trained_as_of)}",
         f"  {model.reason}",
         f"  bundle {model.bundle}, digest {model.digest}",
+        *([] if model.measured == model.bundle else [f"  the gates judged {model.measured}"]),
         f"  {', '.join(f'{package} {number}' for package, number in model.packages.items())}",
     ]
     data = found.data
@@ -251,6 +254,7 @@ def _model(store: Store, version: RegisteredVersion) -> TracedModel:
         version=version.number,
         digest=version.digest,
         bundle=version.bundle,
+        measured=version.measured_bundle,
         estimator=manifest["estimator"],
         params=manifest["params"],
         trained_as_of=version.as_of,

@@ -50,6 +50,8 @@ def list_versions(
             "pruned": pruned.get(version.number),
             "bundle": version.bundle,
             "digest": version.digest,
+            "refitted": version.refitted,
+            "measured_bundle": version.measured_bundle,
         }
         for version in found
     ]

@@ -85,6 +85,7 @@ def publish(system: str, step: str, markdown: str | None) -> None:
         "split": "data",
         "tune": "tuning",
         "gate": "evaluation",
+        "refit": "evaluation",
         "monitor": "drift",
         "backtest": "backtest",
     }

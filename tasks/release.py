@@ -15,7 +15,7 @@ from tasks._progress import Shown
 from tasks._step import OPTIONS, announce, perform
 
 if TYPE_CHECKING:
-    from holdtrue.references import Evaluation, ModelRef, ProfileRef, Verdict
+    from holdtrue.references import Evaluation, ModelRef, ProfileRef, Refit, Verdict
     from holdtrue.rollout import Rollout
     from holdtrue.system import Run
 
@@ -27,10 +27,17 @@ APPROVAL_EVENT = "holdtrue.approval.wanted"
 
 @task(name="register", **OPTIONS)
 def register(
-    run: Run, profile: ProfileRef, fit: ModelRef, evaluate: Evaluation, gate: Verdict
+    run: Run,
+    profile: ProfileRef,
+    fit: ModelRef,
+    evaluate: Evaluation,
+    gate: Verdict,
+    refit: Refit | None = None,
 ) -> Any:
     """Give the model a version; make it the champion, or roll it out: a `Version`."""
     inputs = {"profile": profile, "fit": fit, "evaluate": evaluate, "gate": gate}
+    if refit is not None:  # not part of each plan
+        inputs["refit"] = refit
     version = perform(run, "register", inputs)
     context = run.context()
     asked = approval_of(context.registry, context.declaration)

@@ -9,7 +9,15 @@ from prefect import task
 from tasks._step import OPTIONS, perform
 
 if TYPE_CHECKING:
-    from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study
+    from holdtrue.references import (
+        DataCheck,
+        Evaluation,
+        ModelRef,
+        Snapshot,
+        Split,
+        Study,
+        Verdict,
+    )
     from holdtrue.system import Run
 
 
@@ -35,3 +43,12 @@ def evaluate(run: Run, check: DataCheck, split: Split, fit: ModelRef) -> Any:
 def gate(run: Run, evaluate: Evaluation) -> Any:
     """Hold the evaluation against the gates: a `Verdict`."""
     return perform(run, "gate", {"evaluate": evaluate})
+
+
+@task(name="refit", **OPTIONS)
+def refit(
+    run: Run, extract: Snapshot, check: DataCheck, split: Split, tune: Study, gate: Verdict
+) -> Any:
+    """Fit what passed the gates once more, on the test rows too, on Ray: a `Refit`."""
+    inputs = {"extract": extract, "check": check, "split": split, "tune": tune, "gate": gate}
+    return perform(run, "refit", inputs)

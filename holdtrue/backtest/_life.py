@@ -16,7 +16,7 @@ from holdtrue.errors import DataError, HoldtrueError, TrainingError
 from holdtrue.models._served import ServedModel
 from holdtrue.plan import Journal, Runner
 from holdtrue.plan._model_steps import next_study
-from holdtrue.references import ModelRef, Study, Version
+from holdtrue.references import ModelRef, Refit, Study, Version
 from holdtrue.serving import Arm, capture_places, slate_of
 from holdtrue.serving._asked import Answered, Asked, Reply
 from holdtrue.serving._capture import Capture, new_ids
@@ -250,10 +250,16 @@ def _train(
     _reach_study(context)
     if not Runner(context).is_done("fit"):
         need_ray()
+    if system.declaration.evaluate.refit:
+        system.apply(as_of=at, until="gate", reporter=reporter)
+        if not Runner(context).is_done("refit"):
+            need_ray()
     done = system.apply(as_of=at, until="register", reporter=reporter, trigger=trigger)
     outputs: dict[str, Any] = {step.step: step.output for step in done.steps}
     study, model = Study.model_validate(outputs["tune"]), ModelRef.model_validate(outputs["fit"])
     version = Version.model_validate(outputs["register"])
+    refit = outputs.get("refit")
+    again = refit.model.seconds if isinstance(refit, Refit) and refit.model else 0.0
     passed = system.registry.version(context.system, version.number).passed
     return Training(
         as_of=at,
@@ -262,7 +268,7 @@ def _train(
         outcome="promoted" if version.promoted else "unchanged" if passed else "refused",
         said=version.reason,
         version=version.number,
-        seconds=study.seconds + model.seconds,
+        seconds=study.seconds + model.seconds + again,
     )
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # inferred.
 _MOST_LEVELS = 1_000
 _MOST_CLASSES = 100
+GROUP_ROWS = 65_536
+"""Of a file with rows to train on: who trains on a part need not read those before it."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
     """Keep what `check_frame` returned; the reference says where."""
     path = store.path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    checked.kept.to_parquet(path / "kept.parquet", index=False)
+    checked.kept.to_parquet(path / "kept.parquet", index=False, row_group_size=GROUP_ROWS)
     checked.asked.to_parquet(path / "asked.parquet", index=False)
     quarantine = None
     if len(checked.quarantined):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from holdtrue.data._contract import GROUP_ROWS
+from holdtrue.declaration import format_duration
 from holdtrue.errors import DataError
 from holdtrue.models import FEWEST_TO_FIT
 from holdtrue.references import Split
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
     from holdtrue.references import DataCheck
     from holdtrue.store import Store
-
-# So that whoever trains on a part of the rows need not read those before them.
-_GROUP_ROWS = 65_536
 
 
 def split_frame(
@@ -59,8 +58,26 @@ def split_frame(
         chosen = (when >= start).to_numpy()
         boundary = start.to_pydatetime()
     train, held = frame[~chosen], frame[chosen]
-    _refuse_poor(declaration, train, held, boundary)
+    ended = "" if time is None else ended_early(declaration, frame[time], end)
+    _refuse_poor(declaration, train, held, boundary, ended)
     return train.reset_index(drop=True), held.reset_index(drop=True), boundary
+
+
+def ended_early(declaration: Declaration, when: pd.Series, end: datetime | None) -> str:
+    """Say that more than half of the time that test rows are of has none; empty where it has.
+
+    Args:
+        declaration: With ``evaluate.test``.
+        when: shape (n_rows,): the times of all rows.
+        end: End of the window.
+    """
+    test, last = declaration.evaluate.test, when.max()
+    if end is None or not isinstance(test, timedelta) or end - last <= test / 2:
+        return ""
+    return (
+        f"evaluate.test: {format_duration(test)} counts back from {end:%Y-%m-%d %H:%M} UTC (now, "
+        f"less data.labels_after), and the newest row is of {last:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 def _strata(frame: pd.DataFrame, declaration: Declaration) -> list[np.ndarray]:
@@ -80,7 +97,11 @@ def untaught_classes(
 
 
 def _refuse_poor(
-    declaration: Declaration, train: pd.DataFrame, test: pd.DataFrame, boundary: datetime | None
+    declaration: Declaration,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    boundary: datetime | None,
+    ended: str,
 ) -> None:
     at = "" if boundary is None else f" (cut at {boundary:%Y-%m-%d %H:%M} UTC)"
     parts = {"training": train, "test": test}
@@ -96,7 +117,11 @@ def _refuse_poor(
                 poor.append(f"only one class in the {said} rows: {known[0]}")
     if poor:
         message = f"the split{at} leaves {poor[0]}"
-        raise DataError(message, hint="look at evaluate.test and data.window")
+        hint = "look at evaluate.test and data.window"
+        if ended and len(test) == 0:
+            message += f": {ended}"
+            hint = "a longer evaluate.test, a share such as 20%, or data.as_of for data that ended"
+        raise DataError(message, hint=hint)
 
 
 def write_split(
@@ -105,6 +130,8 @@ def write_split(
     """Cut the rows that the contract left and keep both parts."""
     frame = pd.read_parquet(store.path(check.kept))
     train, test, boundary = split_frame(declaration, frame, end)
+    time = declaration.data.time
+    ended = "" if time is None else ended_early(declaration, frame[time], end)
     untaught, shares = {}, {}
     if check.classes is not None:
         target = declaration.data.target
@@ -116,7 +143,7 @@ def write_split(
         }
     path = store.path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    train.to_parquet(path / "train.parquet", index=False, row_group_size=_GROUP_ROWS)
+    train.to_parquet(path / "train.parquet", index=False, row_group_size=GROUP_ROWS)
     test.to_parquet(path / "test.parquet", index=False)
     return Split(
         train=store.relative(path / "train.parquet"),
@@ -126,4 +153,5 @@ def write_split(
         boundary=boundary,
         target_share=shares,
         untaught=untaught,
+        note=ended and f"only {len(test):,} test rows: {ended}",
     )

@@ -60,6 +60,12 @@ class Evaluate(Section):
 
     The end of the window (30d, needs `data.time`) or a share of the rows (20%).
     """
+    refit: bool = False
+    """Whether a model that passes the gates is fitted once more, on the test rows too.
+
+    That fit is served, so that it has learnt the newest rows. What is measured, and what the gates
+    and `better_than: champion` judge, is the fit before it. It costs a second fit.
+    """
     metrics: tuple[Metric, ...] = ()
     """What is measured; a usual set for the task where left out."""
     slices: tuple[str, ...] = ()

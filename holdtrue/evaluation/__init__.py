@@ -5,11 +5,12 @@ from holdtrue.evaluation._gates import judge
 from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure
-from holdtrue.evaluation._together import Rows, together
+from holdtrue.evaluation._together import Rows, among, together
 
 __all__ = [
     "Rows",
     "UndefinedError",
+    "among",
     "differences",
     "estimate",
     "estimates",

@@ -71,3 +71,26 @@ def _spread(rows: Rows, wide: Rows) -> Rows:
         return rows._replace(target=wide.target)
     places = [wide.classes.index(name) for name in rows.classes]
     return Rows(wide.target, spread(rows.scores, places, len(wide.classes)), wide.classes)
+
+
+def among(rows: Rows, classes: tuple[str, ...] | None) -> tuple[Rows, np.ndarray]:
+    """Keep the rows of some of the classes, with the probabilities if it can only be one of these.
+
+    Args:
+        rows: With all classes; the model knows that of each row.
+        classes: Some of them; None for regression.
+
+    Returns:
+        The rows that are kept, over these classes, and which they are, shape (n_rows,).
+    """
+    if rows.classes is None or classes is None or rows.classes == classes:
+        return rows, np.ones(len(rows.target), dtype=bool)
+    places = [rows.classes.index(name) for name in classes]
+    index = np.full(len(rows.classes), -1)
+    index[places] = np.arange(len(places))
+    target = index[rows.target]
+    kept = target >= 0
+    part = rows.scores[kept][:, places]
+    total = part.sum(axis=1, keepdims=True)
+    even = np.full(part.shape, 1 / len(places))
+    return Rows(target[kept], np.divide(part, total, out=even, where=total > 0), classes), kept

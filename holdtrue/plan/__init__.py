@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from holdtrue.plan._journal import Journal
     from holdtrue.plan._model_steps import signature_of
     from holdtrue.plan._outcome import outcome
-    from holdtrue.plan._plan import BY_NAME, STEPS, Done, Planned, Runner, make_plan, steps_until
+    from holdtrue.plan._plan import (
+        BY_NAME,
+        STEPS,
+        Done,
+        Planned,
+        Runner,
+        inputs_of,
+        make_plan,
+        steps_until,
+    )
     from holdtrue.plan._release_steps import (
         deploy_arms,
         not_served,
@@ -37,6 +46,7 @@ __all__ = [
     "applied",
     "begin_rollout",
     "deploy_arms",
+    "inputs_of",
     "make_plan",
     "not_served",
     "outcome",
@@ -62,6 +72,7 @@ _HOMES = {
     "applied": "_applied",
     "begin_rollout": "_rollout",
     "deploy_arms": "_release_steps",
+    "inputs_of": "_plan",
     "make_plan": "_plan",
     "not_served": "_release_steps",
     "outcome": "_outcome",

@@ -62,12 +62,19 @@ def applied(context: Context, finished: list[Done]) -> Applied:
 def _why_back(context: Context, number: int) -> str | None:
     """What ended a version that passed: as the champion, or in its rollout."""
     registry, system = context.registry, context.system
+    judged = registry.version(system, number).measured_digest
+    twins = {one.number for one in registry.of_fit(system, judged)}
     ended = [change for change in registry.history(system) if change.previous == number]
     tried = [rollout for rollout in registry.rollouts(system) if rollout.challenger == number]
     if ended:
         why = f"version {ended[-1].number} took its place ({ended[-1].reason})"
     elif tried and tried[-1].state != "running":
         why = f"its rollout was ended ({tried[-1].reason})"
+    elif fit := [change for change in registry.history(system) if change.previous in twins]:
+        why = (
+            f"version {fit[-1].number} took the place of version {fit[-1].previous}, whose fit "
+            f"is the one that was judged ({fit[-1].reason})"
+        )
     else:
         return None
     return (

@@ -91,7 +91,10 @@ def _split(work: Work) -> Split:
     work.progress(0, 0, "cutting training and test rows")
     snapshot, check = work.get("extract", Snapshot), work.get("check", DataCheck)
     folder = f"data/{context.system}/splits/{work.digest}"
-    return write_split(context.store, folder, context.declaration, check, snapshot.end)
+    split = write_split(context.store, folder, context.declaration, check, snapshot.end)
+    if split.note:
+        work.progress(0, 0, split.note)
+    return split
 
 
 def _moment(context: Context, inputs: Inputs) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from holdtrue.models import (
 from holdtrue.models._fit_on_ray import fit_on_ray
 from holdtrue.models._fit_plan import columns_of, plan_fit, rows_within
 from holdtrue.models._manifest import read_compilation
-from holdtrue.models._rows import read_sample
+from holdtrue.models._rows import count_rows, read_sample
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
@@ -55,11 +55,19 @@ _STUDIES = 5
 
 
 def signature_of(
-    declaration: Declaration, snapshot: Snapshot, check: DataCheck, split: Split
+    declaration: Declaration, snapshot: Snapshot, check: DataCheck, split: Split | None
 ) -> Signature:
-    """What a model of these data takes and gives; it knows the classes that it is taught."""
+    """What a model of these data takes and gives; it knows the classes that it is taught.
+
+    Args:
+        declaration: With target and task.
+        snapshot: Has the kinds of the columns.
+        check: Has features and classes. The contract lets no class pass of which there are too few
+            rows to learn it.
+        split: Says which classes have too few training rows; None: all rows are trained on.
+    """
     classes = check.classes
-    if classes is not None:
+    if classes is not None and split is not None:
         classes = tuple(name for name in classes if name not in split.untaught)
     names = (*check.numeric, *check.categorical, *check.temporal)
     return Signature(
@@ -71,13 +79,40 @@ def signature_of(
     )
 
 
-def _signature(work: Work) -> Signature:
-    return signature_of(
-        work.context.declaration,
-        work.get("extract", Snapshot),
-        work.get("check", DataCheck),
-        work.get("split", Split),
-    )
+def _signature(work: Work, split: Split | None) -> Signature:
+    snapshot, check = work.get("extract", Snapshot), work.get("check", DataCheck)
+    return signature_of(work.context.declaration, snapshot, check, split)
+
+
+def check_refit(work: Work) -> Signature:
+    """Refuse what could not be fitted on all rows, as `check_fit` does.
+
+    Returns:
+        What a model of all rows takes and gives.
+    """
+    signature, check = _signature(work, None), work.get("check", DataCheck)
+    check_fit(work.context.declaration, check, signature, check.kept_rows)
+    return signature
+
+
+def check_fit(declaration: Declaration, check: DataCheck, signature: Signature, rows: int) -> None:
+    """Refuse what a fit could not be made of, before a search.
+
+    Args:
+        declaration: With candidates, weights and costs of classes, and the limit of the memory.
+        check: Has all classes of the data, and which of them are new.
+        signature: The columns, and the classes that are taught.
+        rows: How many are fitted on.
+
+    Raises:
+        ConfigError: As `check_new` and `check_classes`.
+        TrainingError: As `check_memory`.
+    """
+    classes = signature.classes or ()
+    learnt = {name: found for name, found in check.new_classes.items() if name in classes}
+    check_new(declaration.model, learnt, signature.target)
+    check_classes(declaration.model, classes, {*(check.classes or ())} - {*classes})
+    check_memory(declaration, rows, signature, alive_nodes())
 
 
 def check_memory(
@@ -133,12 +168,10 @@ def check_ages(ages: np.ndarray | None) -> None:
 def _tune(work: Work) -> Study:
     context = work.context
     declaration, split = context.declaration, work.get("split", Split)
-    signature = _signature(work)
-    classes, new = signature.classes or (), work.get("check", DataCheck).new_classes
-    learnt = {name: rows for name, rows in new.items() if name in classes}
-    check_new(declaration.model, learnt, signature.target)
-    check_classes(declaration.model, classes, split.untaught)
-    check_memory(declaration, split.train_rows, signature, alive_nodes())
+    signature = _signature(work, split)
+    check_fit(declaration, work.get("check", DataCheck), signature, split.train_rows)
+    if declaration.evaluate.refit:
+        check_refit(work)
     limit = declaration.ray.memory
     wanted = max(2, round(declaration.tune.sample * split.train_rows))
     most = wanted if limit is None else min(wanted, rows_within(columns_of(signature), limit))
@@ -207,25 +240,37 @@ def _live_setting(context: Context) -> tuple[str, dict[str, Any]] | None:
 
 
 def _fit(work: Work) -> ModelRef:
+    split = work.get("split", Split)
+    return fit_best(work, work.context.store.path(split.train), _signature(work, split))
+
+
+def fit_best(work: Work, rows: Path, signature: Signature) -> ModelRef:
+    """Fit the setting that the search has chosen, on Ray, and write its bundle.
+
+    Args:
+        work: Of a step that takes the results of `tune`; its digest names the bundle's folder.
+        rows: Parquet file with the rows, in order of time where they have one.
+        signature: The columns, and the classes that these rows are of.
+
+    Raises:
+        TrainingError: As `fit_on_ray`.
+    """
     context = work.context
     declaration, store = context.declaration, context.store
     best = work.get("tune", Study).best_trial
-    split = work.get("split", Split)
-    signature = _signature(work)
     names = labels(declaration.model.candidates)
     candidate = declaration.model.candidates[names.index(best.candidate)]
     target = None
     if declaration.model.loss is not None:
-        column = pd.read_parquet(store.path(split.train), columns=[signature.target])
+        column = pd.read_parquet(rows, columns=[signature.target])
         target = target_of(column, signature)
     params = constant_params(candidate, declaration.model, target) | best.params
-    doing = f"fitting {candidate.estimator} on {split.train_rows:,} rows"
-    work.progress(0, 0, doing)
+    work.progress(0, 0, f"fitting {candidate.estimator} on {count_rows(rows):,} rows")
     folder = store.path("bundles", context.system, work.digest)
     half_life = HalfLife.of(declaration.data)
     started = time.monotonic()
     fitted = fit_on_ray(
-        store.path(split.train),
+        rows,
         folder,
         signature,
         candidate.estimator,
@@ -241,7 +286,7 @@ def _fit(work: Work) -> ModelRef:
         half_life=half_life,
         say=lambda words: work.progress(0, 0, words),
     )
-    ages = ages_of(store.path(split.train), half_life)
+    ages = ages_of(rows, half_life)
     return ModelRef(
         bundle=store.relative(folder),
         digest=fitted.digest,
@@ -258,9 +303,9 @@ def _fit(work: Work) -> ModelRef:
 
 def incumbent(context: Context, model: ModelRef) -> int | None:
     """The version to beat: the champion, or for one that was champion the one it has beaten."""
-    known = context.registry.find(context.system, model.digest)
-    if known is not None and context.registry.was_champion(context.system, known.number):
-        return known.incumbent
+    for known in context.registry.of_fit(context.system, model.digest):
+        if context.registry.was_champion(context.system, known.number):
+            return known.incumbent
     champion = context.registry.champion(context.system)
     return None if champion is None else champion.version.number
 
@@ -288,7 +333,8 @@ def _evaluate(work: Work) -> Evaluation:
     if number is not None:
         work.progress(1, 4, f"scoring them with the champion, version {number}")
         version = context.registry.version(context.system, number)
-        other = Bundle.load(store.path(version.bundle), version.digest)
+        # What is served of a version that was refitted may have learnt these very rows.
+        other = Bundle.load(store.path(version.measured_bundle), version.measured_digest)
         if set(other.signature.columns) <= set(test):
             answers = other.predict(typed(test, other.signature))
             truth = target_of(test, other.signature)
@@ -372,6 +418,19 @@ def _reads_search(declaration: Declaration) -> dict[str, Any]:
     return parts
 
 
+def reads_fit(declaration: Declaration) -> dict[str, Any]:
+    """The part of the declaration that a fit depends on, beside the setting that was found."""
+    return _dump(
+        declaration,
+        task=True,
+        data=_rows_read(declaration),
+        model=True,
+        tune={"folds", "cpus", "gpus", "deterministic"},
+        ray={"memory"},
+        seed=True,
+    )
+
+
 def _reads_evaluation(declaration: Declaration) -> dict[str, Any]:
     parts = _dump(declaration, evaluate={"slices", "confidence"}, tune={"metric"}, seed=True)
     return parts | {"metrics": list(declaration.metrics)}
@@ -394,15 +453,7 @@ MODEL_STEPS = (
         says="fit it on all training rows",
         output=ModelRef,
         run=_fit,
-        reads=lambda d: _dump(
-            d,
-            task=True,
-            data=_rows_read(d),
-            model=True,
-            tune={"folds", "cpus", "gpus", "deterministic"},
-            ray={"memory"},
-            seed=True,
-        ),
+        reads=reads_fit,
         rooms=("models", "tuning/_folds.py"),
         inputs=("extract", "check", "split", "tune"),
         paths=lambda r: (r.bundle,) if isinstance(r, ModelRef) else (),

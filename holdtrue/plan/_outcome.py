@@ -10,6 +10,7 @@ from holdtrue.references import (
     Evaluation,
     ModelRef,
     ProfileRef,
+    Refit,
     Release,
     Snapshot,
     Split,
@@ -34,7 +35,8 @@ def outcome(output: Reference) -> str:
         case Split():
             cut = f"{output.train_rows:,} rows to train on, {output.test_rows:,} to test on"
             late = ", ".join(output.untaught)
-            return f"{cut}; too few to train on: {late}" if late else cut
+            few = f"too few to train on: {late}" if late else ""
+            return "; ".join(filter(None, (cut, few, output.note)))
         case Study():
             best = output.best_trial
             return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
@@ -45,6 +47,11 @@ def outcome(output: Reference) -> str:
             return "; ".join(filter(None, (", ".join(each), output.left_out)))
         case Verdict():
             return f"{'may be promoted' if output.passed else 'refused'}: {output.reason}"
+        case Refit(model=None):
+            return "nothing was fitted: the gates refused it"
+        case Refit(model=ModelRef() as model):
+            more = f"; it knows {', '.join(output.learnt)}, too" if output.learnt else ""
+            return f"{outcome(model)}, the test rows too{more}"
         case Version():
             made = "the champion" if output.promoted else "registered"
             return f"version {output.number}, {made}"

@@ -13,6 +13,7 @@ from holdtrue.plan._digest import code_digest, differences, digest
 from holdtrue.plan._files import digests_of, hold
 from holdtrue.plan._journal import Journal, Record
 from holdtrue.plan._model_steps import MODEL_STEPS
+from holdtrue.plan._refit_step import REFIT_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
 from holdtrue.plan._reports import write_reports
 from holdtrue.plan._step import Work
@@ -21,12 +22,13 @@ from holdtrue.running import began_step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Step
     from holdtrue.references import Reference
 
 # In an order in which every step comes after its inputs (a test asserts it).
-STEPS: tuple[Step, ...] = (*DATA_STEPS, *MODEL_STEPS, *RELEASE_STEPS)
+STEPS: tuple[Step, ...] = (*DATA_STEPS, *MODEL_STEPS, *REFIT_STEPS, *RELEASE_STEPS)
 BY_NAME = {step.name: step for step in STEPS}
 
 
@@ -56,18 +58,31 @@ class Done:
     """Wall time of this run; of a cached step the time to find it."""
 
 
-def steps_until(last: str | None) -> tuple[Step, ...]:
+def steps_until(last: str | None, declaration: Declaration) -> tuple[Step, ...]:
     """The steps of a run that ends with the named one (all of them for None).
 
     Raises:
         ConfigError: There is no such step.
     """
+    steps = tuple(step for step in STEPS if _is_wanted(step, declaration))
+    names = [step.name for step in steps]
     if last is None:
-        return STEPS
-    if last not in BY_NAME:
+        return steps
+    if last not in names:
         message = f"there is no step {last}"
-        raise ConfigError(message, hint=f"steps: {', '.join(BY_NAME)}")
-    return STEPS[: STEPS.index(BY_NAME[last]) + 1]
+        if last in BY_NAME:
+            message += f" in the plan of {declaration.name}: it is not declared"
+        raise ConfigError(message, hint=f"steps: {', '.join(names)}")
+    return steps[: names.index(last) + 1]
+
+
+def inputs_of(step: Step, declaration: Declaration) -> tuple[str, ...]:
+    """The steps whose results a step takes by a declaration."""
+    return tuple(name for name in step.inputs if _is_wanted(BY_NAME[name], declaration))
+
+
+def _is_wanted(step: Step, declaration: Declaration) -> bool:
+    return step.wanted is None or step.wanted(declaration)
 
 
 def make_plan(context: Context, until: str | None = None) -> list[Planned]:
@@ -75,8 +90,8 @@ def make_plan(context: Context, until: str | None = None) -> list[Planned]:
     runner = Runner(context)
     planned: list[Planned] = []
     fresh: set[str] = set()
-    for step in steps_until(until):
-        again = [name for name in step.inputs if name in fresh]
+    for step in steps_until(until, context.declaration):
+        again = [name for name in inputs_of(step, context.declaration) if name in fresh]
         if again:
             cascade = f"{_and(again)} {'runs' if len(again) == 1 else 'run'} again"
             reason = "; ".join(runner.own_change(step)) or cascade
@@ -163,7 +178,7 @@ class Runner:
         """Do a step on files that are still what was written; seal those that it writes."""
         store = self.context.store
         try:
-            for name in step.inputs:
+            for name in self._inputs(step):
                 hold(store, self._record(name))
             output = step.run(work)
             sealed = step.paths(output) if step.paths and step.sealed else ()
@@ -230,7 +245,10 @@ class Runner:
         return BY_NAME[name].output.model_validate(self._record(name).output)
 
     def _outputs(self, step: Step) -> dict[str, Reference]:
-        return {name: self.output(name) for name in step.inputs}
+        return {name: self.output(name) for name in self._inputs(step)}
+
+    def _inputs(self, step: Step) -> tuple[str, ...]:
+        return inputs_of(step, self.context.declaration)
 
     def _record(self, name: str) -> Record:
         if name not in self._found:
@@ -248,7 +266,7 @@ class Runner:
         components: dict[str, Any] = {
             "step": step.name,
             "declared": step.reads(self.context.declaration),
-            "inputs": {name: self._record(name).result for name in step.inputs},
+            "inputs": {name: self._record(name).result for name in self._inputs(step)},
             "outside": outside,
             "code": code_digest(_rooms(step)),
         }
@@ -273,7 +291,9 @@ class Runner:
             return said[0]
         said += differences(last.components["outside"], components["outside"])
         changed = [
-            n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]
+            n
+            for n in self._inputs(step)
+            if last.components["inputs"].get(n) != components["inputs"][n]
         ]
         if changed:
             said.append(f"{_and(changed)} changed")

@@ -17,6 +17,7 @@ from holdtrue.references import (
     ModelRef,
     ProfileRef,
     Reference,
+    Refit,
     Release,
     Verdict,
     Version,
@@ -29,9 +30,10 @@ from holdtrue.serving._slates import slate_of
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
-    from holdtrue.registry import Champion
+    from holdtrue.registry import Champion, RegisteredVersion
     from holdtrue.rollout import Rollout
 
 # How long the question whether the endpoint still answers may take, in seconds.
@@ -41,21 +43,26 @@ _ASK_TIMEOUT_S = 3.0
 def _register(work: Work) -> Version:
     context = work.context
     registry, system = context.registry, context.system
-    model, verdict = work.get("fit", ModelRef), work.get("gate", Verdict)
+    measured, verdict = work.get("fit", ModelRef), work.get("gate", Verdict)
+    refit = work.get("refit", Refit).model if "refit" in work.inputs else None
+    served = refit or measured
     work.progress(0, 0, "registering it" if verdict.passed else "keeping the champion")
     evaluation = work.get("evaluate", Evaluation)
+    steps = {step.name for step in _plan_of(context)}
+    used = Journal(context.store, system).state().get("steps", {})
     version = registry.register(
         system,
-        digest=model.digest,
-        bundle=model.bundle,
+        digest=served.digest,
+        bundle=served.bundle,
         as_of=context.as_of,
         passed=verdict.passed,
         reason=f"{context.trigger}: {verdict.reason}",
         incumbent=evaluation.champion,
         metrics=evaluation.metrics,
         profile=work.get("profile", ProfileRef).path,
-        lineage=dict(Journal(context.store, system).state().get("steps", {})),
+        lineage={name: key for name, key in used.items() if name in steps},
         origin=origin_of(context.project),
+        measured=None if refit is None else (measured.digest, measured.bundle),
     )
     promoted = False
     champion = registry.champion(system)
@@ -72,9 +79,9 @@ def _register(work: Work) -> Version:
             action="restore",
         )
         promoted = True
-    # A model that was promoted or rolled out before, and sent back, stays back.
-    elif verdict.passed and not _was_tried(context, version.number):
-        if evaluation.champion != (None if champion is None else champion.version.number):
+    elif verdict.passed and not _stays_back(context, version):
+        against = None if champion is None else champion.version.number
+        if evaluation.champion != against and not _of_one_fit(context, version):
             raise stale(system)
         if champion is not None and context.declaration.serve.approve is not None:
             work.progress(0, 0, "waiting for a person to approve it")
@@ -130,15 +137,53 @@ def _undone(context: Context, version: Reference) -> str | None:
     if declared_again(context, version.number):
         return f"version {version.number} is declared again"
     approve = context.declaration.serve.approve
-    if registered.passed and approve is None and not _was_tried(context, version.number):
+    if registered.passed and approve is None and not _stays_back(context, registered):
         return f"version {version.number} passed, and no approval is declared any more"
     return None
 
 
-def _was_tried(context: Context, number: int) -> bool:
-    registry, system = context.registry, context.system
+def _stays_back(context: Context, version: RegisteredVersion) -> bool:
+    """Whether a model was promoted or rolled out before, and sent back; or is the champion.
+
+    That holds for what was served. It does not for the same fit with a refit, or without one: that
+    is another model, which takes the place of the champion where the gates have judged both by one
+    fit, or where the champion is the one that they have compared it with.
+    """
+    registry, system, number = context.registry, context.system, version.number
     tried = {rollout.challenger for rollout in registry.rollouts(system)}
-    return number in tried or registry.was_champion(system, number)
+    if number in tried or registry.was_champion(system, number):
+        return True
+    champion = registry.champion(system)
+    judged = [one for one in _others_of_fit(context, version) if _was_champion(context, one)]
+    if champion is None or not judged or _of_one_fit(context, version):
+        return False
+    return version.incumbent != champion.version.number
+
+
+def _of_one_fit(context: Context, version: RegisteredVersion) -> bool:
+    """Whether what the gates have judged is the champion, or would be again, in another form."""
+    champion = context.registry.champion(context.system)
+    return any(
+        (champion is not None and champion.version.number == one.number)
+        or declared_again(context, one.number)
+        for one in _others_of_fit(context, version)
+    )
+
+
+def _others_of_fit(context: Context, version: RegisteredVersion) -> list[RegisteredVersion]:
+    """The versions of which the same fit was measured: with a refit, and without."""
+    every = context.registry.of_fit(context.system, version.measured_digest)
+    return [one for one in every if one.number != version.number]
+
+
+def _was_champion(context: Context, version: RegisteredVersion) -> bool:
+    return context.registry.was_champion(context.system, version.number)
+
+
+def _plan_of(context: Context) -> tuple[Step, ...]:
+    from holdtrue.plan._plan import steps_until
+
+    return steps_until(None, context.declaration)
 
 
 def serve_champion(context: Context) -> Release:
@@ -240,16 +285,25 @@ def not_served(context: Context, release: Reference) -> str | None:
     return None
 
 
+def _reads_registration(declaration: Declaration) -> dict[str, Any]:
+    parts: dict[str, Any] = {"name": declaration.name}
+    # Whether there is a mirror, not where: its address may hold a password.
+    if declaration.track.mlflow:
+        parts["mlflow"] = True
+    if declaration.evaluate.refit:
+        parts["evaluate"] = {"refit": True}
+    return parts
+
+
 RELEASE_STEPS = (
     Step(
         name="register",
         says="give it a version; make it the champion, or roll it out, if it passed",
         output=Version,
         run=_register,
-        # Whether there is a mirror, not where: its address may hold a password.
-        reads=lambda d: {"name": d.name} | ({"mlflow": True} if d.track.mlflow else {}),
+        reads=_reads_registration,
         rooms=(),
-        inputs=("profile", "fit", "evaluate", "gate"),
+        inputs=("profile", "fit", "evaluate", "gate", "refit"),
         holds=_undone,
     ),
     Step(

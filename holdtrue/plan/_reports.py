@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdtrue import reports
@@ -44,6 +44,7 @@ _REPORTS = {
         ("fit", "evaluate", "gate"),
     ),
 }
+_REPORTS["refit"] = replace(_REPORTS["gate"], steps=(*_REPORTS["gate"].steps, "refit"))
 
 
 def write_reports(context: Context, step: str, outputs: Outputs) -> None:

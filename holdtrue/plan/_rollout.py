@@ -45,12 +45,17 @@ def begin_rollout(context: Context, number: int) -> Rollout:
     from holdtrue.serving._statistics import LATENCY_BOUNDS_S
 
     shift = expected_shift(context, champion.version, version)
+    both = champion.version, version
+    learnt = None
+    if any(one.refitted for one in both):
+        learnt = expected_shift(context, *both, served=True)
     plan = Plan(
         shares=_shares(context),
         every_s=declared.every.total_seconds(),
         requests=declared.requests,
         bounds_s=LATENCY_BOUNDS_S,
         expected_shift=shift or (),
+        learnt_shift=learnt or (),
         compare_scores=_same_classes(context, champion.version, version),
     )
     return registry.begin_rollout(
@@ -94,12 +99,24 @@ def _same_classes(context: Context, first: RegisteredVersion, second: Registered
 
 
 def expected_shift(
-    context: Context, champion: RegisteredVersion, challenger: RegisteredVersion
+    context: Context,
+    champion: RegisteredVersion,
+    challenger: RegisteredVersion,
+    *,
+    served: bool = False,
 ) -> tuple[float, ...] | None:
     """By class: how much higher the challenger scores the test rows that the gates have seen.
 
-    None where that cannot be known: the rows are gone or are not those of then, or the two are of
-    other classes or columns.
+    Args:
+        context: Where the bundles lie.
+        champion: The version that answers.
+        challenger: The one that is to.
+        served: Whether what is served is asked, also where it has learnt these rows, rather than
+            the fits that the gates have seen.
+
+    Returns:
+        None where that cannot be known: the rows are gone or are not those of then, or the two are
+        of other classes or columns.
     """
     import pandas as pd
 
@@ -114,7 +131,12 @@ def expected_shift(
     except DataError:
         return None
     rows = pd.read_parquet(path)[-_ROWS:]
-    both = [Bundle.load(store.path(v.bundle), v.digest) for v in (champion, challenger)]
+    both = [
+        Bundle.load(store.path(v.bundle), v.digest)
+        if served
+        else Bundle.load(store.path(v.measured_bundle), v.measured_digest)
+        for v in (champion, challenger)
+    ]
     signatures = [bundle.signature for bundle in both]
     if signatures[0].classes != signatures[1].classes or any(
         not {*signature.columns} <= {*rows} for signature in signatures

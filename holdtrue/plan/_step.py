@@ -60,7 +60,9 @@ class Step:
     rooms: tuple[str, ...]
     """The code that its result depends on."""
     inputs: tuple[str, ...] = ()
-    """Earlier steps whose results it takes."""
+    """Earlier steps whose results it takes, as far as they are part of the plan."""
+    wanted: Callable[[Declaration], bool] | None = None
+    """Whether it is part of the plan of a declaration; None: of each."""
     outside: Callable[[Context, Inputs], dict[str, Any]] | None = None
     """Other things that its result depends on: the moment, the source, the champion."""
     holds: Callable[[Context, Reference], str | None] | None = None

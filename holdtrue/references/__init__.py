@@ -32,6 +32,7 @@ from holdtrue.references._evaluation import (
 from holdtrue.references._model import (
     Compilation,
     ModelRef,
+    Refit,
     Release,
     Version,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "PerformanceCheck",
     "ProfileRef",
     "Reference",
+    "Refit",
     "Release",
     "SliceResult",
     "Snapshot",

@@ -129,3 +129,5 @@ class Split(Reference):
     untaught: dict[str, tuple[int, int]] = {}
     """By class with too few training rows to learn it: how many there are, which are not trained
     on, and how many test rows are of it."""
+    note: str = ""
+    """That the rows end long before the test rows do, in a sentence; empty where they do not."""

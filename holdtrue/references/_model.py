@@ -58,6 +58,15 @@ class ModelRef(Reference):
     """Whether it is compiled; None for one of an earlier time."""
 
 
+class Refit(Reference):
+    """What passed the gates, fitted once more on all rows: that is what is served."""
+
+    model: ModelRef | None
+    """None where the gates refused it: then nothing is fitted."""
+    learnt: tuple[str, ...] = ()
+    """Classes with too few rows before the test rows, which only this fit knows."""
+
+
 class Version(Reference):
     """A model in the registry."""
 

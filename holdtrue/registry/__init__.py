@@ -2,6 +2,7 @@
 
 from holdtrue.registry._records import (
     BY_ITSELF,
+    REFITTED,
     Champion,
     Change,
     RegisteredVersion,
@@ -11,6 +12,7 @@ from holdtrue.registry._registry import Registry, stale
 
 __all__ = [
     "BY_ITSELF",
+    "REFITTED",
     "Champion",
     "Change",
     "RegisteredVersion",

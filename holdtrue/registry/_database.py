@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, insert, select, update
+from sqlalchemy import create_engine, event, insert, inspect, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from holdtrue.errors import RegistryError
@@ -99,8 +99,9 @@ class Database:
             t.metadata.create_all(connection)
             connection.execute(insert(t.schema_version).values(version=t.SCHEMA))
         elif found < t.SCHEMA:
-            # Up to now a newer schema only has more tables.
+            # Up to now a newer schema only has more tables, and columns that may be null.
             t.metadata.create_all(connection)
+            _add_columns(connection)
             connection.execute(update(t.schema_version).values(version=t.SCHEMA))
         elif found > t.SCHEMA:
             message = f"the registry {self.path} was written by a newer holdtrue (schema {found})"
@@ -111,6 +112,18 @@ class Database:
         if "full" in str(why):
             hint = "make room, and run the same command again"
         return RegistryError(f"the registry {self.path} cannot be used: {why}", hint=hint)
+
+
+def _add_columns(connection: Connection) -> None:
+    found = inspect(connection)
+    for table in t.metadata.sorted_tables:
+        known = {column["name"] for column in found.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(
+                    f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"
+                )
 
 
 def _no_implicit_begin(connection: Any, _record: Any) -> None:

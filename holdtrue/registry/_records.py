@@ -19,7 +19,9 @@ class RegisteredVersion:
     system: str
     number: int
     digest: str
+    """Of the bundle that is served."""
     bundle: str
+    """Its folder, relative to the store."""
     as_of: datetime
     """The moment that its data end at."""
     created: datetime
@@ -34,6 +36,16 @@ class RegisteredVersion:
     """Folder of the reference profile, relative to the store."""
     lineage: dict[str, str]
     """Digests by step."""
+    measured_digest: str
+    """Of the bundle that metrics and gates are about: where it was refitted, not of that which is
+    served, which has seen the test rows."""
+    measured_bundle: str
+    """Its folder, relative to the store."""
+
+    @property
+    def refitted(self) -> bool:
+        """Whether it was fitted once more on all rows after the gates."""
+        return self.measured_bundle != self.bundle
 
     @property
     def told(self) -> str:
@@ -70,6 +82,10 @@ class Change:
 BY_ITSELF = frozenset({"gate", "restore"})
 
 
+REFITTED = "served is its refit, on the test rows too; measured and judged was the fit before"
+"""Said beside the metrics of a version that was refitted."""
+
+
 def verdict_first(reason: str) -> str:
     """The reason of a version with what the gates said before why it was trained."""
     trigger, colon, verdict = reason.partition(": ")
@@ -91,4 +107,6 @@ def version_of(row: Row[Any]) -> RegisteredVersion:
         metrics={name: Estimate.model_validate(value) for name, value in row.metrics.items()},
         profile=row.profile,
         lineage=row.lineage,
+        measured_digest=row.measured_digest or row.digest,
+        measured_bundle=row.measured_bundle or row.bundle,
     )

@@ -65,10 +65,25 @@ class Registry:
         profile: str,
         lineage: dict[str, str],
         origin: Origin | None = None,
+        measured: tuple[str, str] | None = None,
     ) -> RegisteredVersion:
         """Give a model a number. The same model (by digest) keeps its own, and its origin.
 
         What else is recorded of it is renewed, unless it was a champion: that is history.
+
+        Args:
+            system: Name of the system.
+            digest: Of the bundle that is served.
+            bundle: Its folder, relative to the store.
+            as_of: The moment that its data end at.
+            passed: Whether every gate held.
+            reason: As in `RegisteredVersion`.
+            incumbent: Version that was the champion when it was judged.
+            metrics: What was measured.
+            profile: Folder of the reference profile, relative to the store.
+            lineage: Digests by step.
+            origin: Where the project was in Git, if it was.
+            measured: Digest and bundle of the fit that was measured; None: it is what is served.
         """
         judged = {
             "passed": passed,
@@ -77,6 +92,8 @@ class Registry:
             "metrics": {name: value.model_dump() for name, value in metrics.items()},
             "profile": profile,
             "lineage": lineage,
+            "measured_digest": measured and measured[0],
+            "measured_bundle": measured and measured[1],
         }
         wanted = select(t.versions).where(
             t.versions.c.system == system, t.versions.c.digest == digest
@@ -247,6 +264,13 @@ class Registry:
     def find(self, system: str, digest: str) -> RegisteredVersion | None:
         """The version of a model, by the digest of its bundle."""
         return next((v for v in self.versions(system) if v.digest == digest), None)
+
+    def of_fit(self, system: str, digest: str) -> list[RegisteredVersion]:
+        """The versions of which a fit was measured, by the digest of its bundle, oldest first.
+
+        There are two where it was registered with a refit and without.
+        """
+        return [v for v in self.versions(system) if v.measured_digest == digest]
 
     def history(self, system: str) -> list[Change]:
         """Every change of the champion, oldest first."""

@@ -15,8 +15,8 @@ from sqlalchemy import (
     text,
 )
 
-# 2 added the tables of rollouts, 3 that of origins.
-SCHEMA = 3
+# 2 added the tables of rollouts, 3 that of origins, 4 the columns of what was measured.
+SCHEMA = 4
 
 metadata = MetaData()
 
@@ -38,6 +38,9 @@ versions = Table(
     Column("metrics", JSON, nullable=False),
     Column("profile", String, nullable=False),
     Column("lineage", JSON, nullable=False),
+    # Of a version that was refitted: else what is served was measured.
+    Column("measured_digest", String),
+    Column("measured_bundle", String),
     UniqueConstraint("system", "digest"),
 )
 

@@ -25,6 +25,8 @@ _NAMES = {
     " WHERE o.system = v.system AND o.number = v.number)",
     "bundle": "bundle",
     "digest": "digest",
+    "refitted": "measured_bundle IS NOT NULL",
+    "measured_bundle": "coalesce(measured_bundle, bundle)",
 }
 _METRIC = "json_extract(metrics, '$.{0}.value')"
 

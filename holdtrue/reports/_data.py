@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.reports._figures import sparkline
-from holdtrue.reports._format import moment, number, share, table
+from holdtrue.reports._format import cell, moment, number, share, table
 from holdtrue.reports._page import write_page
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def data_markdown(
     ]
     parts = [f"# Data of {declaration.name}", f"**{verdict}.** {_headline(check)}"]
     parts.append(table(["Fact", "Value"], facts))
+    if split.note:
+        parts.append(f"{cell(split.note)}.")
     if failed:
         parts += ["## Contract", table(["Rule", "Verdict", "Rows", "What was found"], failed)]
     parts += ["## Columns", table(["Column", "Missing", "Distinct", "Typical"], columns)]

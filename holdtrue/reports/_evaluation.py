@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
-    from holdtrue.references import Evaluation, ModelRef, Verdict
+    from holdtrue.references import Evaluation, ModelRef, Refit, Verdict
 
 _CONFUSION = 12
 LOSSES = {
@@ -34,6 +34,7 @@ def write_evaluation_report(
     model: ModelRef,
     evaluation: Evaluation,
     verdict: Verdict,
+    refit: Refit | None = None,
 ) -> None:
     """Write the evaluation report as one HTML file.
 
@@ -43,6 +44,7 @@ def write_evaluation_report(
         model: What was evaluated.
         evaluation: Its numbers.
         verdict: What the gates said.
+        refit: What was fitted on all rows after them; None where nothing was, or not yet.
     """
     slices = {column: results for column, results in evaluation.slices.items() if results}
     metric = next(iter(evaluation.metrics), None)
@@ -61,6 +63,7 @@ def write_evaluation_report(
         loss_names=LOSSES,
         threshold=threshold_text(evaluation),
         ages=age_text(declaration, model),
+        refitted=refit_text(refit),
         by_class=[name for name in ("accuracy", "f1") if name in evaluation.metrics],
         coverage=coverage_text(evaluation),
         costs=_costs(evaluation),
@@ -73,7 +76,11 @@ def write_evaluation_report(
 
 
 def evaluation_markdown(
-    declaration: Declaration, model: ModelRef, evaluation: Evaluation, verdict: Verdict
+    declaration: Declaration,
+    model: ModelRef,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    refit: Refit | None = None,
 ) -> str:
     """Write the short form of the evaluation; arguments as for `write_evaluation_report`."""
     metrics: list[list[Any]] = [
@@ -97,6 +104,8 @@ def evaluation_markdown(
         + ("" if model.compilation is None else f" It is {cell(str(model.compilation))}."),
         table(["Metric", "Value", interval, "Without features"], metrics),
     ]
+    if refitted := refit_text(refit):
+        parts.append(f"{cell(refitted)}.")
     if evaluation.left_out:
         parts.append(f"{cell(evaluation.left_out)}.")
     if gates:
@@ -151,6 +160,22 @@ def age_text(declaration: Declaration, model: ModelRef) -> str:
         f"Rows count by age, half as much every {format_duration(half_life)}: "
         f"the {number(model.rows)} rows count as {number(round(effective))}"
     )
+
+
+def refit_text(refit: Refit | None) -> str:
+    """Say that these numbers are not of the refit, which is what is served; else nothing."""
+    if refit is None or refit.model is None:
+        return ""
+    said = (
+        f"With `evaluate.refit`, what is served is not this fit, but the same setting fitted once "
+        f"more on all {number(refit.model.rows)} rows, bundle {refit.model.digest}: no number "
+        "here is of that one, which has learnt the test rows"
+    )
+    if refit.learnt:
+        said += f"; it knows {', '.join(refit.learnt)}, too"
+    if refit.model.compilation is not None:
+        said += f". It is {refit.model.compilation}"
+    return said
 
 
 def threshold_text(evaluation: Evaluation) -> str:

@@ -123,7 +123,10 @@ def shift_in_sd(known: Evidence, plan: Plan) -> tuple[float, float, float] | Non
 
 
 def _shifts(known: Evidence, plan: Plan, alpha: float) -> Iterator[tuple[float, float, float]]:
-    """By class: shift, half its interval and the expected one, in standard deviations."""
+    """By class: shift, half its interval and the expected one, in standard deviations.
+
+    Where a refit has two, the expected shift is the one between them that is nearest to the shift.
+    """
     n, width = known.shift.requests, len(known.shift.total)
     if not n:
         return
@@ -136,10 +139,13 @@ def _shifts(known: Evidence, plan: Plan, alpha: float) -> Iterator[tuple[float, 
     )
     unit = [math.sqrt((a + b) / 2) for a, b in spreads]
     expected = plan.expected_shift if len(plan.expected_shift) == width else (0.0,) * width
+    learnt = plan.learnt_shift if len(plan.learnt_shift) == width else expected
     for i in columns:
         if unit[i] > 0:
             radius = mean_radius(n, math.sqrt(known.shift.spread[i] / n), alpha / len(columns))
-            yield known.shift.total[i] / n / unit[i], radius / unit[i], expected[i] / unit[i]
+            shift = known.shift.total[i] / n
+            _, nearest, _ = sorted((expected[i], shift, learnt[i]))
+            yield shift / unit[i], radius / unit[i], nearest / unit[i]
 
 
 def _quality(known: Evidence, alpha: float) -> Check | None:

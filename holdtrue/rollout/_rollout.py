@@ -37,6 +37,9 @@ class Plan(Reference):
     expected_shift: tuple[float, ...] = ()
     """By class: how much higher the challenger scored the test rows, which the gates have seen;
     empty where nobody knows."""
+    learnt_shift: tuple[float, ...] = ()
+    """The same of what is served, where one of the two was refitted and may have learnt these rows;
+    empty where none was. What lies between both shifts is expected, too."""
     compare_scores: bool = True
     """Whether both versions score the same classes."""
 
