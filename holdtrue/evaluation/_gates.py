@@ -111,7 +111,8 @@ def _against_champion(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
             f"version {evaluation.champion} has other classes or columns and cannot be compared "
             "on these rows; take this gate out to replace it all the same"
         )
-    other = f"version {evaluation.champion}{_classes(evaluation)}"
+    before = " before its refit" if evaluation.champion_refitted else ""
+    other = f"version {evaluation.champion}{before}{_classes(evaluation)}"
     return _surely_better(evaluation, gate, found, other, evaluation.compared_rows)
 
 

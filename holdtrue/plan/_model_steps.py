@@ -329,11 +329,12 @@ def _evaluate(work: Work) -> Evaluation:
     raw = bundle.raw(frame)
     scores = bundle.answering.calibrated(raw)
     number = incumbent(context, model)
-    champion = None
+    champion, refitted = None, False
     if number is not None:
         work.progress(1, 4, f"scoring them with the champion, version {number}")
         version = context.registry.version(context.system, number)
         # What is served of a version that was refitted may have learnt these very rows.
+        refitted = version.refitted
         other = Bundle.load(store.path(version.measured_bundle), version.measured_digest)
         if set(other.signature.columns) <= set(test):
             answers = other.predict(typed(test, other.signature))
@@ -367,7 +368,7 @@ def _evaluate(work: Work) -> Evaluation:
         raw=raw,
     )
     # One of other columns or classes cannot be compared: a gate that asks for it must fail.
-    return evaluation.model_copy(update={"champion": number})
+    return evaluation.model_copy(update={"champion": number, "champion_refitted": refitted})
 
 
 def _gate(work: Work) -> Verdict:

@@ -291,7 +291,7 @@ def _reads_registration(declaration: Declaration) -> dict[str, Any]:
     if declaration.track.mlflow:
         parts["mlflow"] = True
     if declaration.evaluate.refit:
-        parts["evaluate"] = {"refit": True}
+        parts["evaluate.refit"] = True
     return parts
 
 

@@ -152,6 +152,8 @@ class Evaluation(Reference):
     """By column, then by value."""
     champion: int | None = None
     """Version that it was compared with."""
+    champion_refitted: bool = False
+    """Whether that was its fit before the refit, rather than what it serves."""
     differences: dict[str, Difference] = {}
     """By metric; empty where there is no champion, or none that can be compared."""
     champion_lacks: tuple[str, ...] = ()

@@ -389,3 +389,67 @@ def test_a_class_that_appears_late_is_learnt_and_wins_over_a_champion_of_fewer(
     answered = model.predict(model.encode([{"tone": 1.5, "way": "court"}]))
     assert model.signature.classes is not None
     assert model.signature.classes[int(answered[0].argmax())] == "litigation"
+
+
+def test_a_refit_serves_what_only_the_test_rows_have(project: Path) -> None:
+    complaints().to_parquet(project / "refitted.parquet", index=False)
+    candidate = {"estimator": "xgboost.XGBClassifier", "params": {"n_estimators": 40}}
+    declared: dict[str, Any] = {
+        "name": "refitted",
+        "task": "classification",
+        "data": {
+            "source": {"files": "refitted.parquet"},
+            "target": "reason",
+            "time": "at",
+            "half_life": "60d",
+        },
+        "model": {"candidates": [candidate], "calibrate": "sigmoid"},
+        "tune": {"metric": "log_loss", "trials": 1, "folds": 2},
+        "evaluate": {"test": "4d", "metrics": ["log_loss"], "refit": True},
+        "promote": [{"metric": "log_loss", "better_than": "champion"}],
+    }
+    file = project / "refitted.yaml"
+    file.write_text(yaml.safe_dump(declared))
+
+    def train(day: str, trigger: str) -> dict[str, Any]:
+        moment = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        done = System(file).apply(as_of=moment, until="register", trigger=trigger)
+        return {step.step: step.output for step in done.steps}
+
+    first = train("2024-02-05T18:00", "apply")
+    system = System(file)
+    version = system.version()
+    split, again = first["split"], first["refit"]
+    assert again.learnt == ("litigation",)
+    assert again.model.rows == split.train_rows + split.test_rows
+    assert again.model.effective_rows > first["fit"].effective_rows
+    assert again.model.params == first["fit"].params
+    assert (version.bundle, version.measured_bundle) == (again.model.bundle, first["fit"].bundle)
+    assert first["evaluate"].model == first["fit"].digest == version.measured_digest
+    measured = Bundle.load(system.store.path(version.measured_bundle), version.measured_digest)
+    assert measured.signature.classes == ("price", "service")
+    served = ServedModel.load(system.store.path(version.bundle), version.digest)
+    served.verify()
+    assert served.compiled
+    assert served.signature.classes == ("litigation", "price", "service")
+    answered = served.predict(served.encode([{"tone": 1.5, "way": "court"}]))
+    assert served.signature.classes[int(answered[0].argmax())] == "litigation"
+    assert system.predict(complaints().tail(50))["prediction"].eq("litigation").any()
+    # A limit that cannot be met: the next training is refused, and nothing is fitted once more.
+    declared["promote"] = [{"metric": "log_loss", "at_most": 0.001}]
+    file.write_text(yaml.safe_dump(declared))
+    refused = train("2024-02-10", "drift")
+    assert refused["refit"].model is None
+    assert not refused["gate"].passed
+    assert refused["evaluate"].champion_refitted
+    assert refused["evaluate"].champion_lacks == ("litigation",)
+    newest = System(file).registry.versions("refitted")[-1]
+    assert (newest.bundle, newest.refitted) == (refused["fit"].bundle, False)
+    assert System(file).version().number == version.number
+    assert System(file).verify().mismatches == ()
+    # Once it may be promoted, it is fitted.
+    declared["promote"] = []
+    file.write_text(yaml.safe_dump(declared))
+    passed = train("2024-02-10", "apply")
+    assert passed["fit"] == refused["fit"]
+    assert System(file).version().bundle == passed["refit"].model.bundle

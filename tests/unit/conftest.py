@@ -16,7 +16,7 @@ from holdtrue.models import pipeline, target_of, typed, write_bundle
 from holdtrue.plan import BY_NAME, Context, Journal, Runner, signature_of
 from holdtrue.plan._digest import digest as digest_of_step
 from holdtrue.plan._journal import Record
-from holdtrue.references import Evaluation, ModelRef, Study, Trial, Verdict
+from holdtrue.references import Evaluation, ModelRef, Reference, Refit, Study, Trial, Verdict
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 from tests.unit.receiver import receiver as receiver
@@ -41,7 +41,8 @@ def learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sys
     """Make a system of rows of all kinds, and register a version of it: ``learnt(seed=1)``.
 
     The steps up to split are done. The model is a real bundle, put on record as if a search had
-    found it. Of no rows that break the contract: ``learnt(broken=0)``.
+    found it. Of no rows that break the contract: ``learnt(broken=0)``. Fitted once more on all
+    rows: ``learnt(refit=True)``.
     """
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -52,9 +53,10 @@ def learner(folder: Path) -> Callable[..., System]:
     """What `learnt` gives, for a folder."""
     (folder / "pyproject.toml").touch()
 
-    def learn(seed: int = 0, broken: int = 3) -> System:
+    def learn(seed: int = 0, broken: int = 3, *, refit: bool = False) -> System:
         _rows_of_all_kinds(seed, broken).to_parquet(folder / "rows.parquet", index=False)
-        (folder / "visits.yaml").write_text(VISITS)
+        declared = f"{VISITS}evaluate: {{refit: true}}\n" if refit else VISITS
+        (folder / "visits.yaml").write_text(declared)
         system = System(folder / "visits.yaml")
         system.apply(until="split", refresh=True)
         context = system.context()
@@ -105,17 +107,22 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
     signature = signature_of(
         context.declaration, outputs["extract"], outputs["check"], outputs["split"]
     )
-    rows = pd.read_parquet(store.path(outputs["split"].train))
-    model = pipeline(estimator, {}, signature, seed=0, threads=1)
-    model.fit(typed(rows, signature), target_of(rows, signature))
-    bundle = f"bundles/visits/{outputs['split'].train.split('/')[-2]}"
-    sample = [{"age": 40, "weight": 0.5, "ward": "b"}]
-    digest = write_bundle(
-        *(store.path(bundle), model, signature), estimator=estimator, params={}, sample=sample
-    )
-    fitted = ModelRef(
-        bundle=bundle, digest=digest, estimator=estimator, params={}, rows=len(rows), seconds=1.0
-    )
+
+    def fit(file: str, end: str = "") -> ModelRef:
+        rows = pd.read_parquet(store.path(file))
+        model = pipeline(estimator, {}, signature, seed=0, threads=1)
+        model.fit(typed(rows, signature), target_of(rows, signature))
+        bundle = f"bundles/visits/{outputs['split'].train.split('/')[-2]}{end}"
+        sample = [{"age": 40, "weight": 0.5, "ward": "b"}]
+        digest = write_bundle(
+            *(store.path(bundle), model, signature), estimator=estimator, params={}, sample=sample
+        )
+        facts: dict[str, Any] = {"estimator": estimator, "params": {}, "rows": len(rows)}
+        return ModelRef(bundle=bundle, digest=digest, seconds=1.0, **facts)
+
+    fitted = fit(outputs["split"].train)
+    digest, rows = fitted.digest, fitted.rows
+    again = fit(outputs["check"].kept, "-all") if context.declaration.evaluate.refit else None
     verdict = Verdict(passed=True, judgements=(), reason="held")
     trial = Trial(
         number=0, candidate=estimator, params={}, state="complete", value=0.5, seconds=1.0
@@ -126,7 +133,7 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         trials=(trial,),
         best=0,
         folds=2,
-        sample_rows=len(rows),
+        sample_rows=rows,
         seconds=1.0,
         workers=1,
         log="none",
@@ -142,12 +149,15 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         slices={},
     )
     journal = Journal(store, "visits")
-    for name, output in {
+    done: dict[str, Reference] = {
         "tune": study,
         "fit": fitted,
         "evaluate": evaluation,
         "gate": verdict,
-    }.items():
+    }
+    if again is not None:
+        done["refit"] = Refit(model=again)
+    for name, output in done.items():
         step = BY_NAME[name]
         components = {
             "step": name,
@@ -167,17 +177,23 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         journal.write(record)
         journal.used(name, record.digest, context.as_of, None)
     champion = context.registry.champion("visits")
+    served = again or fitted
     version = context.registry.register(
         "visits",
-        digest=digest,
-        bundle=bundle,
+        digest=served.digest,
+        bundle=served.bundle,
+        measured=None if again is None else (fitted.digest, fitted.bundle),
         as_of=context.as_of,
         passed=True,
         reason="held",
         incumbent=None,
         metrics={},
         profile=runner.output("profile").path,
-        lineage=journal.state()["steps"],
+        lineage={
+            name: key
+            for name, key in journal.state()["steps"].items()
+            if name != "refit" or again is not None
+        },
     )
     generation = 0 if champion is None else champion.generation
     context.registry.promote("visits", version.number, generation=generation, reason="held")

@@ -9,6 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from holdtrue.errors import ConfigError, DataError, RegistryError
+from holdtrue.lineage import lineage_of
 from holdtrue.plan import Journal
 from holdtrue.references import Split
 from holdtrue.system import System
@@ -71,6 +72,20 @@ def test_where_no_row_was_set_aside_there_are_the_columns(learnt: Learn) -> None
     none = system.rows(part="set-aside")
     assert list(none) == [*system.rows(), "reason"]
     assert (len(none), none["age"].dtype) == (0, "Int64")
+
+
+def test_a_refit_is_a_step_of_the_versions_that_have_one(learnt: Learn) -> None:
+    system = learnt(0, refit=True)
+    found = lineage_of(system.store, system.version(1))
+    assert [made.step for made in found.steps][-2:] == ["gate", "refit"]
+    assert found.missing == ()
+    assert (found.bundle, found.measured) == (f"{found.measured}-all", found.measured)
+    said = found.steps[-1].said
+    n_rows = len(system.rows(1, "train")) + len(system.rows(1, "test"))
+    assert said.endswith(f"LogisticRegression of {n_rows} rows, the test rows too")
+    system = learnt(1)
+    found = lineage_of(system.store, system.version(2))
+    assert (found.steps[-1].step, found.missing, found.bundle) == ("gate", (), found.measured)
 
 
 def test_what_cannot_be_given_is_told(learnt: Learn) -> None:

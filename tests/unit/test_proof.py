@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deltalake import DeltaTable
 
@@ -39,6 +40,37 @@ def test_everything_is_proven(learnt: Learn) -> None:
     two = learnt(1).verify()
     assert (two.versions, two.rows, two.files, two.mismatches) == (2, 600, 2 * one.files, ())
     assert two.unproven == ()
+
+
+def test_both_fits_of_a_refitted_version_are_proven(learnt: Learn) -> None:
+    system = learnt(0, refit=True)
+    found = system.verify()
+    assert (found.mismatches, found.files) == ((), len(files_of(system)) - 1)
+    version = system.version()
+    assert version.refitted
+    for bundle in (version.bundle, version.measured_bundle):
+        path = system.store.path(bundle, "model.skops")
+        content = path.read_bytes()
+        path.write_bytes(flipped(content, len(content) // 3))
+        assert [one.path for one in system.verify().mismatches] == [str(path)]
+        path.write_bytes(content)
+    journal = Journal(system.store, "visits")
+    for step in ("fit", "refit"):
+        record = journal.find(step, version.lineage[step])
+        assert record is not None
+        other = record.model_copy(update={"output": _of_another(record.output)})
+        journal.write(other)
+        path = journal.place(step, record.digest)
+        assert said(system.verify()) == [f"{path} does not lead to version 1"]
+        journal.write(record)
+    assert learnt(1).verify().mismatches == ()  # beside one without
+
+
+def _of_another(output: dict[str, Any]) -> dict[str, Any]:
+    """What a fit gave, with the digest of another model."""
+    if "model" in output:
+        return output | {"model": _of_another(output["model"])}
+    return output | {"digest": "0" * 32}
 
 
 def test_what_two_versions_share_is_counted_once(learnt: Learn) -> None:

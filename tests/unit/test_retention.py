@@ -17,6 +17,7 @@ import holdtrue
 from holdtrue import retention
 from holdtrue.declaration import Keep
 from holdtrue.errors import DataError, StackError
+from holdtrue.models import Bundle
 from holdtrue.plan import Journal, Runner
 from holdtrue.progress import Progress
 from holdtrue.references import Split
@@ -125,6 +126,21 @@ def test_a_model_whose_rows_were_removed_answers(old: System) -> None:
     assert kept[2] == "the champion"
     assert old.prune(Keep(versions=1)).versions == (4,)
     assert old.verify().mismatches == ()
+
+
+def test_both_fits_of_a_version_stay_where_its_rows_go(learnt: Learn, few: None) -> None:
+    learnt(0, refit=True)
+    learnt(1, refit=True)
+    system = learnt(2, refit=True)
+    assert system.prune(Keep(versions=1)).versions == (1,)
+    version = system.version(1)
+    for bundle, digest in (
+        (version.bundle, version.digest),
+        (version.measured_bundle, version.measured_digest),
+    ):
+        Bundle.load(system.store.path(bundle), digest)
+    found = system.verify()
+    assert (found.mismatches, [*found.pruned]) == ((), [1])
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(old: System) -> None:

@@ -10,6 +10,7 @@ import pytest
 from holdtrue.data import split_frame, write_split
 from holdtrue.declaration import Declaration
 from holdtrue.errors import DataError
+from holdtrue.plan import outcome
 from holdtrue.references import DataCheck
 from holdtrue.store import Store
 
@@ -89,6 +90,35 @@ def test_a_poor_split_is_refused(
     frame = timed() if y is None else timed().assign(y=y)
     with pytest.raises(DataError, match=said):
         split_frame(declare(data={"time": "at"}, evaluate={"test": test}), frame, END)
+
+
+def test_rows_that_end_before_the_test_rows_begin_are_told(declare: Declare) -> None:
+    declaration = declare(data={"time": "at"}, evaluate={"test": "3d"})
+    with pytest.raises(DataError) as caught:
+        split_frame(declaration, timed(5), END)
+    assert caught.value.message == (
+        "the split (cut at 2024-01-08 00:00 UTC) leaves no test rows: evaluate.test: 3d counts "
+        "back from 2024-01-11 00:00 UTC (now, less data.labels_after), and the newest row is of "
+        "2024-01-05 23:00 UTC"
+    )
+    assert "data.as_of" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("days", "note"), [(10, False), (9, False), (8, True)])
+def test_few_test_rows_as_the_rows_end_early_are_told(
+    declare: Declare, store: Store, days: int, note: bool
+) -> None:
+    store.path("data").mkdir(parents=True)
+    timed(days).to_parquet(store.path("data/kept.parquet"))
+    declaration = declare(data={"time": "at"}, evaluate={"test": "3d"})
+    split = write_split(store, "data/split", declaration, checked(("0", "1")), END)
+    assert split.test_rows == 24 * (days - 7)
+    said = (
+        "only 24 test rows: evaluate.test: 3d counts back from 2024-01-11 00:00 UTC (now, less "
+        "data.labels_after), and the newest row is of 2024-01-08 23:00 UTC"
+    )
+    assert split.note == (said if note else "")
+    assert outcome(split).endswith(f"; {said}") is note
 
 
 def test_a_share_of_nothing_is_refused(declare: Declare) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from holdtrue.declaration._models import Gate
-from holdtrue.evaluation import Rows, evaluate, judge, measure
+from holdtrue.evaluation import Rows, among, evaluate, judge, measure
 from holdtrue.references import Evaluation
 
 DIGEST = "0" * 32
@@ -226,3 +226,16 @@ def test_a_champion_of_renamed_classes_is_not_compared(late):
     assert (found.champion, found.differences) == (4, {})
     gate = Gate(metric="log_loss", better_than="champion", confidence=0.9)
     assert "has other classes or columns" in judge(found, (gate,)).reason
+
+
+def test_rows_of_some_classes_are_measured_as_if_there_were_no_others() -> None:
+    scores = np.array([[0.2, 0.6, 0.2], [0.1, 0.1, 0.8], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
+    rows = Rows.of([0, 2, 0, 1], scores, ("a", "late", "z"))
+    found, kept = among(rows, ("a", "z"))
+    assert kept.tolist() == [True, True, True, False]
+    assert found.target.tolist() == [0, 1, 0]
+    assert found.classes == ("a", "z")
+    assert found.scores == pytest.approx(np.array([[0.5, 0.5], [1 / 9, 8 / 9], [0.5, 0.5]]))
+    assert among(rows, rows.classes)[0] is rows
+    numbers = Rows.of([1.0, 2.0], [1.5, 2.5], None)
+    assert among(numbers, None)[0] is numbers

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,18 @@ import pandas as pd
 import pytest
 import yaml
 
+from holdtrue.plan import BY_NAME, Context, Journal, Runner
+from holdtrue.plan._digest import digest
+from holdtrue.plan._journal import Record
+from holdtrue.references import (
+    Evaluation,
+    ModelRef,
+    Reference,
+    Study,
+    Trial,
+    Verdict,
+    Version,
+)
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 
@@ -89,3 +102,84 @@ def system(project: Path) -> Callable[..., System]:
         return System(path)
 
     return make
+
+
+STUDY = Study(
+    metric="log_loss",
+    direction="lower",
+    trials=(
+        Trial(
+            number=0,
+            candidate="sklearn.linear_model.LogisticRegression",
+            params={"C": 1.0},
+            state="complete",
+            value=0.5,
+            seconds=1.0,
+        ),
+    ),
+    best=0,
+    folds=2,
+    sample_rows=480,
+    seconds=1.0,
+    workers=1,
+    log="studies/plain/1.log",
+    stopped="all 1 trials are done",
+)
+MODEL = ModelRef(
+    bundle="bundles/1", digest="1" * 32, estimator="x.Y", params={}, rows=120, seconds=1.0
+)
+LATER: dict[str, Reference] = {
+    "tune": STUDY,
+    "fit": MODEL,
+    "evaluate": Evaluation(
+        model="1" * 32,
+        rows=120,
+        classes=("0", "1"),
+        confidence=0.95,
+        metrics={},
+        baseline={},
+        slices={},
+    ),
+    "gate": Verdict(passed=True, judgements=(), reason="all gates held"),
+    "register": Version(system="small", number=1, digest="1" * 32, promoted=True, reason="held"),
+}
+
+
+def put_on_record(context: Context, outputs: Mapping[str, Reference]) -> None:
+    """Have steps done, in their order, without doing them."""
+    journal, runner = Journal(context.store, "small"), Runner(context)
+    for name, output in outputs.items():
+        components = runner._components(BY_NAME[name])
+        record = Record(
+            step=name,
+            digest=digest(components),
+            components=components,
+            output=output.model_dump(mode="json"),
+            finished=datetime.now(UTC),
+            seconds=1.0,
+        )
+        journal.write(record)
+        journal.used(name, record.digest, context.as_of, context.declaration.data.as_of)
+
+
+@pytest.fixture
+def done(system: Callable[..., System]) -> Callable[..., System]:
+    """The system with every step up to register on record; those on Ray as if they had run."""
+    system().apply(until="split")
+    context = system().context()
+    context.store.path(MODEL.bundle).mkdir(parents=True)
+    put_on_record(context, LATER)
+    context.registry.register(
+        "small",
+        digest=MODEL.digest,
+        bundle=MODEL.bundle,
+        as_of=context.as_of,
+        passed=True,
+        reason="held",
+        incumbent=None,
+        metrics={},
+        profile="profiles/1",
+        lineage={},
+    )
+    context.registry.promote("small", 1, generation=0, reason="held", action="gate")
+    return system

@@ -11,21 +11,12 @@ import yaml
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.plan import BY_NAME, STEPS, Journal, Runner, make_plan, steps_until
 from holdtrue.plan._digest import differences, digest
-from holdtrue.plan._journal import Record
 from holdtrue.plan._plan import NotDoneError
-from holdtrue.references import (
-    Evaluation,
-    ModelRef,
-    Reference,
-    Study,
-    Trial,
-    Verdict,
-    Version,
-)
 from holdtrue.system import Run, System
 
 Make = Callable[..., System]
 DATA = ["extract", "check", "profile", "split"]
+PLAN = [step.name for step in STEPS if step.name != "refit"]
 
 
 def test_every_step_comes_after_its_inputs() -> None:
@@ -36,18 +27,24 @@ def test_every_step_comes_after_its_inputs() -> None:
     assert len(seen) == len(STEPS) == len(BY_NAME)
 
 
-def test_a_run_ends_with_the_named_step() -> None:
-    assert [step.name for step in steps_until("split")] == DATA
-    assert steps_until(None) == STEPS
+def test_a_run_ends_with_the_named_step(system: Make) -> None:
+    declared = system().declaration
+    assert [step.name for step in steps_until("split", declared)] == DATA
+    assert [step.name for step in steps_until(None, declared)] == PLAN
     with pytest.raises(ConfigError, match="there is no step spilt") as caught:
-        steps_until("spilt")
+        steps_until("spilt", declared)
     assert "extract, check" in (caught.value.hint or "")
+    with pytest.raises(ConfigError, match="no step refit in the plan of small: it is not declared"):
+        steps_until("refit", declared)
+    refitted = system("evaluate.refit", True).declaration
+    assert steps_until(None, refitted) == STEPS
+    assert steps_until("refit", refitted)[-2].name == "gate"
 
 
 def test_everything_is_planned_once_and_changes_nothing(system: Make, project: Path) -> None:
     before = sorted(project.rglob("*"))
     planned = system().plan()
-    assert [step.step for step in planned] == [step.name for step in STEPS]
+    assert [step.step for step in planned] == PLAN
     assert all(step.runs for step in planned)
     assert {step.reason for step in planned} == {"never run"}
     assert sorted(project.rglob("*")) == sorted([*before, project / "small.yaml"])
@@ -111,87 +108,10 @@ def test_the_same_rows_read_again_are_no_reason_to_do_more(system: Make, project
     assert run(5) == [False, True, True, True]
 
 
-STUDY = Study(
-    metric="log_loss",
-    direction="lower",
-    trials=(
-        Trial(
-            number=0,
-            candidate="sklearn.linear_model.LogisticRegression",
-            params={"C": 1.0},
-            state="complete",
-            value=0.5,
-            seconds=1.0,
-        ),
-    ),
-    best=0,
-    folds=2,
-    sample_rows=480,
-    seconds=1.0,
-    workers=1,
-    log="studies/plain/1.log",
-    stopped="all 1 trials are done",
-)
-MODEL = ModelRef(
-    bundle="bundles/1", digest="1" * 32, estimator="x.Y", params={}, rows=120, seconds=1.0
-)
-LATER: dict[str, Reference] = {
-    "tune": STUDY,
-    "fit": MODEL,
-    "evaluate": Evaluation(
-        model="1" * 32,
-        rows=120,
-        classes=("0", "1"),
-        confidence=0.95,
-        metrics={},
-        baseline={},
-        slices={},
-    ),
-    "gate": Verdict(passed=True, judgements=(), reason="all gates held"),
-    "register": Version(system="small", number=1, digest="1" * 32, promoted=True, reason="held"),
-}
-
-
-@pytest.fixture
-def done(system: Make) -> Make:
-    """The system with every step up to register on record; those on Ray as if they had run."""
-    system().apply(until="split")
-    context = system().context()
-    context.store.path(MODEL.bundle).mkdir(parents=True)
-    journal = Journal(context.store, "small")
-    runner = Runner(context)
-    for name, output in LATER.items():
-        components = runner._components(BY_NAME[name])
-        record = Record(
-            step=name,
-            digest=digest(components),
-            components=components,
-            output=output.model_dump(mode="json"),
-            finished=datetime.now(UTC),
-            seconds=1.0,
-        )
-        journal.write(record)
-        journal.used(name, record.digest, context.as_of, context.declaration.data.as_of)
-    context.registry.register(
-        "small",
-        digest=MODEL.digest,
-        bundle=MODEL.bundle,
-        as_of=context.as_of,
-        passed=True,
-        reason="held",
-        incumbent=None,
-        metrics={},
-        profile="profiles/1",
-        lineage={},
-    )
-    context.registry.promote("small", 1, generation=0, reason="held", action="gate")
-    return system
-
-
 def with_all_that_follows(*names: str) -> list[str]:
     again = set(names)
     for step in STEPS:
-        if again & set(step.inputs):
+        if step.name in PLAN and again & set(step.inputs):
             again.add(step.name)
     return [step.name for step in STEPS if step.name in again and step.name != "serve"]
 
@@ -242,7 +162,7 @@ def test_a_change_runs_what_reads_it_and_what_follows(done: Make) -> None:
 
 
 def test_a_half_life_that_is_not_declared_is_in_no_digest(system: Make) -> None:
-    steps = BY_NAME["tune"], BY_NAME["fit"]
+    steps = BY_NAME["tune"], BY_NAME["fit"], BY_NAME["refit"]
     for step in steps:
         assert step.reads(system().declaration)["data"] == {"target": "y", "time": "at"}
     aged = system("data.half_life", "10d").declaration

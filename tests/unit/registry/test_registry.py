@@ -234,15 +234,36 @@ def test_a_newer_registry_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "registry.db"
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE holdtrue_schema (version INTEGER PRIMARY KEY)")
-        connection.execute("INSERT INTO holdtrue_schema VALUES (4)")
+        connection.execute("INSERT INTO holdtrue_schema VALUES (9)")
     connection.close()
-    with pytest.raises(RegistryError, match=r"written by a newer holdtrue \(schema 4\)") as caught:
+    with pytest.raises(RegistryError, match=r"written by a newer holdtrue \(schema 9\)") as caught:
         Registry(Store(tmp_path)).champion("s")
     assert caught.value.hint == "upgrade holdtrue"
     with sqlite3.connect(file) as connection:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
     connection.close()
     assert names == [("holdtrue_schema",)]
+
+
+def test_a_registry_of_before_refits_gets_its_columns(tmp_path: Path) -> None:
+    registry = Registry(Store(tmp_path))
+    version = register(registry, 1)
+    registry.close()
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        for name in ("measured_digest", "measured_bundle"):
+            connection.execute(f"ALTER TABLE holdtrue_versions DROP COLUMN {name}")
+        connection.execute("UPDATE holdtrue_schema SET version = 3")
+    connection.close()
+    registry = Registry(Store(tmp_path))
+    assert registry.versions("s") == [version]
+    assert not version.refitted
+    assert (version.measured_digest, version.measured_bundle) == (version.digest, version.bundle)
+    assert registry.search("s", where="NOT refitted", sort=None) == [version]
+    refitted = register(registry, 2, measured=("a" * 32, "bundles/a"))
+    assert refitted.refitted
+    assert (refitted.measured_digest, refitted.measured_bundle) == ("a" * 32, "bundles/a")
+    assert registry.search("s", where="refitted", sort=None) == [refitted]
+    assert registry.of_fit("s", "a" * 32) == [refitted]
 
 
 def test_a_registry_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_a_shift_that_the_gates_have_seen_is_noted_only() -> None:
     assert {check.criterion: check.state for check in ended.last.checks}["scores"] == "noted"
 
 
+@pytest.mark.parametrize(
+    ("measured", "served", "state"),
+    [
+        ((0.0, 0.0), (-0.29, 0.29), "finished"),  # the refit has learnt what moved the rows
+        ((-0.29, 0.29), (0.0, 0.0), "finished"),  # it has learnt the rows by heart
+        ((0.0, 0.0), (-0.6, 0.6), "finished"),  # between both
+        ((0.0, 0.0), (0.05, -0.05), "back"),
+    ],
+)
+def test_a_shift_between_those_of_both_fits_is_expected(
+    measured: tuple[float, ...], served: tuple[float, ...], state: str
+) -> None:
+    plan = rollout(expected_shift=measured, learnt_shift=served)
+    assert play(Traffic(0, shift=1.5), plan).state == state
+
+
 def test_scores_of_other_classes_are_not_compared() -> None:
     ended = play(Traffic(0, shift=1.5), rollout(compare_scores=False))
     assert ended.state == "finished"
