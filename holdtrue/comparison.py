@@ -276,7 +276,8 @@ def _model(side: _Side) -> dict[str, Any]:
     facts: dict[str, Any] = {"digest": side.version.digest}
     if model is not None:
         compiled = model.compilation is not None and model.compilation.compiled
-        facts |= {"estimator": model.estimator, "compiled": compiled, "fitted on": model.rows}
+        facts |= {"estimator": model.estimator, "compiled": compiled}
+        facts |= {"refitted on": model.rows} if side.version.refitted else {}
         facts |= {f"params.{name}": value for name, value in model.params.items()}
     return facts
 

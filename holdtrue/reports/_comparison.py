@@ -89,8 +89,8 @@ def _gains(found: Comparison) -> Iterator[str]:
     if same is None:
         yield f"not compared on the same rows: {found.not_compared}"
         return
-    note = f"; {same.note}" if same.note else ""
-    yield f"on the same {same.rows:,} rows, new to all (test rows of version {same.of}{note})"
+    whose = "; ".join(filter(None, (f"test rows of version {same.of}", same.note)))
+    yield f"on the same {same.rows:,} rows, new to all of them ({whose})"
     for number, gains in same.gains.items():
         for metric, gain in gains.items():
             yield (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -409,3 +410,21 @@ def test_versions_are_a_table(house: House) -> None:
     assert table.query("roc_auc > 0.6 and passed").index.tolist() == [1, 2]
     assert table["as_of"].dt.year.eq(2024).all()
     assert table.loc[2, "champion"]
+
+
+def test_a_refitted_version_is_compared_by_the_fit_that_was_measured(
+    learnt: Callable[..., System],
+) -> None:
+    learnt(0)
+    found = learnt(0, refit=True).diff(1, 2)
+    same = found.same_rows
+    assert same is not None
+    assert same.refitted == (2,)
+    # It is the fit of version 1; what version 2 serves has learnt these rows.
+    assert {(gain.low, gain.high) for gain in same.gains[2].values()} == {(0.0, 0.0)}
+    model = differing(found, "model")
+    assert model.keys() == {"digest", "refitted on"}
+    assert (
+        "(test rows of version 2; of version 2 the fit before the refit, which alone has not "
+        "learnt them)"
+    ) in comparison_text(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from holdtrue.declaration import parse
 from holdtrue.models import Signature
+from holdtrue.models._manifest import FORMAT, MANIFEST, digest_of
 from holdtrue.plan import Context
 from holdtrue.quality import Quality, measure_quality
 from holdtrue.references import Estimate
@@ -67,6 +70,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
     def call(
         labels: np.ndarray | None,
         change: Callable[[int, dict[str, Any]], object] = lambda number, line: None,
+        refit: Signature | None = None,
     ) -> Quality:
         if labels is not None:
             shop = ["a"] * ROWS
@@ -91,7 +95,16 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
             capture.append([orjson.dumps(line)])
         capture.close()
         fold_in(folder, table)
-        return measure_quality(context, champion, SIGNATURE, table)
+        if refit is None:
+            return measure_quality(context, champion, SIGNATURE, table)
+        bundle = store.path("bundles", "measured", MANIFEST)
+        bundle.parent.mkdir(parents=True)
+        content = json.dumps({"format": FORMAT, "signature": SIGNATURE.model_dump(mode="json")})
+        bundle.write_text(content)
+        measured = {"measured_bundle": "bundles/measured"}
+        measured["measured_digest"] = digest_of(content.encode())
+        served = replace(champion, version=replace(champion.version, **measured))
+        return measure_quality(context, served, refit, table)
 
     return call
 
@@ -165,6 +178,20 @@ def test_labels_of_a_class_that_the_model_does_not_know_are_told(measure: Measur
         "54 of 900 labels (6.0%) are of classes that version 1 does not know (later, never), "
         "limit 10.0%: acceptable"
     )
+
+
+def test_a_class_that_only_the_refit_knows_is_known_and_not_measured(measure: Measure) -> None:
+    """The expected value is one of two classes; of three, accuracy is another thing."""
+    labels = truth()
+    labels[:100] = "later"
+
+    def of_three(_: int, line: dict[str, Any]) -> None:
+        line["scores"] = [0.6, *(0.4 * score for score in line["scores"])]
+
+    classes = ("later", "no", "yes")
+    refit = SIGNATURE.model_copy(update={"classes": classes})
+    (accuracy,) = measure(labels, of_three, refit).checks
+    assert (accuracy.rows, accuracy.value.value) == (ROWS - 100, 1.0)
 
 
 def test_where_there_are_many_the_model_is_worse(measure: Measure) -> None:

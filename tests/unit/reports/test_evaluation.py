@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdtrue.references import Calibrated, Compilation, Coverage, Decisions, Estimate
+from holdtrue.references import Calibrated, Compilation, Coverage, Decisions, Estimate, Refit
 from holdtrue.reports import evaluation_markdown, write_evaluation_report
 from holdtrue.reports._evaluation import threshold_text
 
@@ -187,3 +187,15 @@ def test_what_the_model_could_not_learn_is_said(sample, tmp_path):
     assert said in evaluation_markdown(*given)
     write_evaluation_report(tmp_path / "page.html", *given[:2], sample.evaluation, sample.verdict)
     assert "of which no training row is" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_refit_is_told_as_what_no_number_is_of(sample, tmp_path):
+    given = (sample.declaration, sample.model, sample.evaluation, sample.verdict)
+    again = sample.model.model_copy(update={"rows": 165_316, "digest": "f" * 32})
+    for name, refit, told in (
+        ("refit", Refit(model=again, learnt=("litigation",)), True),
+        ("refused", Refit(model=None), False),
+    ):
+        for said in report(tmp_path / f"{name}.html", *given, refit):
+            assert (f"more on all 165,316 rows, bundle {'f' * 32}" in said) is told
+            assert ("has learnt the test rows; it knows litigation, too" in said) is told
