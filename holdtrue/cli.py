@@ -173,6 +173,8 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         lines = ["Nothing to do: every step is done already."]
     else:
         lines = [f"Done: {', '.join(ran)}."]
+    if applied.note:
+        lines.append(f"Note: {applied.note}")
     if applied.endpoint:
         lines.append(f"Version {applied.champion} answers at {applied.endpoint}")
         rollout = system.registry.running_rollout(system.declaration.name)

@@ -272,7 +272,7 @@ def _search(side: _Side) -> dict[str, Any]:
 
 def _model(side: _Side) -> dict[str, Any]:
     refit = side.output("refit", Refit)
-    model = side.output("fit", ModelRef) if refit is None else refit.model
+    model = (refit and refit.model) or side.output("fit", ModelRef)
     facts: dict[str, Any] = {"digest": side.version.digest}
     if model is not None:
         compiled = model.compilation is not None and model.compilation.compiled

@@ -143,7 +143,7 @@ def _log_run(
         )
         run = made.info.run_id
     refit = _output(context, version, "refit", Refit)
-    model = _output(context, version, "fit", ModelRef) if refit is None else refit.model
+    model = (refit and refit.model) or _output(context, version, "fit", ModelRef)
     params: dict[str, Any] = {}
     if model is not None:
         params |= model.params | {"estimator": model.estimator}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.approval import approval_of
-from holdtrue.references import Release, Version
+from holdtrue.references import Release, Split, Version
 
 if TYPE_CHECKING:
     from holdtrue.plan._context import Context
@@ -26,6 +26,11 @@ class Applied:
     """Why the gates refused the model; None where they did not, or a person promoted it."""
     stays_back: str | None = None
     """Why a model that passed is neither the champion nor rolled out; None where it is."""
+
+    @property
+    def note(self) -> str:
+        """That the rows end long before the test rows do, in a sentence; empty where not."""
+        return next((step.output.note for step in self.steps if isinstance(step.output, Split)), "")
 
     @property
     def ran(self) -> tuple[str, ...]:

@@ -91,10 +91,7 @@ def _split(work: Work) -> Split:
     work.progress(0, 0, "cutting training and test rows")
     snapshot, check = work.get("extract", Snapshot), work.get("check", DataCheck)
     folder = f"data/{context.system}/splits/{work.digest}"
-    split = write_split(context.store, folder, context.declaration, check, snapshot.end)
-    if split.note:
-        work.progress(0, 0, split.note)
-    return split
+    return write_split(context.store, folder, context.declaration, check, snapshot.end)
 
 
 def _moment(context: Context, inputs: Inputs) -> dict[str, Any]:

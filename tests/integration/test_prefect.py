@@ -45,6 +45,7 @@ model:
     - estimator: sklearn.linear_model.LogisticRegression
       space: {{C: {{float: [0.1, 10], log: true}}}}
 tune: {{metric: log_loss, trials: 2, folds: 2}}
+evaluate: {{refit: true}}
 serve: {{port: {port}}}
 """
 DRIFT = "holdtrue.drift.detected"

@@ -65,10 +65,8 @@ def test_from_a_file_to_a_plan(run: Run, rows: Path) -> None:
     code, printed = run("check", "visits.yaml")
     assert (code, "visits is in order (classification; xgboost.XGB" in printed) == (0, True)
     code, printed = run("plan", "visits.yaml")
-    assert (code, printed.splitlines()[-1]) == (
-        0,
-        f"{len(STEPS)} of {len(STEPS)} steps would run.",
-    )
+    count = sum(not step.wanted for step in STEPS)
+    assert (code, printed.splitlines()[-1]) == (0, f"{count} of {count} steps would run.")
     code, _ = run("apply", "visits.yaml", "--until", "split")
     assert code == 0
     code, printed = run("plan", "visits.yaml", "--until", "split")
