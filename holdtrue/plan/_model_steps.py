@@ -170,7 +170,7 @@ def _tune(work: Work) -> Study:
     declaration, split = context.declaration, work.get("split", Split)
     signature = _signature(work, split)
     check_fit(declaration, work.get("check", DataCheck), signature, split.train_rows)
-    if declaration.evaluate.refit:
+    if declaration.evaluate.refit:  # what it would refuse, before the search
         check_refit(work)
     limit = declaration.ray.memory
     wanted = max(2, round(declaration.tune.sample * split.train_rows))
