@@ -9,6 +9,7 @@ from holdtrue.errors import ConfigError
 from holdtrue.origin import uncommitted
 
 if TYPE_CHECKING:
+    from holdtrue.declaration import Batch
     from holdtrue.declared import Declared
 
 
@@ -29,6 +30,8 @@ def check(system: Declared) -> None:
         check_installed()
     check_addresses(declaration)
     check_source(declaration.data, system.project)
+    if declaration.batch is not None:
+        _check_batch(system, declaration.batch)
     by_fold = _check_candidates(system)
     unfit = never_ends(declaration.tune, by_fold=by_fold)
     if unfit is not None:
@@ -39,6 +42,31 @@ def check(system: Declared) -> None:
         check_answers(declaration.ray.address)
     check_sampler(declaration.tune.sampler)
     check_trial_fits(declaration, system.stack)
+
+
+def _check_batch(system: Declared, batch: Batch) -> None:
+    """Refuse a source that is not there, and an output that would be read as one or not written.
+
+    Raises:
+        ConfigError: One is.
+        SourceError: The source does not answer.
+    """
+    from holdtrue.batch import check_place
+    from holdtrue.data import check_source, reads
+    from holdtrue.declaration import ToDelta
+
+    data = system.declaration.data
+    if batch.source is not None:
+        check_source(data.model_copy(update={"source": batch.source}), system.project, "batch")
+    to = batch.to.delta if isinstance(batch.to, ToDelta) else batch.to
+    if to is None or "://" in to:
+        return
+    folder = system.project / to
+    for place, source in (("data.source", data.source), ("batch.source", batch.source)):
+        if source is not None and reads(source, system.project, folder):
+            message = f"batch.to: {place}.files would read what is written to {to}"
+            raise ConfigError(message, hint="let it be another folder")
+    check_place(folder)
 
 
 def check_committed(system: Declared) -> None:

@@ -14,6 +14,7 @@ from holdtrue import (
     __version__,
     answer_commands,
     backtest_commands,
+    batch_commands,
     data_commands,
     notify_commands,
     project_commands,
@@ -21,7 +22,17 @@ from holdtrue import (
     stack_commands,
 )
 from holdtrue.access_commands import key_app
-from holdtrue.commands import AsJson, AsOf, DeclarationFile, DryRun, duration_of, system_of, tell
+from holdtrue.commands import (
+    SOME_REJECTED,
+    AsJson,
+    AsOf,
+    DeclarationFile,
+    DryRun,
+    Here,
+    duration_of,
+    system_of,
+    tell,
+)
 from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
 from holdtrue.flow_runs import prefect_known, run_flow, who_drives
 from holdtrue.study_commands import study_app, study_words
@@ -51,17 +62,11 @@ app = typer.Typer(
     4 with **monitor --exit-code** where anything is called for.""",
 )
 
-# What `predict` ends with where it has left rows out.
-_SOME_REJECTED = 3
 # What `monitor --exit-code` ends with where it has decided on anything.
 _CALLED_FOR = 4
 # What typer ends with on Ctrl-C, without a word.
 _INTERRUPTED = 130
 
-Here = Annotated[
-    bool,
-    typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
-]
 project_commands.add_to(app)
 backtest_commands.add_to(app)
 
@@ -405,9 +410,10 @@ def predict(
     scored = system.predict_files(rows, output, version=version, explain=explain, reporter=reporter)
     tell("\n".join(describe(scored, output)), asdict(scored), as_json=as_json)
     if scored.rejected:
-        raise typer.Exit(_SOME_REJECTED)
+        raise typer.Exit(SOME_REJECTED)
 
 
+batch_commands.add_to(app)
 answer_commands.add_to(app)
 release_commands.add_to(app)
 data_commands.add_to(app)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from holdtrue.system import System
 
+# What commands end with that have left rows out.
+SOME_REJECTED = 3
+
 DeclarationFile = Annotated[
     Path,
     typer.Argument(
@@ -28,6 +31,10 @@ AsOf = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Here = Annotated[
+    bool,
+    typer.Option("--in-process", help="Run in this process, also where a Prefect server is known."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 

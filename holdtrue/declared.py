@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdtrue.plan import Context
     from holdtrue.progress import Reporter
     from holdtrue.proof import Verified
-    from holdtrue.references import Study
+    from holdtrue.references import ScoredInterval, Study
     from holdtrue.registry import RegisteredVersion, Registry
     from holdtrue.reports import Page
     from holdtrue.side_by_side import Comparison
@@ -91,7 +91,7 @@ class Declared:
 
     def _moment(self, as_of: datetime | None, *, refresh: bool) -> datetime:
         if as_of is not None:
-            return as_of.replace(tzinfo=UTC) if as_of.tzinfo is None else as_of.astimezone(UTC)
+            return utc(as_of)
         from holdtrue.plan import Journal
 
         declared = self.declaration.data.as_of
@@ -176,6 +176,10 @@ class Declared:
         put_on_path(self.project)
         return self.store.path(version.bundle), version.digest
 
+    def scored_intervals(self) -> list[ScoredInterval]:
+        """What ``batch`` has scored, oldest interval first."""
+        return self.registry.scored_intervals(self.declaration.name)
+
     def snapshots(self) -> tuple[Taken, ...]:
         """What was extracted for trainings, and who learnt from it; newest last."""
         from holdtrue.lineage import snapshots_of
@@ -245,3 +249,8 @@ class Declared:
         from holdtrue.batch import score
 
         return score(*self.bundle(version), rows, explain=explain)
+
+
+def utc(moment: datetime) -> datetime:
+    """A moment in UTC; one without a zone is taken to be."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -20,6 +20,11 @@ def prefect_known(system: System) -> bool:
     return known and (flows / "train.py").exists() and (flows / "_compile.py").exists()
 
 
+def has_flow(system: System, flow: str) -> bool:
+    """Whether a Prefect server is known, and the project has this flow: an earlier one may not."""
+    return prefect_known(system) and (system.project / "flows" / f"{flow}.py").exists()
+
+
 def run_flow(system: System, flow: str, **options: Any) -> None:
     """Run a flow of the project in a process of its own, and wait for its end.
 
@@ -38,8 +43,7 @@ def run_flow(system: System, flow: str, **options: Any) -> None:
 
 def hand_over_rollout(system: System) -> bool:
     """Ask Prefect, where it is known, to drive the rollout that has begun; whether it was asked."""
-    announce = system.project / "flows" / "announce.py"
-    return prefect_known(system) and announce.exists() and _call(system, "announce", {}) == 0
+    return has_flow(system, "announce") and _call(system, "announce", {}) == 0
 
 
 def who_drives(system: System, *, by_prefect: bool) -> str:

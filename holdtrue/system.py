@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdtrue.declared import Declared
-from holdtrue.references import DriftReport, Reference, Release, Study
+from holdtrue.declared import Declared, utc
+from holdtrue.references import DriftReport, Reference, Release, ScoredInterval, Study
 from holdtrue.running import training_lock
 from holdtrue.session import ready, start_beside
 from holdtrue.store import alone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdtrue.backtest import Backtest
     from holdtrue.batch import Scored
     from holdtrue.declaration import Keep
@@ -286,6 +288,42 @@ class System(Declared):
                 address=self.declaration.ray.address,
                 progress=progress,
             )
+
+    def score_due(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        again: bool = False,
+        as_of: datetime | None = None,
+        reporter: Reporter | None = None,
+        say: Callable[[ScoredInterval], None] = lambda _: None,
+    ) -> list[ScoredInterval]:
+        """Score the intervals of ``batch`` that are due, with the champion.
+
+        Args:
+            start: Only those that start at this moment or later, such as to catch up on a past
+                that was before ``batch.since``.
+            end: Only those that start before this moment.
+            again: Those that were scored before, too; needs `start`.
+            as_of: Moment to take for now; the clock's where left out (or ``data.as_of``).
+            reporter: Shows progress.
+            say: Is told about every interval that was scored.
+
+        Raises:
+            ConfigError: No batch is declared, no version has passed the gates yet, or the output
+                cannot be written.
+            DataError: Rows made intervals fail; the others were scored.
+            HoldtrueError: The machine refused, such as where its disk is full.
+            SourceError: The source or the place of the output does not answer.
+            ServingError: The model is damaged.
+            StackError: Another run is not over, or Ray does not answer.
+        """
+        from holdtrue.intervals import score_due
+
+        context = self.context(as_of=as_of, refresh=True, reporter=reporter)
+        moments = (None if one is None else utc(one) for one in (start, end))
+        return score_due(context, *moments, again=again, say=say)
 
     def serve(self, *, reporter: Reporter | None = None) -> Release:
         """Serve the champion as ``serve`` is declared now; trains nothing.

@@ -6,12 +6,14 @@ import json
 import os
 import re
 from contextlib import contextmanager, suppress
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from holdtrue.errors import DataError, HoldtrueError, refused_by_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from deltalake import DeltaTable
@@ -113,3 +115,9 @@ def damaged(path: Path, why: str) -> DataError:
     """
     hint = "restore the folder from a backup, or move it away to begin a new one without its rows"
     return DataError(f"the table {path} is damaged: {why}", hint=hint)
+
+
+def sql_moment(moment: datetime) -> str:
+    """A moment in the SQL of Delta tables; made from a number alone."""
+    utc = moment.astimezone(UTC)
+    return f"arrow_cast('{utc:%Y-%m-%dT%H:%M:%S.%f}Z', 'Timestamp(Microsecond, Some(\"UTC\"))')"

@@ -22,7 +22,7 @@ from holdtrue.registry import Registry
 from holdtrue.removed import pruned_at
 from holdtrue.serving import capture_places
 from holdtrue.serving._capture import time_of
-from holdtrue.serving._fold import ANSWERED, find_captured
+from holdtrue.serving._fold import ANSWERED, BATCH, find_captured
 from holdtrue.serving._log import LogReader, line_text, log_folder
 from holdtrue.serving._record import is_sampled
 
@@ -82,7 +82,7 @@ class Trace(Reference):
     received: datetime
     event_time: datetime | None
     role: str
-    """Of the version, in this answer: champion or challenger."""
+    """Of the version, in this answer: champion or challenger; batch where nobody had asked."""
     key: dict[str, Any]
     row: dict[str, Any]
     classes: tuple[str, ...] | None
@@ -169,9 +169,12 @@ def trace_text(found: Trace) -> str:
     """Say what was found, for people."""
     model, again = found.model, found.recomputed
     same = "the same to the last bit" if again.identical else f"differs by {again.difference:.3g}"
+    how, role = (
+        ("scored", "in a batch") if found.role == BATCH else ("answered", f"the {found.role}")
+    )
     lines = [
-        f"{found.id}: answered {_moment(found.received)} by version {model.version} of "
-        f"{found.system}, the {found.role}",
+        f"{found.id}: {how} {_moment(found.received)} by version {model.version} of "
+        f"{found.system}, {role}",
         f"answer: {_answer(found.scores, found.classes, found.decided)}"
         + ("" if found.interval is None else " (interval {} to {})".format(*found.interval)),
         f"computed again now: {same}",
@@ -290,6 +293,8 @@ def _not_found(store: Store, declaration: Declaration, name: str) -> ServingErro
             "another system may have answered it, or it could not be written: "
             "`/ready` and `/metrics` count failures to capture"
         )
+        if declaration.batch is not None:
+            why += "; rows of an interval that is scored again are not captured a second time"
     return ServingError(message, hint=why)
 
 

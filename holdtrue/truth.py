@@ -11,6 +11,7 @@ from holdtrue.models import read_signature, spread
 from holdtrue.quality import keyed, read_labels
 from holdtrue.rollout import Losses, compare_losses
 from holdtrue.serving import capture_places, fold_in
+from holdtrue.serving._fold import BATCH
 from holdtrue.tables import is_table, opened
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from holdtrue.plan import Context
     from holdtrue.rollout import Rollout
 
-_COLUMNS = ["version", "received", "event_time", "key", "scores"]
+_COLUMNS = ["version", "role", "received", "event_time", "key", "scores"]
 
 
 def losses_of(context: Context, rollout: Rollout, now: datetime) -> Losses | None:
@@ -91,6 +92,8 @@ def _answers(context: Context, rollout: Rollout) -> pd.DataFrame:
     )
     with opened(table) as captured:
         found = captured.to_pyarrow_table(columns=_COLUMNS, filters=wanted)
+    # Rows of a batch are the champion's alone, and may be quite others than those of requests.
+    found = found.filter(pc.not_equal(pc.fill_null(found["role"], ""), BATCH)).drop_columns("role")
     # The user's columns are put beside these: a colon keeps the names apart.
     frame: pd.DataFrame = found.to_pandas().add_prefix(":")
     # A row may have been asked for several times: its first answer counts.

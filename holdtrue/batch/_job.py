@@ -30,7 +30,7 @@ from holdtrue.priority import later
 from holdtrue.store import alone, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from holdtrue.batch._pieces import Block, Piece
     from holdtrue.batch._score import Answers
@@ -479,7 +479,12 @@ def describe(scored: Scored, output: Path) -> Iterable[str]:
     yield f"wrote {_said(scored.rows, 'scored row')} to {output}"
     if scored.rejects is not None:
         yield f"rejected {_said(scored.rejected, 'row')}: {scored.rejects} says which, and why"
-    for name, count in sorted(scored.unknown.items()):
+    yield from describe_unknown(scored.unknown)
+
+
+def describe_unknown(unknown: Mapping[str, int]) -> Iterable[str]:
+    """Say in lines which columns have values that are no category that the model knows."""
+    for name, count in sorted(unknown.items()):
         what = "is no category" if count == 1 else "are no categories"
         yield f"column {name}: {_said(count, 'value')} {what} that the model knows"
 

@@ -57,6 +57,17 @@ def check_output(output: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
+def check_place(folder: Path) -> None:
+    """Prove that a folder can be written, or made; leaves nothing behind.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with writing(folder), tempfile.NamedTemporaryFile(dir=there, prefix=".probe-"):
+        pass
+
+
 def part_ending(output: Path) -> str:
     """How the parts of an output are kept: as lines where it has lines, else as Parquet."""
     return ".jsonl" if format_of(output) == ".jsonl" else ".parquet"

@@ -15,6 +15,7 @@ from holdtrue.data._sources import (
     fingerprint,
     import_from,
     read_source,
+    reads,
     require_columns,
 )
 from holdtrue.data._split import split_frame, write_split
@@ -35,6 +36,7 @@ __all__ = [
     "load_snapshot",
     "read_file",
     "read_source",
+    "reads",
     "refuse_unusable",
     "require_columns",
     "split_frame",

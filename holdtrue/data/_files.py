@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,20 @@ def list_files(pattern: str, project: Path) -> Files:
             message = f"data.source.files: {name} is not one of: {', '.join(_READERS)}"
             raise ConfigError(message)
     return files
+
+
+def matches(pattern: str, project: Path, path: Path) -> bool:
+    """Whether a file of this machine is one that a pattern stands for; arguments as `list_files`.
+
+    Args:
+        pattern: Path or glob, or a URL, which stands for none.
+        project: The folder that it starts from.
+        path: The file, which need not be there.
+    """
+    if "://" in pattern:
+        return False
+    wanted, name = (os.path.normpath(project / one) for one in (pattern, path))
+    return re.fullmatch(_expression(wanted), name) is not None
 
 
 def _list_remote(pattern: str) -> Files:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.data._database import check_database, read_database
 from holdtrue.data._delta import read_delta, version_of
-from holdtrue.data._files import list_files, read_files
+from holdtrue.data._files import list_files, matches, read_files
 from holdtrue.data._kinds import ARROW, as_table
-from holdtrue.errors import DataError
+from holdtrue.errors import DataError, HoldtrueError
 from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     import pyarrow as pa
 
-    from holdtrue.declaration import Data
+    from holdtrue.declaration import Data, Source
 
 
 def read_source(
@@ -31,6 +31,7 @@ def read_source(
     start: datetime | None,
     end: datetime | None,
     times: Sequence[str] = (),
+    section: str = "data",
 ) -> pa.Table:
     """Read the rows of a window.
 
@@ -40,6 +41,7 @@ def read_source(
         start: First moment (inclusive), in UTC; None reads from the beginning.
         end: End (exclusive), in UTC; None reads to the end.
         times: Further columns that are declared to hold times: text in them is read as such.
+        section: Of the declaration that the source is in, for messages.
 
     Returns:
         The rows with event time in the window, in order of time, in the types of snapshots; those
@@ -55,7 +57,8 @@ def read_source(
     import pyarrow as pa
 
     name = str(data.source)
-    rows = _read(data, name, project, start, end)
+    with told_of(section):
+        rows = _read(data, name, project, start, end)
     table = as_table(rows, name)
     for time in times:
         at = table.column_names.index(time) if time in table.column_names else None
@@ -124,20 +127,39 @@ def fingerprint(data: Data, project: Path) -> dict[str, str]:
     return {"files": digest_of(repr(listing).encode())}
 
 
-def check_source(data: Data, project: Path) -> None:
+def check_source(data: Data, project: Path, section: str = "data") -> None:
     """Refuse a source that is not there.
 
     Args:
         data: The declared data.
         project: As for `read_source`.
+        section: Of the declaration that the source is in, for messages.
 
     Raises:
         ConfigError: As `read_source`.
         SourceError: As `read_source`.
     """
-    if data.source.database is not None:
-        check_database(data.source.database, str(data.source), project)
-    fingerprint(data, project)
+    with told_of(section):
+        if data.source.database is not None:
+            check_database(data.source.database, str(data.source), project)
+        fingerprint(data, project)
+
+
+@contextmanager
+def told_of(section: str) -> Iterator[None]:
+    """Have errors about a source say in which section of the declaration it is."""
+    try:
+        yield
+    except HoldtrueError as err:
+        message = err.message.replace("data.source", f"{section}.source")
+        if message == err.message:
+            raise
+        raise type(err)(message, hint=err.hint) from err
+
+
+def reads(source: Source, project: Path, folder: Path) -> bool:
+    """Whether a source would read Parquet files that are written to a folder of this machine."""
+    return source.files is not None and matches(source.files, project, folder / "any.parquet")
 
 
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdtrue.declaration._batch import Batch, ToDelta
 from holdtrue.declaration._data import (
     Bounds,
     ColumnContract,
@@ -55,6 +56,7 @@ from holdtrue.declaration._values import (
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
+    "Batch",
     "Bounds",
     "Candidate",
     "ColumnContract",
@@ -87,6 +89,7 @@ __all__ = [
     "Size",
     "Source",
     "Stop",
+    "ToDelta",
     "Tune",
     "Watched",
     "combinations",

@@ -66,9 +66,9 @@ def without_password(url: str) -> str:
     return _INSIDE.sub(r"\1***", shown)
 
 
-_SHOWN = PlainSerializer(without_password, when_used="json")
+SHOWN = PlainSerializer(without_password, when_used="json")
 DatabaseUrl = Annotated[
-    str, Field(pattern=r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", repr=False), _SHOWN
+    str, Field(pattern=r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", repr=False), SHOWN
 ]
 
 
@@ -91,7 +91,7 @@ class Database(Section):
 class Delta(Section):
     """A Delta table."""
 
-    table: Annotated[str, Field(min_length=1), _SHOWN]
+    table: Annotated[str, Field(min_length=1), SHOWN]
     """Folder, from the project's folder, or a URL such as ``s3://bucket/orders``."""
     version: NonNegativeInt | None = None
     """The newest where left out."""
@@ -105,7 +105,7 @@ class Source(Section):
 
     It returns the rows with event time in [start, end).
     """
-    files: Annotated[str, Field(min_length=1), _SHOWN] | None = None
+    files: Annotated[str, Field(min_length=1), SHOWN] | None = None
     """Path or glob of Parquet (.parquet), CSV (.csv, .csv.gz) or JSON lines (.jsonl) files.
 
     It starts from the project's folder, or is a URL such as ``s3://bucket/orders/*.parquet``.

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from holdtrue.declaration._batch import Batch, ToDelta
 from holdtrue.declaration._data import Data
 from holdtrue.declaration._notify import Notify
 from holdtrue.declaration._search import Model, Tune
@@ -184,6 +185,8 @@ class Limits(Section):
 class Serve(Section):
     """How the model is served over HTTP."""
 
+    endpoint: bool = True
+    """Whether requests are answered; where ``false``, only `batch` scores."""
     host: Address = "127.0.0.1"
     """Address to listen on: the loopback address, which this machine alone can reach; another one
     of this machine; or 0.0.0.0 for all of them. The connection is not encrypted.
@@ -344,6 +347,8 @@ class Declaration(Section):
     """What must hold before a model is served; all of it."""
     serve: Serve = Serve()
     """How the model is served."""
+    batch: Batch | None = None
+    """Rows that are scored interval by interval, without anybody asking."""
     monitor: Monitor = Monitor()
     """What is watched once a model is served."""
     retrain: Retrain = Retrain()
@@ -418,9 +423,28 @@ class Declaration(Section):
             )
         if self.monitor.window < timedelta(minutes=1):
             problems.append("monitor.window: must be at least 1m")
+        problems += self._unfit_batch()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _unfit_batch(self) -> list[str]:
+        """What is wrong with what is scored without being asked, and with having no endpoint."""
+        problems, batch = [], self.batch
+        if not self.serve.endpoint:
+            if batch is None:
+                problems.append("serve.endpoint: false needs batch: nothing else would score rows")
+            if self.serve.rollout is not None:
+                problems.append("serve.rollout: needs an endpoint, and serve.endpoint is false")
+        if batch is None:
+            return problems
+        if self.data.time is None:
+            problems.append("batch: needs data.time: it says which interval a row belongs to")
+        source = batch.source or self.data.source
+        table = batch.to.delta if isinstance(batch.to, ToDelta) else None
+        if table is not None and source.delta is not None and source.delta.table == table:
+            problems.append("batch.to.delta: is the table that the rows are read from")
+        return problems
 
     def _unfit_spaces(self) -> list[str]:
         """What is wrong with the spaces, by themselves and for the sampler."""

@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_NOTHING = re.compile(r"0+\s*[smhdw]")
 _RATE = re.compile(r"(\d+)\s+per\s+(.+)")
 _UNITS_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)")
@@ -63,6 +64,16 @@ def parse_duration(value: Any) -> timedelta:
         message = "expected a duration greater than zero"
         raise ValueError(message)
     return duration
+
+
+def parse_duration_or_none(value: Any) -> timedelta:
+    """Read a duration, or ``0s``.
+
+    Raises:
+        ValueError: It is neither, or is longer than 100 years.
+    """
+    nothing = isinstance(value, str) and _NOTHING.fullmatch(value.strip())
+    return timedelta(0) if nothing or value == timedelta(0) else parse_duration(value)
 
 
 def format_duration(value: timedelta) -> str:
@@ -170,6 +181,12 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["10m", "1d"]}),
+]
+DurationOrNone = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration_or_none),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "2h"]}),
 ]
 Share = Annotated[
     float,

@@ -36,6 +36,7 @@ _TOPICS: dict[str, Topic] = {
     "alarm": "alarm",
     "training": "failure",
     "monitor": "failure",
+    "batch": "failure",
     "stack": "failure",
 }
 _CALLED = {

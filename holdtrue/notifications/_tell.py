@@ -109,6 +109,13 @@ def notified_look(context: Context) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def notified_batch(context: Context) -> Iterator[None]:
+    """A run of `batch`: whether it failed is remembered, and told."""
+    with _remembered(context, "batch"):
+        yield
+
+
 def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
     """The declared addresses that the last message did not reach."""
     if not declaration.notify.to:

@@ -29,6 +29,7 @@ from holdtrue.references._evaluation import (
     SliceResult,
     Verdict,
 )
+from holdtrue.references._interval import Interval, ScoredInterval, moment_words
 from holdtrue.references._model import (
     Compilation,
     ModelRef,
@@ -56,6 +57,7 @@ __all__ = [
     "Evaluation",
     "Finding",
     "Gain",
+    "Interval",
     "Judgement",
     "Kind",
     "ModelRef",
@@ -66,6 +68,7 @@ __all__ = [
     "Reference",
     "Refit",
     "Release",
+    "ScoredInterval",
     "SliceResult",
     "Snapshot",
     "Split",
@@ -74,4 +77,5 @@ __all__ = [
     "Verdict",
     "Version",
     "WindowCheck",
+    "moment_words",
 ]

@@ -6,12 +6,12 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from holdtrue.errors import RegistryError
 from holdtrue.origin import Origin
-from holdtrue.references import DriftReport
+from holdtrue.references import DriftReport, Interval, ScoredInterval
 from holdtrue.registry import _schema as t
 from holdtrue.registry._database import Database
 from holdtrue.registry._records import Champion, Change, RegisteredVersion, version_of
@@ -314,6 +314,37 @@ class Registry:
         """Runs of the monitor, oldest first: all, or the last so many."""
         rows = self._rows(t.reports, system, t.reports.c.id, last)
         return [DriftReport.model_validate(row.report) for row in rows]
+
+    def record_interval(self, scored: ScoredInterval) -> None:
+        """Keep what came of scoring an interval; what was recorded of it before is replaced."""
+        start, end = (moment.astimezone(UTC).isoformat() for moment in (scored.start, scored.end))
+        known = t.intervals.c
+        with self._database.transaction() as connection:
+            connection.execute(
+                delete(t.intervals).where(known.system == scored.system, known.start == start)
+            )
+            connection.execute(
+                insert(t.intervals).values(
+                    system=scored.system,
+                    start=start,
+                    end=end,
+                    content=scored.model_dump(mode="json"),
+                )
+            )
+
+    def scored_intervals(self, system: str, *, last: int | None = None) -> list[ScoredInterval]:
+        """What was scored interval by interval, oldest first: all, or the last so many."""
+        rows = self._rows(t.intervals, system, t.intervals.c.start, last)
+        return [ScoredInterval.model_validate(row.content) for row in rows]
+
+    def done_intervals(self, system: str) -> list[Interval]:
+        """The intervals that were scored, oldest first; without what came of them."""
+        known = t.intervals.c
+        wanted = select(known.start, known.end).where(known.system == system).order_by(known.start)
+        return [
+            Interval(start=datetime.fromisoformat(row.start), end=datetime.fromisoformat(row.end))
+            for row in self._database.rows(wanted)
+        ]
 
     def begin_rollout(
         self, system: str, number: int, *, generation: int, plan: Plan, now: datetime

@@ -15,7 +15,8 @@ from sqlalchemy import (
     text,
 )
 
-# 2 added the tables of rollouts, 3 that of origins, 4 the columns of what was measured.
+# 2 added the tables of rollouts, 3 that of origins, 4 that of intervals and the columns of what was
+# measured.
 SCHEMA = 4
 
 metadata = MetaData()
@@ -110,4 +111,15 @@ verdicts = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("rollout", Integer, nullable=False, index=True),
     Column("verdict", JSON, nullable=False),
+)
+
+# Intervals of time whose rows were scored; the primary key is what makes a second record of one
+# impossible.
+intervals = Table(
+    "holdtrue_intervals",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("start", String, primary_key=True),
+    Column("end", String, nullable=False),
+    Column("content", JSON, nullable=False),
 )

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from holdtrue.serving._slate import Role
     from holdtrue.store import Store
 
-ANSWERED: tuple[Role, ...] = ("champion", "challenger")
+BATCH = "batch"
+"""The role of a version that has scored rows interval by interval, without being asked."""
+ANSWERED = ("champion", "challenger", BATCH)
 """The roles whose scores were an answer; a shadow's were not."""
 _APPLICATION = "holdtrue.capture"
 _SEGMENTS_PER_COMMIT = 40
+_ROWS_AT_A_TIME = 65_536
 
 
 class Folded(Reference):
@@ -52,7 +54,8 @@ def schema() -> pa.Schema:
     `digest` is that of the version's bundle, null in rows from before it was captured; `key` and
     `row` are JSON objects; `scores` holds the probabilities in the order of the model's classes,
     or the one predicted value; `decided` is the class that was answered. A shadow's scores have
-    the id of the answer that they were given beside, and no `row`.
+    the id of the answer that they were given beside, and no `row`. The role of what was scored
+    without being asked is `BATCH`.
     """
     import pyarrow as pa
 
@@ -104,7 +107,7 @@ def fold_in(folder: Path, table: Path, wait_s: float = 5.0) -> Folded:
 
 
 def read_captured(
-    table: Path, start: datetime, end: datetime, roles: Collection[Role] = ANSWERED
+    table: Path, start: datetime, end: datetime, roles: Collection[str] = ANSWERED
 ) -> pa.Table:
     """Read what was captured in [start, end).
 
@@ -222,13 +225,16 @@ def _last_number(table: Path) -> int:
 
 
 def _commit(batch: Path, table: Path) -> Folded:
+    import pyarrow as pa
+
     folded = Folded()
     if int(batch.name) > _last_number(table):
         records: list[dict[str, Any]] = []
         segments = sorted(batch.iterdir())
         damaged = sum(_read(segment, records) for segment in segments)
         if records:
-            _append(records, table, int(batch.name))
+            rows = pa.Table.from_pylist(records, schema=schema())
+            _append(rows, table, _APPLICATION, int(batch.name))
         folded = Folded(segments=len(segments), rows=len(records), damaged=damaged)
     shutil.rmtree(batch)
     return folded
@@ -267,16 +273,45 @@ def _record(line: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _append(records: list[dict[str, Any]], table: Path, number: int) -> None:
+def capture_once(rows: Path, table: Path, name: str) -> bool:
+    """Add rows that no replica has answered to the table, unless they were added before.
+
+    It may be killed at any point and called again: the name is committed with the rows.
+
+    Args:
+        rows: A Parquet file of `schema`; read a part at a time.
+        table: The Delta table; made where there is none.
+        name: What the rows are, such as an interval: no other rows are added by the same name.
+
+    Returns:
+        Whether they were added now.
+    """
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with table_lock(batches_of(table)), pq.ParquetFile(rows) as file:
+        if is_table(table):
+            with opened(table) as captured:
+                if captured.transaction_version(name) is not None:
+                    return False
+        if file.metadata.num_rows == 0:
+            return False
+        reader = pa.RecordBatchReader.from_batches(schema(), file.iter_batches(_ROWS_AT_A_TIME))
+        _append(reader, table, name, 0)
+    return True
+
+
+def _append(
+    rows: pa.Table | pa.RecordBatchReader, table: Path, application: str, number: int
+) -> None:
     from deltalake import CommitProperties, Transaction, write_deltalake
 
     table.parent.mkdir(parents=True, exist_ok=True)
-    transaction = Transaction(_APPLICATION, number)
+    transaction = Transaction(application, number)
     with written(table):
         write_deltalake(
             table,
-            pa.Table.from_pylist(records, schema=schema()),
+            rows,
             mode="append",
             schema_mode="merge",  # a table that an older version made lacks columns
             commit_properties=CommitProperties(app_transactions=[transaction]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from holdtrue.serving._fold import batches_of, table_lock
-from holdtrue.tables import is_table, opened, written
+from holdtrue.tables import is_table, opened, sql_moment, written
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from deltalake import DeltaTable
@@ -48,8 +49,8 @@ def remove_old(table: Path, received_before: datetime, needed_from: datetime) ->
         with written(table):
             if count:
                 captured.delete(
-                    f"received < {_literal(received_before)} "
-                    f"AND coalesce(event_time, received) < {_literal(needed_from)}"
+                    f"received < {sql_moment(received_before)} "
+                    f"AND coalesce(event_time, received) < {sql_moment(needed_from)}"
                 )
             if len(captured.file_uris()) > _MANY_FILES:
                 captured.optimize.compact()
@@ -60,9 +61,3 @@ def remove_old(table: Path, received_before: datetime, needed_from: datetime) ->
 
 def _vacuum(table: DeltaTable, *, dry_run: bool) -> list[str]:
     return table.vacuum(_VACUUM_AFTER_H, dry_run, enforce_retention_duration=False)
-
-
-def _literal(moment: datetime) -> str:
-    """A moment in SQL; made from a number alone."""
-    utc = moment.astimezone(UTC)
-    return f"arrow_cast('{utc:%Y-%m-%dT%H:%M:%S.%f}Z', 'Timestamp(Microsecond, Some(\"UTC\"))')"

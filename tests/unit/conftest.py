@@ -164,7 +164,7 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
             "declared": step.reads(context.declaration),
             "inputs": {one: journal.state()["steps"][one] for one in step.inputs},
             "outside": {},
-            "code": "",
+            "code": "0" * 32,
         }
         record = Record(
             step=name,

@@ -1,0 +1,289 @@
+"""The rows of an interval, read and scored, as files that are published together or not at all."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from holdtrue.batch._job import score_files
+from holdtrue.batch._output import replacing
+from holdtrue.batch._score import PREDICTION
+from holdtrue.data import read_source
+from holdtrue.data._kinds import ARROW
+from holdtrue.errors import ConfigError
+from holdtrue.models import read_signature
+from holdtrue.references import ScoredInterval
+from holdtrue.serving._capture import new_ids
+from holdtrue.serving._fold import BATCH, schema
+from holdtrue.serving._record import is_sampled
+from holdtrue.store import new_folder, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from holdtrue.models import Signature
+    from holdtrue.plan import Context
+    from holdtrue.progress import Progress
+    from holdtrue.references import Interval
+    from holdtrue.registry import RegisteredVersion
+
+ID, VERSION, INTERVAL = "prediction_id", "model_version", "scored_interval"
+"""The columns that scored rows have beside those of `score_files`."""
+SCORED, CAPTURED, REJECTS, NOTE = (
+    *("scored.parquet", "captured.parquet", "rejected.parquet"),
+    "note.json",
+)
+"""The files of an interval that is ready; the last one is there of every one."""
+_READY = "ready"
+_NO_TIME = "expected a time, got nothing: the row belongs to no interval"
+# Rows in memory at a time, beside their JSON.
+_ROWS = 65_536
+
+
+def work_folder(context: Context) -> Path:
+    """Where the intervals of a system lie that are being scored."""
+    return context.store.path("batch", context.system, "work")
+
+
+def ready_folder(context: Context, interval: Interval) -> Path:
+    """What is to be published of an interval; there once it is scored."""
+    return work_folder(context) / interval.name / _READY
+
+
+def prepare(
+    context: Context, interval: Interval, version: RegisteredVersion, progress: Progress
+) -> Path:
+    """Score the rows of an interval; nobody but `publish` sees what comes of it.
+
+    The rows are read at once, as sources give them, and scored in pieces. A run that was killed
+    goes on with the pieces where it reads the same rows again.
+
+    Args:
+        context: Of the system.
+        interval: Which rows.
+        version: Which model.
+        progress: Told how many rows are done.
+
+    Returns:
+        The folder for `publish`.
+
+    Raises:
+        ConfigError: The source does not exist, or the model has a feature with the name of a column
+            that is added.
+        DataError: As `read_source` and `score_files`.
+        HoldtrueError: The machine refused, such as where its disk is full.
+        SourceError: The source does not answer.
+        ServingError: The bundle is damaged.
+        StackError: Ray does not answer.
+    """
+    store, bundle = context.store, context.store.path(version.bundle)
+    signature = read_signature(bundle, version.digest)
+    _refuse_taken(signature)
+    ready = ready_folder(context, interval)
+    rows, scored = ready.parent / "rows.parquet", ready.parent / SCORED
+    progress(0, 0, "reading the rows")
+    count, untimed = _extract(context, interval, rows)
+    found = None
+    if count:
+        found = score_files(
+            *(bundle, version.digest, [rows], scored),
+            stack=context.stack,
+            address=context.declaration.ray.address,
+            progress=progress,
+        )
+    at = datetime.now(UTC)
+    with new_folder(ready) as work:
+        if found is not None:
+            progress(0, 0, "naming the predictions")
+            _name_predictions(context, interval, version, scored, work, at)
+        n_rejected = len(untimed) + (0 if found is None else found.rejected)
+        if n_rejected:
+            _write_rejects(context, rows, None if found is None else found.rejects, untimed, work)
+        told = ScoredInterval(
+            start=interval.start,
+            end=interval.end,
+            system=context.system,
+            version=version.number,
+            digest=version.digest,
+            rows=0 if found is None else found.rows,
+            rejected=n_rejected,
+            unknown={} if found is None else found.unknown,
+            at=at,
+            output=store.relative(ready),
+            rejects=None,
+        )
+        write_json(work / NOTE, json.loads(told.model_dump_json()))
+    return ready
+
+
+def _refuse_taken(signature: Signature) -> None:
+    taken = next((name for name in (ID, VERSION, INTERVAL) if name in signature.columns), None)
+    if taken is not None:
+        message = f"the model has a feature {taken}, and scored rows have a column of that name"
+        raise ConfigError(message, hint="train it with another name for that column")
+
+
+def _extract(context: Context, interval: Interval, path: Path) -> tuple[int, pa.Table]:
+    """Write the rows of an interval; how many there are, and the keys of those without a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    data, batch = context.declaration.data, context.declaration.batch
+    assert batch is not None  # noqa: S101 - nothing else leads here
+    assert data.time is not None  # noqa: S101 - the declaration asks for it
+    own = batch.source is not None
+    source = data.model_copy(update={"source": batch.source}) if own else data
+    section = "batch" if own else "data"
+    table = read_source(source, context.project, *interval.bounds, section=section)
+    timed = pc.is_valid(table[data.time])
+    named = [name for name in (*data.key, data.time) if name in table.column_names]
+    untimed = table.filter(pc.invert(timed)).select(named)
+    table = table.filter(timed)
+    table = table.drop_columns([n for n in (ID, VERSION, INTERVAL) if n in table.column_names])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    pq.write_table(table, draft)
+    # The pieces that an earlier run has scored are found by the file that they are of.
+    if path.exists() and filecmp.cmp(draft, path, shallow=False):
+        draft.unlink()
+    else:
+        draft.replace(path)
+    return len(table), untimed
+
+
+def _name_predictions(
+    context: Context,
+    interval: Interval,
+    version: RegisteredVersion,
+    scored: Path,
+    work: Path,
+    at: datetime,
+) -> None:
+    """Write the scored rows with an id each, and the share of them that is captured."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    signature = read_signature(context.store.path(version.bundle), version.digest)
+    share, writer = context.declaration.serve.capture, None
+    moment = pa.scalar(interval.start, ARROW["time"])
+    with (
+        pq.ParquetFile(scored) as file,
+        pq.ParquetWriter(work / CAPTURED, schema()) as captured,
+    ):
+        try:
+            for batch in file.iter_batches(_ROWS):
+                ids = new_ids(len(batch))
+                table = _as_learnt(pa.Table.from_batches([batch]), signature)
+                table = table.append_column(ID, pa.array(ids))
+                table = table.append_column(VERSION, pa.array([version.number] * len(ids)))
+                table = table.append_column(INTERVAL, pa.repeat(moment, len(ids)))
+                writer = writer or pq.ParquetWriter(work / SCORED, table.schema, compression="zstd")
+                writer.write_table(table)
+                if share < 1:
+                    table = table.filter(pa.array([is_sampled(name, share) for name in ids]))
+                if len(table):
+                    captured.write_table(_as_captured(context, version, signature, table, at))
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _as_captured(
+    context: Context,
+    version: RegisteredVersion,
+    signature: Signature,
+    table: pa.Table,
+    at: datetime,
+) -> pa.Table:
+    """Scored rows as those that replicas capture."""
+    import pyarrow as pa
+
+    data, count = context.declaration.data, len(table)
+    classes = signature.classes
+    names = [PREDICTION] if classes is None else [f"probability_{name}" for name in classes]
+    scores = np.stack([table[name].to_numpy() for name in names], axis=1)
+    decided = [None] * count if classes is None else table[PREDICTION].to_pylist()
+    keys = table.select([name for name in data.key if name in table.column_names]).to_pylist()
+    rows = table.select([*signature.columns]).to_pylist()
+    same: dict[str, Any] = {
+        "version": version.number,
+        "digest": version.digest,
+        "role": BATCH,
+        "received": at,
+    }
+    columns: dict[str, Any] = {
+        "id": table[ID],
+        **{name: _repeated(value, name, count) for name, value in same.items()},
+        "event_time": table[data.time],
+        "key": pa.array([_key(values) for values in keys] if keys else ["{}"] * count),
+        "row": pa.array([orjson.dumps(row).decode() for row in rows]),
+        "scores": pa.array(scores.tolist(), schema().field("scores").type),
+        "decided": pa.array(decided, pa.string()),
+    }
+    return pa.table([columns[name] for name in schema().names], schema=schema())
+
+
+def _repeated(value: Any, name: str, count: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.repeat(pa.scalar(value, schema().field(name).type), count)
+
+
+def _as_learnt(table: pa.Table, signature: Signature) -> pa.Table:
+    """Numbers by the kind that the model knows them as: the same in every interval.
+
+    Whole numbers are read as others where some are missing, and the other way round where no
+    fraction is among them.
+    """
+    import pyarrow as pa
+
+    for name, kind in signature.columns.items():
+        column, at = table[name], table.column_names.index(name)
+        if (kind == "integer" and pa.types.is_floating(column.type)) or (
+            kind == "number" and pa.types.is_integer(column.type)
+        ):
+            table = table.set_column(at, name, column.cast(ARROW[kind]))
+    return table
+
+
+def _key(values: dict[str, Any]) -> str:
+    """A key as requests say it; a time as it is written where labels are joined."""
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+    return orjson.dumps(values, default=str, option=options).decode()
+
+
+def _write_rejects(
+    context: Context, rows: Path, rejects: Path | None, untimed: pa.Table, work: Path
+) -> None:
+    """Write which rows were rejected: their key and time, the column that is wrong, and why."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.string()
+    reasons = {
+        "column": pa.array([context.declaration.data.time] * len(untimed), text),
+        "reason": pa.array([_NO_TIME] * len(untimed), text),
+    }
+    found = [_beside(untimed, reasons)]
+    if rejects is not None:
+        told = pq.read_table(rejects)
+        named = pq.read_table(rows, columns=untimed.column_names).take(told["row"])
+        found = [_beside(named, {name: told[name] for name in reasons}), *found]
+    with replacing(work / REJECTS) as draft:
+        pq.write_table(pa.concat_tables(found), draft)
+
+
+def _beside(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """A table with further columns; those of these names that it has are theirs, not ours."""
+    for name, values in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        table = table.append_column(name, values)
+    return table
