@@ -277,7 +277,8 @@ def _refuse_same(project: Path, paths: list[str], declaration: Declaration, path
         if found.name == declaration.name:
             message = f"{path}: the name {declaration.name} is that of {other}, too"
             raise ConfigError(message, hint="give it another name")
-        if found.serve.port == declaration.serve.port:
+        both = found.serve.endpoint and declaration.serve.endpoint
+        if both and found.serve.port == declaration.serve.port:
             message = f"{path}: serve.port is {declaration.serve.port}, as in {other}"
             taken = {one.serve.port for _, one in others}
             free = next(port for port in range(8_700, 65_536) if port not in taken)

@@ -189,6 +189,10 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         if applied.stays_back is not None:
             lines.append(applied.stays_back)
         lines.append("It goes on answering; `holdtrue down` ends it.")
+    elif applied.champion is not None and not system.declaration.serve.endpoint:
+        champion = f"Version {applied.champion} is the champion"
+        lines.append(f"{champion}: `holdtrue batch` scores with it.")
+        lines += [] if applied.stays_back is None else [applied.stays_back]
     index = system.store.path("reports", system.declaration.name, "index.html")
     if index.exists():
         lines.append(f"Reports: {index}")

@@ -51,6 +51,9 @@ def advance(context: Context, *, quality: bool = True) -> Rollout | None:
         if rollout is None or champion is None:
             return None
         now = datetime.now(UTC)
+        if not context.declaration.serve.endpoint:
+            ended = stop(rollout, "no endpoint is declared any more", now)
+            return context.registry.save_rollout(ended)
         if champion.generation != rollout.generation:
             return _overtaken(context, champion, rollout, now)
         if context.stack.state().ray_address is None:
@@ -190,7 +193,7 @@ def start(context: Context, number: int, *, force: bool = False) -> Rollout:
     check_passed(context, number, force=force)
     with release_lock(context):
         rollout = begin_rollout(context, number)
-        if context.stack.state().ray_address is not None:
+        if context.serves:
             serve_now(context)
     running = context.registry.rollouts(context.system)[-1]
     if running.state != "running":
@@ -213,7 +216,7 @@ def halt(context: Context, reason: str) -> Rollout:
             raise ConfigError(message, hint="`holdtrue rollout status` says how the last one ended")
         rollout = _looked(context, rollout)
         champion = context.registry.champion(context.system)
-        if champion is not None and context.stack.state().ray_address is not None:
+        if champion is not None and context.serves:
             deploy_arms(context, champion, None)
         ended = context.registry.save_rollout(stop(rollout, reason, datetime.now(UTC)))
     write_page(context)
@@ -354,7 +357,7 @@ def _install(context: Context, champion: Champion, number: int, reason: str, act
     from holdtrue.mirror import mirror
 
     registry, system = context.registry, context.system
-    up = context.stack.state().ray_address is not None
+    up = context.serves
     if up:
         version = registry.version(system, number)
         deploy_arms(context, replace(champion, version=version), None)
@@ -370,7 +373,7 @@ def _install(context: Context, champion: Champion, number: int, reason: str, act
 
 
 def _serve(context: Context) -> None:
-    if context.stack.state().ray_address is not None:
+    if context.serves:
         serve_now(context)
 
 

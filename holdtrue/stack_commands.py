@@ -209,7 +209,7 @@ def _serve_again(project: Path, say: Callable[[str], None], *, quiet: bool) -> l
         try:
             system = system_of(project / path)
             name = system.declaration.name
-            if system.registry.champion(name) is None:
+            if system.registry.champion(name) is None or not system.declaration.serve.endpoint:
                 continue
             release = system.serve(reporter=Silent() if quiet else Terminal())
             facts |= {"champion": release.version, "endpoint": release.endpoint}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ from holdtrue.approval import Approval, approval_of
 from holdtrue.errors import ServingError
 from holdtrue.failures import Failure, What, failures_of
 from holdtrue.notifications import Undelivered, undelivered
-from holdtrue.references import Compilation, Reference
+from holdtrue.references import Compilation, Interval, Reference, ScoredInterval
 from holdtrue.registry import REFITTED
 from holdtrue.rollout import RolloutStatus, status_of
 from holdtrue.running import Training, training_of
 from holdtrue.serving._deploy import ReplicaCounts
+from holdtrue.store import is_locked
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
@@ -32,6 +34,7 @@ _GONE = {
 _FAILED: dict[What, str] = {
     "training": "the last training",
     "monitor": "the last monitor",
+    "batch": "the last batch",
     "stack": "the stack",
 }
 
@@ -60,6 +63,19 @@ class DecisionStatus(Reference):
     """What became of the retraining that it called for; None where there was none yet."""
 
 
+class BatchStatus(Reference):
+    """How far rows are scored that nobody asks for."""
+
+    last: ScoredInterval | None
+    """The newest interval that was scored."""
+    late: int
+    """How many intervals are due now."""
+    first_late: Interval | None
+    """The oldest of them."""
+    running: bool
+    """Whether a run is under way."""
+
+
 class Status(Reference):
     """How a system stands."""
 
@@ -68,8 +84,8 @@ class Status(Reference):
     """Whether the endpoint answers with the champion, asked just now."""
     endpoint: str | None
     """Where it answers; None where it does not."""
-    declared_endpoint: str
-    """Where it is declared to answer: `serve` moves it there."""
+    declared_endpoint: str | None
+    """Where it is declared to answer: `serve` moves it there; None where no endpoint is."""
     replicas: ReplicaCounts | None
     """How many answer; None where nothing is served, or Ray Serve does not say."""
     champion: ChampionStatus | None
@@ -83,10 +99,12 @@ class Status(Reference):
     lost_rows: int
     """Answered rows that could not be captured since the system was first served."""
     last_decision: DecisionStatus | None
+    batch: BatchStatus | None
+    """None where none is declared."""
     training: Training | None
     """The one that runs now, or that was killed; None where the last one has ended."""
     failures: dict[What, Failure]
-    """What did not work the last time: a training, a look of the monitor, the stack."""
+    """What did not work the last time: a training, a look of the monitor, a batch, the stack."""
     undelivered: tuple[Undelivered, ...]
     """Addresses of ``notify`` that the last message did not reach."""
     as_of: datetime | None
@@ -107,7 +125,8 @@ def look(system: Declared) -> Status:
     from holdtrue.serving._deploy import replicas_of
     from holdtrue.serving._statistics import read_statistics
 
-    name, registry, stack = system.declaration.name, system.registry, system.stack.state()
+    declared, registry, stack = system.declaration, system.registry, system.stack.state()
+    name = declared.name
     champion, versions = registry.champion(name), registry.versions(name)
     reports, rollouts = registry.drift_reports(name, last=1), registry.rollouts(name)
     replicas = replicas_of(system.stack, name, _ASK_TIMEOUT_S)
@@ -120,7 +139,7 @@ def look(system: Declared) -> Status:
         name=name,
         serving=bool(ready and champion and ready.get("digest") == champion.version.digest),
         endpoint=url if ready else None,
-        declared_endpoint=system.declaration.endpoint,
+        declared_endpoint=system.declaration.endpoint if declared.serve.endpoint else None,
         replicas=replicas,
         champion=None
         if champion is None
@@ -146,6 +165,7 @@ def look(system: Declared) -> Status:
             reason=reports[-1].decision.reason,
             outcome=_outcome(system, versions, reports[-1]),
         ),
+        batch=None if declared.batch is None else _batch(system),
         training=training_of(system.store, name),
         failures=failures_of(system.store, name),
         undelivered=tuple(undelivered(system.store, system.declaration)),
@@ -155,6 +175,22 @@ def look(system: Declared) -> Status:
         prefect_ui=stack.prefect_ui,
         ray_dashboard=stack.ray_dashboard,
         gone=system.stack.gone(),
+    )
+
+
+def _batch(system: Declared) -> BatchStatus:
+    from holdtrue.intervals import batch_lock, waiting
+
+    name, lock = system.declaration.name, batch_lock(system.store, system.declaration.name)
+    running = False
+    with suppress(FileNotFoundError):
+        running = is_locked(lock)
+    late = waiting(system.context(refresh=True))
+    return BatchStatus(
+        last=next(iter(system.registry.scored_intervals(name, last=1)), None),
+        late=len(late),
+        first_late=late[0] if late else None,
+        running=running,
     )
 
 
@@ -206,7 +242,10 @@ def _fate(system: Declared, version: RegisteredVersion) -> str:
 def status_text(found: Status) -> str:
     """How a system stands, in lines for people."""
     serving = f"serving at {found.endpoint}" if found.serving else "not serving"
-    if found.serving and found.endpoint != found.declared_endpoint:
+    if found.declared_endpoint is None:
+        serving += "; `holdtrue apply` ends it: no" if found.serving else ", as no"
+        serving += " endpoint is declared"
+    elif found.serving and found.endpoint != found.declared_endpoint:
         serving += f"; declared is {found.declared_endpoint}: `holdtrue serve` moves it there"
     lines = [f"{found.name}: {serving}"]
     if found.replicas is not None:
@@ -236,6 +275,8 @@ def status_text(found: Status) -> str:
         when = f"{decision.at:%Y-%m-%d %H:%M} UTC"
         lines.append(f"monitor: {decision.action} at {when}: {decision.reason}")
         lines += [f"  {decision.outcome}"] if decision.outcome is not None else []
+    if found.batch is not None:
+        lines += _batch_lines(found.batch)
     if found.training is not None:
         lines.append(f"training: {found.training}")
     for what, failure in found.failures.items():
@@ -249,6 +290,21 @@ def status_text(found: Status) -> str:
     places = {"reports": found.reports, "Prefect": found.prefect_ui, "store": found.store}
     lines += [f"{title}: {place}" for title, place in places.items() if place]
     return "\n".join(lines)
+
+
+def _batch_lines(found: BatchStatus) -> list[str]:
+    from holdtrue.intervals import words_of
+
+    last = found.last
+    said = "nothing was scored yet"
+    if last is not None:
+        said = f"{words_of(last)}, on {last.at:%Y-%m-%d %H:%M} UTC"
+    lines = [f"batch: {said}"]
+    if found.late:
+        count = "1 interval" if found.late == 1 else f"{found.late:,} intervals"
+        under_way = "; a run is under way" if found.running else ""
+        lines.append(f"  late: {count}, from {found.first_late} on{under_way}")
+    return lines
 
 
 def _champion_lines(found: Status) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdtrue.declared import Declared, utc
+from holdtrue.errors import ConfigError
 from holdtrue.references import DriftReport, Reference, Release, ScoredInterval, Study
 from holdtrue.running import training_lock
 from holdtrue.session import ready, start_beside
@@ -186,17 +187,22 @@ class System(Declared):
     def prepare(self, context: Context, until: str | None = None) -> None:
         """Make the checks of `check`, and see that port and store can be had.
 
+        An endpoint that is not declared any more is ended.
+
         Raises:
             HoldtrueError: What stands in the way.
         """
         from holdtrue.checks import check_committed
         from holdtrue.plan import steps_until
-        from holdtrue.serving import check_place
+        from holdtrue.serving import check_place, undeploy
+        from holdtrue.serving._deploy import replicas_of
 
         self.check()
         check_committed(self)
         if steps_until(until, self.declaration)[-1].serves:
             check_place(context.stack, self.declaration)
+        elif until is None and replicas_of(context.stack, context.system) is not None:
+            undeploy(context.stack, context.system)
         self.store.prepare()
 
     def alone(self) -> AbstractContextManager[None]:
@@ -334,8 +340,8 @@ class System(Declared):
             reporter: Shows progress.
 
         Raises:
-            ConfigError: No version has passed the gates yet, or ``serve.host`` is no address of
-                this machine.
+            ConfigError: No version has passed the gates yet, no endpoint is declared, or
+                ``serve.host`` is no address of this machine.
             ServingError: It cannot be served; what was served before stays.
             StackError: The port is in use, or Ray does not start.
         """
@@ -358,6 +364,9 @@ class System(Declared):
         """
         from holdtrue.serving import check_place
 
+        if not self.declaration.serve.endpoint:
+            message = f"{self.declaration.name} declares no endpoint: serve.endpoint is false"
+            raise ConfigError(message, hint="`holdtrue batch` scores with its champion")
         self.bundle(None)
         check_place(self.stack, self.declaration)
 

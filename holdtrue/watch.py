@@ -11,6 +11,7 @@ import orjson
 from holdtrue.arrived import new_data
 from holdtrue.data import require_columns
 from holdtrue.errors import HoldtrueError, MonitoringError
+from holdtrue.intervals import whole_until
 from holdtrue.models import Signature, read_signature
 from holdtrue.monitoring import Before, History, compare, decide
 from holdtrue.plan import Journal, write_front_page
@@ -167,8 +168,11 @@ def _before(context: Context, champion: Champion, answered: int, refused: int, l
 def _down(context: Context) -> str:
     """Why nothing answers that was served here; empty where it answers, or is meant not to.
 
-    What was never served, or ended by `down`, is meant not to answer: its rows come by files.
+    What was never served, ended by `down`, or is declared to have no endpoint is meant not to
+    answer: its rows come by files, or interval by interval.
     """
+    if not context.declaration.serve.endpoint:
+        return ""
     if "ray" in context.stack.gone():
         served = Journal(context.store, context.system).last("serve")
         said = "the Ray that it was served on is gone, and was not ended by `holdtrue down`"
@@ -238,7 +242,8 @@ def _compare_windows(
         column: None if how.drift == "off" else how.drift for column, how in watched.items()
     }
     begin, in_a_row = _where_it_left_off(context, champion)
-    n_windows = max(0, (context.as_of - begin) // length)
+    # Rows that are scored interval by interval come later than those of requests.
+    n_windows = max(0, (whole_until(context) - begin) // length)
     checks: list[WindowCheck] = []
     pending: Profile | None = None
     start = begin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from copy import copy
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.backtest._judge import Truth
@@ -13,6 +13,7 @@ from holdtrue.backtest._life import live
 from holdtrue.backtest._past import read_past
 from holdtrue.backtest._result import DECLARED, NEVER, Backtest
 from holdtrue.declaration import Keep, Rate, format_duration
+from holdtrue.declared import utc
 from holdtrue.errors import ConfigError
 from holdtrue.progress import Silent
 from holdtrue.session import connect
@@ -71,7 +72,8 @@ def backtest(
     system.check()
     with reporter.step("read") as progress:
         progress(0, 0, "reading the source")
-        past, known_until = read_past(system, _utc(start), _utc(end))
+        moments = (None if one is None else utc(one) for one in (start, end))
+        past, known_until = read_past(system, *moments)
     policies = _policies(system.declaration, beside)
     lives = _lives(system, policies, past, reporter)
     truth = Truth.of(system.declaration, past, known_until, lives.values())
@@ -116,12 +118,6 @@ def backtest_folder(system: System) -> Path:
     return system.store.path("backtests", system.declaration.name)
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
 def _policies(declared: Declaration, beside: timedelta | None) -> dict[str, Declaration]:
     """The declarations that are played, by the name of the policy."""
 
@@ -130,6 +126,7 @@ def _policies(declared: Declaration, beside: timedelta | None) -> dict[str, Decl
             update={
                 "retrain": declared.retrain.model_copy(update=retrain),
                 "serve": declared.serve.model_copy(update={"rollout": None, "approve": None}),
+                "batch": None,  # every row is answered as it comes
                 "automation": "pipeline",
                 "track": declared.track.model_copy(update={"mlflow": None}),
             }

@@ -64,6 +64,11 @@ class Context:
         return self.declaration.name
 
     @property
+    def serves(self) -> bool:
+        """Whether the champion is to answer now: an endpoint is declared, and Ray is up."""
+        return self.declaration.serve.endpoint and self.stack.state().ray_address is not None
+
+    @property
     def labelled_until(self) -> datetime:
         """End of the rows whose truth is known."""
         return self.as_of - self.declaration.data.labels_after

@@ -314,6 +314,7 @@ RELEASE_STEPS = (
         reads=lambda d: _dump(d, name=True, serve=True, data={"key", "time"}),
         rooms=("serving",),
         inputs=("register",),
+        wanted=lambda declaration: declaration.serve.endpoint,
         outside=_champion,
         holds=not_served,
         serves=True,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
@@ -81,3 +82,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visits(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Visits:
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     return Visits(Path(shutil.copytree(trained, tmp_path / "project")))
+
+
+def later(visits: Visits, n_days: int, drift_from: int) -> tuple[pd.DataFrame, datetime]:
+    """Rows of days after the training, those of the last ones older, and the moment after them."""
+    first = pd.Timestamp(visits.system.version().as_of).floor("D") + pd.Timedelta(days=1)
+    chance = np.random.default_rng(0)
+    good = visits.rows[visits.rows["age"].notna()]
+    parts = []
+    for day in range(n_days):
+        part = good.iloc[chance.integers(0, len(good), 240)].copy()
+        part["at"] = first + pd.Timedelta(days=day) + pd.to_timedelta(np.arange(240) * 6, "min")
+        part["visit"] = np.arange(240) + 1_000 * day
+        part["age"] += 200 if day >= drift_from else 0
+        parts.append(part)
+    end = first + pd.Timedelta(days=n_days)
+    return pd.concat(parts, ignore_index=True), end.to_pydatetime()

@@ -1,0 +1,130 @@
+"""A system without an endpoint: rows are scored interval by interval, and watched all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from holdtrue.cli import _report_text
+from holdtrue.errors import ConfigError
+from holdtrue.plan import STEPS, make_plan, steps_until
+from holdtrue.references import Estimate
+from holdtrue.registry import Champion, Registry
+from holdtrue.release import advance
+from holdtrue.rollout import Plan
+from holdtrue.stack import Stack
+from holdtrue.status import status_text
+from tests.unit.visits import Visits, later, moment
+from tests.unit.visits import trained as trained
+from tests.unit.visits import visits as visits
+
+DAY = timedelta(days=1)
+NO_ENDPOINT = "{endpoint: false}"
+WATCHED = "\nmonitor: {window: 1d, performance: {metric: log_loss}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        message = "Ray was started"
+        raise AssertionError(message)
+
+    monkeypatch.setattr(Stack, "up_ray", refuse)
+
+
+def test_the_monitor_sees_drift_in_what_was_scored(visits: Visits) -> None:
+    rows, end = later(visits, n_days=8, drift_from=4)
+    visits.write(rows)
+    system = visits.declare(serve=NO_ENDPOINT, since=f"{rows['at'].min():%Y-%m-%d}")
+    half = end - 4 * DAY
+    assert len(system.score_due(as_of=half)) == 4
+    report = system.monitor(as_of=half)
+    assert [window.rows for window in report.windows] == [240] * 4
+    assert report.decision.action == "none", _report_text(report)
+    # Those that are not scored yet are waited for.
+    assert system.monitor(as_of=half + DAY).windows == ()
+    system.score_due(as_of=end)
+    report = system.monitor(as_of=end)
+    assert [window.rows for window in report.windows] == [240] * 4
+    assert "drift" in report.decision.signals, _report_text(report)
+    assert report.windows[-1].columns[0].column == "age"
+
+
+def test_labels_that_come_late_are_joined_with_what_was_scored(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, end = later(visits, n_days=5, drift_from=9)
+    visits.write(rows)
+    system = visits.declare(serve=NO_ENDPOINT + WATCHED, since=f"{rows['at'].min():%Y-%m-%d}")
+    system.score_due(as_of=end)
+    truth = np.random.default_rng(1).choice(["no", "yes"], len(rows))
+    rows.assign(stays=truth).to_parquet(visits.folder / "rows.parquet", index=False)
+    known, expected = Registry.champion, {"log_loss": Estimate(value=0.1, low=0.1, high=0.1)}
+
+    def champion(registry: Registry, name: str) -> Champion | None:
+        found = known(registry, name)
+        return found and replace(found, version=replace(found.version, metrics=expected))
+
+    monkeypatch.setattr(Registry, "champion", champion)
+    report = system.monitor(as_of=end)
+    (check,) = report.performance
+    assert check.rows == 4 * 240  # those of the last day are not known yet
+    assert check.worse
+    assert "performance" in report.decision.signals
+
+
+def test_no_step_serves(visits: Visits) -> None:
+    system = visits.declare(serve=NO_ENDPOINT)
+    planned = [step.step for step in make_plan(system.context())]
+    assert planned == [step.name for step in STEPS if not step.serves]
+    with pytest.raises(ConfigError, match=r"there is no step serve, as serve\.endpoint is false"):
+        steps_until("serve", endpoint=False)
+    with pytest.raises(ConfigError, match="visits declares no endpoint"):
+        system.serve()
+
+
+def test_a_rollback_holds_for_the_next_interval(visits: Visits) -> None:
+    visits.learn(seed=1)
+    visits.write(visits.rows)
+    system = visits.declare(serve=NO_ENDPOINT)
+    assert [one.version for one in visits.score(2)] == [2]
+    assert system.rollback(reason="odd scores") == 1
+    assert [one.version for one in visits.score(3)] == [1]
+    system.promote(2, reason="they were right")
+    assert [one.version for one in visits.score(4)] == [2]
+
+
+def test_a_rollout_ends_with_the_endpoint(visits: Visits) -> None:
+    visits.learn(seed=1)
+    system = visits.declare(serve=NO_ENDPOINT)
+    plan = Plan(shares=(0.1,), every_s=60, requests=50)
+    champion = system.registry.champion("visits")
+    assert champion is not None
+    system.registry.begin_rollout(
+        "visits", 1, generation=champion.generation, plan=plan, now=moment(1)
+    )
+    ended = advance(system.context())
+    assert ended is not None
+    assert (ended.state, ended.reason) == ("stopped", "no endpoint is declared any more")
+    assert system.version().number == 2
+
+
+def test_the_status_says_what_is_scored_and_what_is_late(visits: Visits) -> None:
+    rows, _ = later(visits, n_days=2, drift_from=9)
+    system = visits.declare(serve=NO_ENDPOINT, since="2024-01-01")
+    text = status_text(system.status())
+    assert text.startswith("visits: not serving, as no endpoint is declared\n")
+    assert "\nbatch: nothing was scored yet\n  late: " in text
+    # Up to yesterday, whenever this runs.
+    system = visits.declare(since=f"{rows['at'].min() - 4 * DAY:%Y-%m-%d}", every="1d")
+    system.score_due(as_of=rows["at"].min() - 2 * DAY)
+    status = system.status()
+    assert status.batch is not None
+    assert status.batch.last is not None
+    assert status.batch.last.rows == 0
+    assert status.batch.late >= 1
+    assert status.batch.first_late is not None
+    assert status.batch.first_late.start == status.batch.last.end
