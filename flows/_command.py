@@ -18,14 +18,16 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
 
     Args:
         flow: The flow.
-        *flags: Which options it takes, of: as-of, refresh, until, no-retrain.
+        *flags: Which options it takes, of: as-of, start, end, refresh, again, until, no-retrain.
     """
     parser = argparse.ArgumentParser(description=flow.__doc__)
     parser.add_argument("declaration")
-    if "as-of" in flags:
-        parser.add_argument("--as-of", type=datetime.fromisoformat)
-    if "refresh" in flags:
-        parser.add_argument("--refresh", action="store_true")
+    for flag in ("as-of", "start", "end"):
+        if flag in flags:
+            parser.add_argument(f"--{flag}", type=datetime.fromisoformat)
+    for flag in ("refresh", "again"):
+        if flag in flags:
+            parser.add_argument(f"--{flag}", action="store_true")
     if "until" in flags:
         parser.add_argument("--until")
     if "no-retrain" in flags:

@@ -9,6 +9,7 @@ import shlex
 import textwrap
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,20 @@ import yaml
 import holdtrue
 from holdtrue.declaration import load
 from holdtrue.declaration._values import format_duration
+from holdtrue.declared import utc
 from holdtrue.errors import ConfigError, StackError
 from holdtrue.store import FOLDER, Store, find_project, is_project, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from holdtrue.declaration import Declaration
+    from holdtrue.declaration import Batch, Declaration
 
 DEPLOYMENTS = Path("prefect.yaml")
 _WORKFLOW = Path("deployments/github.yml")
+_BATCH = Path("deployments/batch.yaml")
+# What schedules count their intervals from, or from a moment shortly before.
+_ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
 _FOLDERS = ("flows", "tasks", "deployments")
 # The demonstration on flights, which is of this project.
 _DEMO = ("flows/demo.py", "flows/_replay.py", "flows/_summary.py")
@@ -92,6 +97,8 @@ class Layout:
         kept = tuple(p for p in wanted if there[p] and there[p] != wanted[p] and not replace)
         files = {p: wanted[p] for p in wanted if there[p] != wanted[p] and p not in kept}
         template = (source / DEPLOYMENTS).read_text(encoding="utf-8")
+        if declaration.batch is not None:
+            template += _of_batch((source / _BATCH).read_text(encoding="utf-8"), declaration.batch)
         before = _read(to / DEPLOYMENTS)
         after = _with_deployments(
             to / DEPLOYMENTS, before, _rendered(template, declaration, name), declaration, name
@@ -127,7 +134,7 @@ def deployed(project: Path) -> list[Path]:
 
 
 def other_intervals(project: Path) -> list[str]:
-    """Where a schedule of `monitor` is not as its declaration has it: a sentence for each.
+    """Where the schedules of `monitor` and `batch` are not as declared: a sentence for each.
 
     Raises:
         ConfigError: The prefect.yaml cannot be read, or is no mapping.
@@ -135,21 +142,70 @@ def other_intervals(project: Path) -> list[str]:
     content = _read(project / DEPLOYMENTS)
     if content is None:
         return []
-    said = []
-    for one in _ours(_parsed(content, project / DEPLOYMENTS)):
-        if not str(one["entrypoint"]).startswith("flows/monitor.py:"):
-            continue
-        schedules = [each for each in one.get("schedules") or () if isinstance(each, dict)]
-        intervals = [each["interval"] for each in schedules if "interval" in each]
-        path = one["parameters"]["declaration"]
+    ours = _ours(_parsed(content, project / DEPLOYMENTS))
+    said: list[str] = []
+    for one in ours:
+        flow, path = _flow(one), one["parameters"]["declaration"]
         with suppress(ConfigError):  # one that is none is told where it is read
-            every = load(project / path).monitor.every
-            if intervals and every.total_seconds() not in intervals:
-                said.append(
-                    f"{path}: monitor.every is {format_duration(every)}, and in {DEPLOYMENTS} its "
-                    f"monitor runs every {intervals[0]} s: change that to {every.total_seconds():g}"
-                )
+            declared = load(project / path)
+            if flow == "monitor":
+                said += _other_interval(one, path, "monitor", declared.monitor.every)
+            elif flow == "batch" and declared.batch is None:
+                said.append(f"{path}: declares no batch: take its batch out of {DEPLOYMENTS}")
+            elif flow == "batch" and declared.batch is not None:
+                said += _other_interval(one, path, "batch", declared.batch.every)
+                said += _other_moment(one, path, declared.batch)
+    run = {one["parameters"]["declaration"] for one in ours if _flow(one) == "batch"}
+    for path in dict.fromkeys(one["parameters"]["declaration"] for one in ours):
+        with suppress(ConfigError):
+            if path not in run and load(project / path).batch is not None:
+                said.append(f"{path}: nothing runs its batch: `holdtrue new {path}` adds that")
     return said
+
+
+def _flow(deployment: Mapping[str, Any]) -> str:
+    """Name of the flow that a deployment of ours runs."""
+    return str(deployment["entrypoint"]).removeprefix("flows/").partition(".py:")[0]
+
+
+def _schedules(deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of a deployment that are by intervals."""
+    listed = [one for one in deployment.get("schedules") or () if isinstance(one, dict)]
+    return [one for one in listed if "interval" in one]
+
+
+def _other_interval(
+    deployment: Mapping[str, Any], path: str, section: str, every: timedelta
+) -> Iterator[str]:
+    intervals = [one["interval"] for one in _schedules(deployment)]
+    if intervals and every.total_seconds() not in intervals:
+        yield (
+            f"{path}: {section}.every is {format_duration(every)}, and in {DEPLOYMENTS} its "
+            f"{section} runs every {intervals[0]} s: change that to {every.total_seconds():g}"
+        )
+
+
+def _other_moment(deployment: Mapping[str, Any], path: str, batch: Batch) -> Iterator[str]:
+    """Where a run does not begin when the rows of an interval are all there."""
+    wanted = first_run(batch)
+    for one in _schedules(deployment):
+        try:
+            anchor = utc(datetime.fromisoformat(str(one["anchor_date"])))
+        except (KeyError, ValueError):
+            continue  # counted from when it was deployed: somebody wants it so
+        if (anchor - wanted) % batch.every:
+            yield (
+                f"{path}: with batch.since and batch.delay its intervals are complete at other "
+                f"moments than its batch runs at: in {DEPLOYMENTS}, change its anchor_date to "
+                f'"{wanted.isoformat()}"'
+            )
+
+
+def first_run(batch: Batch) -> datetime:
+    """A moment at which the rows of an interval are all there, for schedules to count from."""
+    from holdtrue.batch._interval import over_until
+
+    return over_until(_ANCHOR, batch.every, timedelta(0), batch.since) + batch.delay
 
 
 def _project(file: Path, project: Path | None, declaration: Declaration) -> Path:
@@ -205,19 +261,27 @@ def _source() -> Path:
 def _files(source: Path, folder: str) -> list[Path]:
     paths = sorted(path for path in (source / folder).rglob("*") if path.is_file())
     names = [path.relative_to(source) for path in paths if "__pycache__" not in path.parts]
-    return [name for name in names if name.as_posix() not in _DEMO and name != _WORKFLOW]
+    return [n for n in names if n.as_posix() not in _DEMO and n not in (_WORKFLOW, _BATCH)]
 
 
 def _rendered(template: str, declaration: Declaration, path: str) -> str:
     """Our prefect.yaml, about another declaration."""
     every = f"{declaration.monitor.every.total_seconds():.0f}"
-    text = template.replace("interval: 3600", f"interval: {every}")
+    # The first one: others may be of that length, too.
+    text = template.replace("interval: 3600", f"interval: {every}", 1)
     name = path if _PLAIN_PATH.fullmatch(path) else json.dumps(path)
     own = declaration.name
     # What YAML takes for something else, as it does `no`.
     text = text.replace("- name: flights", f"- name: {_scalar(own)}")
     text = text.replace("tags: [flights]", f"tags: [{_scalar(own)}]")
     return _about(text, own, name)
+
+
+def _of_batch(template: str, batch: Batch) -> str:
+    """Our deployment of `batch`, by another schedule."""
+    every = f"{batch.every.total_seconds():.0f}"
+    text = template.replace("interval: 86400", f"interval: {every}")
+    return text.replace("2026-01-01T00:02:00+00:00", first_run(batch).isoformat())
 
 
 def _about(text: str, own: str, path: str) -> str:
@@ -248,12 +312,15 @@ def _with_deployments(
         return ours.encode()
     content = _parsed(before, there)
     known = _deployed(content)
-    if path in known:
-        return before
-    _refuse_same(there.parent, known, declaration, path)
-    wanted = yaml.safe_load(ours)["deployments"]
-    both = {**content, "deployments": _deployments(content) + wanted}
     added = textwrap.dedent(ours.partition("\ndeployments:\n")[2])
+    if path in known:
+        flows = [_flow(one) for one in _ours(content) if one["parameters"]["declaration"] == path]
+        if declaration.batch is None or "batch" in flows:
+            return before
+        added = added[added.rindex("- name: ") :]  # it was declared later, and comes last
+    else:
+        _refuse_same(there.parent, known, declaration, path)
+    both = {**content, "deployments": _deployments(content) + yaml.safe_load(added)}
     heading = "" if "deployments" in content else "deployments:\n"
     for indent in ("  ", ""):
         longer = f"{before.decode().rstrip()}\n\n{heading}{textwrap.indent(added, indent)}"

@@ -64,13 +64,11 @@ def batch(
     Each interval is scored once, and what failed or was missed is due the next time. Its rows are
     kept for the monitor, too. Rows that are not acceptable are left out; the exit code is 3 then.
     """
-    from holdtrue.declared import utc
     from holdtrue.flow_runs import has_flow, run_flow
     from holdtrue.intervals import choose
     from holdtrue.progress import Silent, Terminal
 
     system = system_of(file)
-    start, end = (None if one is None else utc(one) for one in (start, end))
     context = system.context(as_of=as_of, refresh=True)
     chosen = choose(context, start, end, again=again)
     if dry_run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from holdtrue.batch._interval import due, next_start, over_until
 from holdtrue.batch._prepare import NOTE, prepare, ready_folder, work_folder
 from holdtrue.batch._publish import publish
+from holdtrue.declared import utc
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.notifications import notified_batch
 from holdtrue.references import Interval
@@ -53,8 +54,8 @@ def choose(
 
     Args:
         context: Of the system; its moment is taken for now.
-        start: Only intervals that start at this moment or later; left out, from ``batch.since`` or
-            from the interval that was the last one at the first run.
+        start: Only intervals that start at this moment or later, without a zone in UTC; left out,
+            from ``batch.since`` or from the interval that was the last one at the first run.
         end: Only intervals that start before this moment; all that are over where left out.
         again: Those that were scored before, too.
 
@@ -62,6 +63,7 @@ def choose(
         ConfigError: No batch is declared, or `again` comes without `start`.
     """
     batch = declared(context)
+    start, end = (None if one is None else utc(one) for one in (start, end))
     if again and start is None:
         message = "which intervals are to be scored again is not said"
         raise ConfigError(message, hint="give the first moment by --from, and the end by --to")

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdtrue.declared import Declared, utc
+from holdtrue.declared import Declared
 from holdtrue.errors import ConfigError
 from holdtrue.references import DriftReport, Reference, Release, ScoredInterval, Study
 from holdtrue.running import training_lock
@@ -328,8 +328,7 @@ class System(Declared):
         from holdtrue.intervals import score_due
 
         context = self.context(as_of=as_of, refresh=True, reporter=reporter)
-        moments = (None if one is None else utc(one) for one in (start, end))
-        return score_due(context, *moments, again=again, say=say)
+        return score_due(context, start, end, again=again, say=say)
 
     def serve(self, *, reporter: Reporter | None = None) -> Release:
         """Serve the champion as ``serve`` is declared now; trains nothing.

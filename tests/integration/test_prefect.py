@@ -47,6 +47,7 @@ model:
 tune: {{metric: log_loss, trials: 2, folds: 2}}
 evaluate: {{refit: true}}
 serve: {{port: {port}}}
+batch: {{since: 2026-01-20, delay: 1h, to: scored}}
 """
 DRIFT = "holdtrue.drift.detected"
 OTHER = f"""
@@ -176,7 +177,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(place):
     said = place.run("-m", "prefect", "deploy", "--all")
-    assert said.count("successfully created") == 5, said
+    assert said.count("successfully created") == 6, said
     return place
 
 
@@ -303,6 +304,39 @@ def test_a_backtest_is_run_from_its_deployment(trained):
     assert "every 3d" in page.read_text()
     for policy in ("declared", "every-3d"):
         assert found[f"fruit-backtest-{policy}-progress"]["data"] == 100.0
+
+
+def test_a_batch_is_run_from_its_deployment_and_by_the_command(trained):
+    """A past by its parameters, a task for each interval; then what is left, each interval once."""
+    (deployment,) = trained.ask("deployments", flows={"name": {"any_": ["batch"]}})
+    (schedule,) = deployment["schedules"]
+    assert schedule["schedule"]["interval"] == 86_400
+    parameters = deployment["parameters"] | {"start": "2026-01-22", "end": "2026-01-24"}
+    run = trained.post(
+        f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters}
+    )
+
+    def ended():
+        (found,) = (one for one in trained.flow_runs("batch") if one["id"] == run["id"])
+        return found if found["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
+
+    state = wait_for(ended, 300)["state"]
+    assert state["type"] == "COMPLETED", state["message"]
+
+    def tasks():
+        found = trained.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
+        return found if len(found) == 2 else None
+
+    found = {task["name"]: task["state"]["name"] for task in wait_for(tasks, 60)}
+    assert found == {f"2026-01-{day}T00:00:00Z": "Completed" for day in (22, 23)}
+    assert len([*(trained.project / "scored").glob("*.parquet")]) == 2
+    said = trained.run("-m", "holdtrue.cli", "batch", FILE)
+    for day in (20, 21, 24):  # the rows of the 25th are there an hour after its end
+        assert f"2026-01-{day}T00:00:00Z: 24 rows scored by version 1" in said
+    assert "2026-01-22" not in said.replace("2026-01-22T00:00:00Z to", "")
+    assert len([*(trained.project / "scored").glob("*.parquet")]) == 5
+    assert len(trained.flow_runs("batch")) >= 2
+    assert "nothing is due" in trained.run("-m", "holdtrue.cli", "batch", FILE)
 
 
 def test_the_drift_event_starts_a_retraining(watched):

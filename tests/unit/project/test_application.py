@@ -63,7 +63,7 @@ def test_all_that_the_flows_need_is_there_but_not_the_demo(tmp_path: Path) -> No
         ours = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*") if p.is_file()}
         wanted = {p for p in ours if "__pycache__" not in p.parts}
         wanted -= {Path("flows", name) for name in ("demo.py", "_replay.py", "_summary.py")}
-        wanted -= {Path("deployments/github.yml")}
+        wanted -= {Path("deployments/github.yml"), Path("deployments/batch.yaml")}
         there = {p.relative_to(tmp_path) for p in (tmp_path / folder).rglob("*") if p.is_file()}
         assert there == wanted
         for path in wanted:
@@ -333,6 +333,76 @@ def test_a_schedule_that_is_not_as_declared_is_told(tmp_path: Path) -> None:
     ]
     file.write_text("name: fruit\n")
     assert other_intervals(tmp_path) == []
+
+
+def batched(file: Path, batch: str) -> Path:
+    text = file.read_text().replace("target: y}", "target: y, time: at}")
+    lines = [line for line in text.splitlines() if not line.startswith("batch:")]
+    file.write_text("\n".join([*lines, f"batch: {batch}", ""]))
+    return file
+
+
+def test_a_batch_that_is_declared_is_deployed_by_its_own_schedule(tmp_path: Path) -> None:
+    file = batched(declare(tmp_path), "{every: 6h, delay: 90m, since: 2026-02-02T01:00}")
+    file.write_text(file.read_text().replace("every: 10m", "every: 1d"))
+    lay_out(file)
+    assert deployed(tmp_path) == [(flow, "fruit") for flow in (*FLOWS, "batch")]
+    monitor, batch = (
+        one
+        for one in yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
+        if one["entrypoint"] in ("flows/monitor.py:monitor", "flows/batch.py:batch")
+    )
+    (schedule,) = batch["schedules"]
+    # 90 minutes after 1, 7, 13 and 19 o'clock.
+    assert (schedule["interval"], schedule["anchor_date"]) == (21_600, "2025-12-31T20:30:00+00:00")
+    assert monitor["schedules"][0]["interval"] == 86_400
+    assert batch["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert batch["parameters"] == {"declaration": "fruit.yaml"}
+    assert other_intervals(tmp_path) == []
+
+
+@pytest.mark.parametrize("indent", ["  ", ""])
+def test_a_batch_that_is_declared_later_is_added_alone(tmp_path: Path, indent: str) -> None:
+    file, there = declare(tmp_path), tmp_path / "prefect.yaml"
+    lay_out(file)
+    lay_out(declare(tmp_path, "pears.yaml", "pears", 8_701))
+    kept = there.read_text().partition("  - name: fruit\n    entrypoint: flows/backtest")[0]
+    if not indent:
+        kept = kept.replace("\n  ", "\n")
+    there.write_text(kept)  # a flow that somebody has taken out stays out
+    before = deployed(tmp_path)
+    batched(file, "{}")
+    told = "fruit.yaml: nothing runs its batch: `holdtrue new fruit.yaml` adds that"
+    assert other_intervals(tmp_path) == [told]
+    lay_out(file)
+    assert deployed(tmp_path) == [*before, ("batch", "fruit")]
+    assert there.read_text().startswith(kept.rstrip())
+    assert other_intervals(tmp_path) == []
+    assert Layout.around(file).files == {}
+
+
+def test_a_schedule_of_batch_that_is_not_as_declared_is_told(tmp_path: Path) -> None:
+    file = batched(declare(tmp_path), "{every: 1d, delay: 2h}")
+    lay_out(file)
+    batched(file, "{every: 12h, delay: 14h}")  # every other run is as it was
+    assert other_intervals(tmp_path) == [
+        "fruit.yaml: batch.every is 12h, and in prefect.yaml its batch runs every 86400 s: "
+        "change that to 43200"
+    ]
+    batched(file, "{every: 1d, delay: 3h}")
+    (said,) = other_intervals(tmp_path)
+    assert said.endswith('in prefect.yaml, change its anchor_date to "2026-01-01T03:00:00+00:00"')
+    file.write_text(file.read_text().partition("batch:")[0])
+    told = "fruit.yaml: declares no batch: take its batch out of prefect.yaml"
+    assert other_intervals(tmp_path) == [told]
+
+
+def test_systems_without_an_endpoint_need_no_port_of_their_own(tmp_path: Path) -> None:
+    lay_out(declare(tmp_path))
+    pears = batched(declare(tmp_path, "pears.yaml", "pears"), "{}")
+    pears.write_text(pears.read_text().replace("{port:", "{endpoint: false, port:"))
+    lay_out(pears)
+    assert ("batch", "pears") in deployed(tmp_path)
 
 
 def test_init_names_the_rows_from_the_projects_folder(

@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[3]
 # By the name of their flow.
 DEPLOYMENTS = {
     Path(deployment["entrypoint"].partition(":")[0]).stem: deployment
-    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    for deployment in yaml.safe_load(
+        (ROOT / "prefect.yaml").read_text() + (ROOT / "deployments" / "batch.yaml").read_text()
+    )["deployments"]
 }
 
 
@@ -87,7 +89,7 @@ def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
 
 
 def test_the_deployments_are_the_loop() -> None:
-    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout", "backtest"]
+    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout", "backtest", "batch"]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
