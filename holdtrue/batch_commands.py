@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime  # noqa: TC003 - typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,26 +75,27 @@ def batch(
         words, facts = _would(chosen)
         tell_change(words, facts, as_json=as_json, dry_run=True)
         return
+    before = {told.start: told.at for told in system.scored_intervals()}
     scored: list[ScoredInterval] = []
     try:
         if not in_process and chosen.intervals and has_flow(system, "batch"):
-            began = datetime.now(UTC)
             run_flow(system, "batch", as_of=as_of, start=start, end=end, again=again)
-            scored += [told for told in system.scored_intervals() if told.at >= began]
         else:
             reporter = Silent() if as_json else Terminal()
-            system.score_due(
-                *(start, end), again=again, as_of=as_of, reporter=reporter, say=scored.append
-            )
+            system.score_due(start, end, again=again, as_of=as_of, reporter=reporter)
     finally:  # what was scored before something failed is told all the same
-        lines = [line for told in scored for line in _lines(told)]
-        facts = {"scored": [told.model_dump(mode="json") for told in scored]}
-        if lines or as_json:
-            tell("\n".join(lines), facts, as_json=as_json)
-    if not scored and not as_json:
-        typer.echo(_nothing(system, chosen))
+        scored += [t for t in system.scored_intervals() if before.get(t.start) != t.at]
+        if scored:
+            words = "\n".join(line for told in scored for line in _lines(told))
+            tell(words, _facts(scored), as_json=as_json)
+    if not scored:
+        tell(_nothing(system, chosen), _facts(scored), as_json=as_json)
     if any(told.rejected for told in scored):
         raise typer.Exit(SOME_REJECTED)
+
+
+def _facts(scored: list[ScoredInterval]) -> dict[str, Any]:
+    return {"scored": [told.model_dump(mode="json") for told in scored]}
 
 
 def _lines(told: ScoredInterval) -> Iterator[str]:

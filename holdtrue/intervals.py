@@ -87,7 +87,6 @@ def score_due(
     *,
     again: bool = False,
     score: Callable[[Interval], ScoredInterval] | None = None,
-    say: Callable[[ScoredInterval], None] = lambda _: None,
 ) -> list[ScoredInterval]:
     """Score what is due with the champion, one interval after the other.
 
@@ -101,7 +100,6 @@ def score_due(
         end: As for `choose`.
         again: As for `choose`.
         score: Scores one interval; `score_interval` where left out.
-        say: Is told about every interval that was scored.
 
     Raises:
         ConfigError: As `choose`, and as `score_interval`.
@@ -118,12 +116,9 @@ def score_due(
         begun = _begun(context, batch, start, end, again=again)
         for interval in chain(_unpublished(context), begun):
             try:
-                told = score(interval)
+                scored.append(score(interval))
             except DataError as err:
                 failed.append((interval, err))
-            else:
-                scored.append(told)
-                say(told)
         if failed:
             raise _failure(failed, len(scored))
     return scored

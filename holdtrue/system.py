@@ -17,8 +17,6 @@ from holdtrue.session import ready, start_beside
 from holdtrue.store import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from holdtrue.backtest import Backtest
     from holdtrue.batch import Scored
     from holdtrue.declaration import Keep
@@ -202,7 +200,9 @@ class System(Declared):
         if steps_until(until, self.declaration)[-1].serves:
             check_place(context.stack, self.declaration)
         elif until is None and replicas_of(context.stack, context.system) is not None:
-            undeploy(context.stack, context.system)
+            with context.reporter.step("serve") as progress:
+                progress(0, 0, "ending the endpoint, which is declared no more")
+                undeploy(context.stack, context.system)
         self.store.prepare()
 
     def alone(self) -> AbstractContextManager[None]:
@@ -303,7 +303,6 @@ class System(Declared):
         again: bool = False,
         as_of: datetime | None = None,
         reporter: Reporter | None = None,
-        say: Callable[[ScoredInterval], None] = lambda _: None,
     ) -> list[ScoredInterval]:
         """Score the intervals of ``batch`` that are due, with the champion.
 
@@ -314,7 +313,6 @@ class System(Declared):
             again: Those that were scored before, too; needs `start`.
             as_of: Moment to take for now; the clock's where left out (or ``data.as_of``).
             reporter: Shows progress.
-            say: Is told about every interval that was scored.
 
         Raises:
             ConfigError: No batch is declared, no version has passed the gates yet, or the output
@@ -328,7 +326,7 @@ class System(Declared):
         from holdtrue.intervals import score_due
 
         context = self.context(as_of=as_of, refresh=True, reporter=reporter)
-        return score_due(context, start, end, again=again, say=say)
+        return score_due(context, start, end, again=again)
 
     def serve(self, *, reporter: Reporter | None = None) -> Release:
         """Serve the champion as ``serve`` is declared now; trains nothing.

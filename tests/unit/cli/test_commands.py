@@ -33,7 +33,7 @@ class Guess(BaseEstimator):
 COMMANDS = (
     *("init", "check", "plan", "apply", "tune", "study", "status", "monitor", "predict"),
     *("serve", "promote", "rollback", "rollout", "versions", "trace", "logs", "up", "down"),
-    *("data", "verify"),
+    *("data", "verify", "batch"),
 )
 
 
@@ -128,6 +128,7 @@ def test_what_a_command_says_can_be_read_by_scripts_and_what_it_does_be_tried_ou
     assert {name for name, found in options.items() if "--dry-run" in found} == {
         *("new", "apply", "batch", "serve", "promote", "rollback", "key create", "key revoke"),
         *("rollout start", "rollout advance", "rollout stop", "data export", "prune"),
+        "batch",
     }
 
 
