@@ -140,6 +140,15 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that readers see either the old or the new content."""
     write_atomically(path, json.dumps(content, indent=1, default=str).encode())

@@ -8,8 +8,10 @@ import re
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from holdtrue.errors import DataError, HoldtrueError, refused_by_machine
+from holdtrue.store import sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +94,16 @@ def written(path: Path) -> Iterator[None]:
         if refused is None:
             raise
         raise refused from err
+
+
+def force(path: Path) -> None:
+    """Bring the last commit of a table to the disk, with the files that it has added."""
+    with opened(path) as table:
+        commit = path / "_delta_log" / f"{table.version():020}.json"
+    actions = [json.loads(line) for line in commit.read_bytes().splitlines()]
+    added = [path / unquote(action["add"]["path"]) for action in actions if "add" in action]
+    for one in (*added, commit, path, commit.parent):
+        sync(one)
 
 
 def _of_machine(path: Path, err: Exception) -> HoldtrueError | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.batch._output import replacing, writing
@@ -15,12 +15,11 @@ from holdtrue.declaration._data import without_password
 from holdtrue.errors import ConfigError, DataError, SourceError
 from holdtrue.references import ScoredInterval
 from holdtrue.serving._fold import capture_once, capture_places
-from holdtrue.store import read_json, write_json
-from holdtrue.tables import sql_moment, written
+from holdtrue.store import read_json, sync, write_json
+from holdtrue.tables import force, sql_moment, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import pyarrow as pa
     from deltalake import DeltaTable
@@ -130,13 +129,15 @@ class Table(Place):
             if table is not None:
                 self._check_owner(table, shown)
                 before = table.transaction_version(name)
-                if before is not None and before >= number:
+                if before == number:
                     return shown
             same = f"{INTERVAL} = {sql_moment(told.start)}"
             if scored is not None:
                 self._write(scored, table, same, commit)
             elif table is not None:
                 table.delete(same, commit_properties=commit)
+            if "://" not in self._place and DeltaTable.is_deltatable(self._place):
+                force(Path(self._place))
         return shown
 
     def _write(self, scored: Path, table: DeltaTable | None, same: str, commit: Any) -> None:
@@ -182,7 +183,7 @@ class Table(Place):
         from deltalake.exceptions import DeltaError
 
         try:
-            with written_here(self._place):
+            with _written(self._place):
                 yield
         except (DeltaError, pa.ArrowException, OSError) as err:
             # What follows the first line is the library's own stack.
@@ -192,10 +193,8 @@ class Table(Place):
 
 
 @contextmanager
-def written_here(place: str) -> Iterator[None]:
+def _written(place: str) -> Iterator[None]:
     """As `tables.written`, for a table that may be elsewhere."""
-    from pathlib import Path
-
     if "://" in place:
         yield
     else:
@@ -271,8 +270,8 @@ def _copy_or_remove(source: Path | None, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as draft:
         shutil.copyfile(source, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
+    sync(target.parent)
 
 
 def _field(field: pa.Field, known: pa.Schema) -> pa.Field:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from holdtrue.store import is_locked
+from holdtrue.store import is_locked, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,7 +212,7 @@ class Capture:
             for descriptor in descriptors:
                 os.fsync(descriptor)
             if renamed:
-                _sync_folder(self._folder)
+                sync(self._folder)
         except OSError as err:
             with self._guard:
                 self.failed += count
@@ -283,15 +283,6 @@ class Capture:
         while len(self._ended) > kept:
             with suppress(OSError):
                 os.close(self._ended.pop(0))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def ask_to_close(folder: Path, timeout_s: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import orjson
 from holdtrue.references import Reference
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX, ask_to_close, is_orphan
 from holdtrue.store import locked
-from holdtrue.tables import is_table, opened, written
+from holdtrue.tables import force, is_table, opened, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -316,21 +315,8 @@ def _append(
             schema_mode="merge",  # a table that an older version made lacks columns
             commit_properties=CommitProperties(app_transactions=[transaction]),
         )
-    _force(table)
-
-
-def _force(table: Path) -> None:
-    """Bring the last commit to the disk, before the segments that it replaces are removed."""
-    with opened(table) as captured:
-        commit = table / "_delta_log" / f"{captured.version():020}.json"
-    actions = [orjson.loads(line) for line in commit.read_bytes().splitlines()]
-    added = [table / action["add"]["path"] for action in actions if "add" in action]
-    for path in (*added, commit, table, commit.parent):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    # Before the segments that it replaces are removed.
+    force(table)
 
 
 def _sum(first: Folded, second: Folded) -> Folded:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from holdtrue.errors import StackError, TrainingError
 from holdtrue.references import Trial
+from holdtrue.store import sync
 from holdtrue.tuning._costs import is_within
 from holdtrue.tuning._types import Outcome, Report
 
@@ -136,7 +137,7 @@ class StudyLog:
             if os.fstat(self._file).st_size:
                 self._read(name, direction)
             else:
-                _sync_folder(path.parent)
+                sync(path.parent)  # the file's name, as well
                 lines.append(
                     _line(_CREATE_STUDY, study_name=name, directions=[_DIRECTIONS[direction]])
                 )
@@ -284,15 +285,6 @@ def _holder(path: Path) -> str:
         return "another process"
     number = data[start + len(_HOLDER) :].partition(b"}")[0].decode()
     return f"process {number}"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that the file's name is on the disk as well."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _is_loose(line: bytes, *, torn: bool) -> bool:

@@ -142,6 +142,24 @@ def test_again_replaces_exactly_the_rows_of_its_intervals(visits: Visits, to: st
     assert [one.version for one in records] == [1, 2, 2, 1]
 
 
+def test_again_replaces_also_where_the_clock_was_put_back(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits.declare(TABLE)
+    visits.score(2)
+    visits.write(visits.rows.drop(index=[5]))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("holdtrue.batch._prepare.datetime", Clock)
+    for _ in range(2):
+        visits.score(2, start=moment(1), again=True)
+        assert len(visits.output) == 23
+
+
 @pytest.mark.parametrize("to", [FOLDER, TABLE])
 def test_an_interval_without_rows_is_done(visits: Visits, to: str) -> None:
     visits.declare(to)
