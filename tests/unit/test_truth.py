@@ -194,3 +194,15 @@ def test_versions_of_other_classes_are_judged_over_all_of_them(context: Context)
 
     assert found.champion_loss == pytest.approx(loss(classes[0] or ()), abs=0.02)
     assert found.loss == pytest.approx(loss(classes[1] or ()), abs=0.02)
+
+
+def test_rows_of_a_batch_are_no_evidence(context: Context) -> None:
+    capture(context, {1: 0.3, 2: 0.6})
+    before = losses_of(context, rollout(), NOW)
+    folder, _ = capture_places(context.store, "small")
+    kept = Capture(folder)
+    # The champion has scored the others, too, and was quite wrong about them.
+    given = [orjson.loads(line(number, 0, {1: 0.0, 2: 0.0})) for number in range(1, N, 2)]
+    kept.append([orjson.dumps(one | {"version": 1, "role": "batch"}) for one in given])
+    kept.close()
+    assert losses_of(context, rollout(), NOW) == before
