@@ -69,9 +69,6 @@ def measure_quality(
     declared, data = context.declaration.monitor.performance, context.declaration.data
     if declared is None:
         return Quality(why_not="the quality is not measured: no monitor.performance is declared")
-    if not data.key or data.time is None:
-        why = "the quality is not measured: that needs data.key and data.time"
-        return Quality(why_not=why)
     window, end = context.declaration.monitor.window, context.labelled_until
     start = max(floor(champion.version.as_of, window), performance_start(context))
     expected = champion.version.metrics.get(declared.metric)

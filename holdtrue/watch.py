@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from holdtrue.arrived import new_data
-from holdtrue.data import require_columns
 from holdtrue.errors import HoldtrueError, MonitoringError
 from holdtrue.intervals import whole_until
 from holdtrue.models import Signature, read_signature
@@ -81,6 +80,9 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         quality.why_not,
         tuple(said for said in (quality.warning, unread) if said),
     )
+    in_vain = _watched_in_vain(context, champion, signature)
+    if in_vain:
+        decision = decision.model_copy(update={"reason": f"{decision.reason} {in_vain}"})
     report = DriftReport(
         system=context.system,
         version=champion.version.number,
@@ -107,6 +109,16 @@ def _arrived(context: Context) -> tuple[str, str]:
         return new_data(context), ""
     except HoldtrueError as err:
         return "", f"Whether there are new data is not known: {err.message}."
+
+
+def _watched_in_vain(context: Context, champion: Champion, signature: Signature) -> str:
+    """What of ``monitor.columns`` is of no use yet, as where it is declared for a later version."""
+    columns = context.declaration.monitor.columns
+    lacking = [name for name in columns if name not in signature.columns]
+    if not lacking:
+        return ""
+    number = champion.version.number
+    return f"monitor.columns: version {number} has no feature {' or '.join(lacking)}."
 
 
 def _shortened(window: WindowCheck) -> WindowCheck:
@@ -235,9 +247,6 @@ def _compare_windows(
     length = context.declaration.monitor.window
     calibration = _calibration(context, champion.version)
     watched = context.declaration.monitor.columns
-    name = f"version {champion.version.number} of {context.system}"
-    compared = [column.name for column in calibration.columns]
-    require_columns(compared, dict.fromkeys(watched, "monitor.columns"), name)
     tolerance = {
         column: None if how.drift == "off" else how.drift for column, how in watched.items()
     }

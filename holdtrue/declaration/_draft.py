@@ -25,6 +25,7 @@ MAX_TEXT_CLASSES = 100
 _SLICE_LEVELS = 10
 _LINE = 96
 _COUNTS = "numbers the rows"
+_NEEDED = "needs data.key and data.time"
 # Of fewer rows a column may be a number for each by chance.
 _FEW = 10
 
@@ -280,6 +281,7 @@ def _tail(goal: pd.Series, classes: int | None, columns: _Columns, port: int) ->
         )
         guess = "the shares of the classes"
     slices = ", ".join(_word(column) for column in columns.slices[:2])
+    performance = f"performance: {{metric: {metric}, worse_than: 10%}}"
     return [
         "",
         "model:  # or, for the built-in candidates and spaces: `model: auto`",
@@ -310,7 +312,7 @@ def _tail(goal: pd.Series, classes: int | None, columns: _Columns, port: int) ->
         "  every: 1h",
         "  window: 1d",
         "  false_alarms: 1 per 30d  # the alarm is calibrated to keep this",
-        f"  performance: {{metric: {metric}, worse_than: 10%}}",
+        f"  {performance}" if columns.time and columns.key else f"  # {performance}  # {_NEEDED}",
     ]
 
 

@@ -256,7 +256,7 @@ class Monitor(Section):
     columns: dict[str, Watched] = Field(default={})
     """Columns that are looked at in another way, by name; holds from the next look on."""
     performance: Performance | None = None
-    """When the model is held to have become worse."""
+    """When the model is held to have become worse. Needs `data.key` and `data.time`."""
 
 
 class Retrain(Section):
@@ -392,6 +392,12 @@ class Declaration(Section):
             problems.append(f"evaluate.test: {test * 100:g}% leaves no rows to train or to test on")
         if self.data.target == self.data.time:
             problems.append(f"data.target: {self.data.target} is data.time, too")
+        needed = [f"data.{name}" for name in ("key", "time") if not getattr(self.data, name)]
+        if self.monitor.performance is not None and needed:
+            problems.append(
+                f"monitor.performance: needs {' and '.join(needed)}: nothing else says which "
+                "answer a label is about; declare that, or leave performance out"
+            )
         if isinstance(self.evaluate.test, timedelta):
             if self.data.time is None:
                 problems.append(
@@ -409,12 +415,13 @@ class Declaration(Section):
         used = {*features.numeric, *features.categorical, *features.temporal}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
-        if used:
-            problems.extend(
-                f"monitor.columns: {name} is not among the features"
-                for name in self.monitor.columns
-                if name not in used
-            )
+        # Found by type, a feature is any column but these.
+        none = {self.data.target, self.data.time, *self.data.key, *features.exclude}
+        problems.extend(
+            f"monitor.columns: {name} is not among the features"
+            for name in self.monitor.columns
+            if (name not in used if used else name in none)
+        )
         source = self.data.source
         if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
             problems.append(

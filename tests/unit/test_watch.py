@@ -146,22 +146,17 @@ def test_why_the_quality_is_not_measured_is_said(context, tmp_path):
         target="late", task="classification", classes=("0", "1"), columns={}, categorical=()
     )
 
-    def said(monitor: Performance | None, **changes) -> str:
+    def said(performance: Performance | None) -> str:
         declared = context.declaration
-        update = {
-            "data": declared.data.model_copy(update=changes),
-            "monitor": declared.monitor.model_copy(update={"performance": monitor}),
-        }
-        changed = replace(context, declaration=declared.model_copy(update=update))
+        monitor = declared.monitor.model_copy(update={"performance": performance})
+        changed = replace(context, declaration=declared.model_copy(update={"monitor": monitor}))
         quality = measure_quality(changed, champion, signature, tmp_path / "none")
         assert quality.checks == ()
         return quality.why_not
 
-    performance = Performance(metric="log_loss", worse_than=0.1)
     assert said(None).endswith("no monitor.performance is declared")
-    assert said(performance) == "no labels to judge the quality by"
-    for missing in ({"key": ()}, {"time": None}):
-        assert said(performance, **missing).endswith("that needs data.key and data.time")
+    declared = Performance(metric="log_loss", worse_than=0.1)
+    assert said(declared) == "no labels to judge the quality by"
 
 
 def remove(context, *windows: WindowCheck) -> tuple[int, int]:
@@ -334,3 +329,14 @@ def test_limits_that_its_training_did_not_write_are_refused(learnt: Callable[...
     path.write_text(path.read_text().replace("1", "2", 1))
     with pytest.raises(DataError, match=f"{path} is not what step profile wrote"):
         _calibration(context, version)
+
+
+def test_a_column_that_is_declared_for_a_later_version_ends_no_look(
+    learnt: Callable[..., System],
+) -> None:
+    system = learnt()
+    text = system.path.read_text().replace("[age, weight]", "[age, weight, stature]")
+    system.path.write_text(f"{text}monitor: {{columns: {{age: {{drift: 2}}, stature: {{}}}}}}\n")
+    decision = System(system.path).monitor().decision
+    assert decision.action == "none"
+    assert decision.reason.endswith(". monitor.columns: version 1 has no feature stature.")

@@ -96,6 +96,18 @@ def test_the_target_decides_the_task(
     assert [c.estimator.rpartition(".")[2] for c in declared.model.candidates] == estimators
 
 
+@pytest.mark.parametrize("missing", ["customer_id", "signed_at"])
+def test_quality_is_declared_only_where_it_can_be_measured(
+    frame: pd.DataFrame, tmp_path: Path, missing: str
+) -> None:
+    whole = draft(write(frame, tmp_path / "a.csv"), "churn")
+    assert parse(whole).monitor.performance is not None
+    text = draft(write(frame.drop(columns=[missing, "born"]), tmp_path / "b.csv"), "churn")
+    assert parse(text).monitor.performance is None
+    line = "  # performance: {metric: log_loss, worse_than: 10%}  # needs data.key and data.time"
+    assert line in text.splitlines()
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

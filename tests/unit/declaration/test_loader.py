@@ -197,6 +197,16 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             'f.yaml:17:17: model.class_weight: expected balanced, or a mapping\n  got: "heavy"',
         ),
         (
+            "retrain:",
+            "monitor: {columns: {temp: {drift: 2}}}\nretrain:",
+            "f.yaml:28:20: monitor.columns: temp is not among the features",
+        ),
+        (
+            "features: {numeric: [distance], categorical: [origin]}\n",
+            "features: {exclude: [tail]}\nmonitor: {columns: {tail: {drift: off}}}\n",
+            "f.yaml:16:20: monitor.columns: tail is not among the features",
+        ),
+        (
             "[distance]",
             "[distance, late]",
             "f.yaml:15:11: features: late is the target",
@@ -227,6 +237,28 @@ def test_several_cross_field_mistakes_are_told_apart(good: str) -> None:
     text = mistakes(good, ("metric: log_loss", "metric: rmse"), ("slice: origin", "slice: carrier"))
     assert "f.yaml:23:16: tune.metric: rmse does not fit" in text
     assert "f.yaml:27:30: promote[1].slice: carrier" in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "needed"),
+    [
+        (["  key: [id]\n"], "data.key"),
+        (
+            ["  key: [id]\n", "  time: departure\n", "  window: 180d\n", "test: 30d, "],
+            "data.key and data.time",
+        ),
+    ],
+)
+def test_quality_that_could_never_be_measured_is_refused_in_its_place(
+    good: str, left_out: list[str], needed: str
+) -> None:
+    watched = good + "monitor: {performance: {metric: log_loss}}\n"
+    assert parse(watched).monitor.performance is not None
+    line = 29 - sum(part.endswith("\n") for part in left_out)
+    assert mistakes(watched, *((part, "") for part in left_out)) == (
+        f"f.yaml:{line}:24: monitor.performance: needs {needed}: nothing else says which answer a "
+        "label is about\n  declare that, or leave performance out"
+    )
 
 
 def test_at_most_twenty_mistakes_are_shown(good: str) -> None:

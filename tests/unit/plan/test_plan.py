@@ -124,7 +124,7 @@ TABLE: list[tuple[str, Any, tuple[str, ...], str]] = [
     ("data.labels_after", "2h", ("extract",), 'data.labels_after: "1h" -> "2h"'),
     ("data.source.files", "row?.csv", ("extract",), "data.source.files"),
     ("data.as_of", "2024-01-30", ("extract",), "as of: "),
-    ("data.key", [], ("check",), "data.key"),
+    ("data.key", ["id", "color"], ("check",), "data.key"),
     ("data.contract.rows.min", 101, ("check",), "data.contract.rows.min: 100.0 -> 101.0"),
     ("features.numeric", ["size"], ("check",), "features.numeric"),
     ("monitor.window", "2d", ("profile",), 'monitor.window: "1d" -> "2d"'),
