@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect.logging import get_run_logger
@@ -64,13 +65,10 @@ def run_plan(
         retained(context, get_run_logger().info),
         ExitStack() as session,
     ):
+        run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
+        run = run.model_copy(update={"source": data.source(run)})
+        context = replace(context, seen=run.source)
         system.prepare(context, until)
-        run = Run(
-            declaration=declaration,
-            as_of=context.as_of,
-            trigger=trigger,
-            source={**context.source},
-        )
         runner = Runner(context)
         for step in steps_until(until, context.declaration):
             if step.serves and context.registry.champion(context.system) is None:

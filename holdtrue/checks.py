@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 
 def check(system: Declared) -> None:
-    """Refuse what cannot be used: raises as `System.check` says.
+    """Refuse what cannot be used, but for the source: raises as `System.check` says.
 
     Args:
         system: The declared system; nothing of it is started.
     """
-    from holdtrue.data import check_source
     from holdtrue.mirror import check_installed
     from holdtrue.notifications import check_addresses
     from holdtrue.stack import check_answers, check_trial_fits
@@ -29,9 +28,6 @@ def check(system: Declared) -> None:
     if declaration.track.mlflow is not None:
         check_installed()
     check_addresses(declaration)
-    check_source(declaration.data, system.project)
-    if declaration.batch is not None:
-        _check_batch(system, declaration.batch)
     by_fold = _check_candidates(system)
     unfit = never_ends(declaration.tune, by_fold=by_fold)
     if unfit is not None:
@@ -42,6 +38,8 @@ def check(system: Declared) -> None:
         check_answers(declaration.ray.address)
     check_sampler(declaration.tune.sampler)
     check_trial_fits(declaration, system.stack)
+    if declaration.batch is not None:
+        _check_batch(system, declaration.batch)
 
 
 def _check_batch(system: Declared, batch: Batch) -> None:

@@ -33,7 +33,13 @@ from holdtrue.commands import (
     system_of,
     tell,
 )
-from holdtrue.errors import ConfigError, HoldtrueError, SearchStoppedError, refused_by_machine
+from holdtrue.errors import (
+    ConfigError,
+    HoldtrueError,
+    SearchStoppedError,
+    SourceError,
+    refused_by_machine,
+)
 from holdtrue.flow_runs import prefect_known, run_flow, who_drives
 from holdtrue.study_commands import study_app, study_words
 
@@ -95,7 +101,8 @@ def plan(
 ) -> None:
     """Say which steps apply would run, and why; changes nothing.
 
-    What apply would refuse before its first step is refused here, too.
+    What apply would refuse before its first step is refused here, too. Where the source does not
+    answer, it is taken to be as it was when it was read last.
     """
     _show_plan(system_of(file), as_of, refresh, until, as_json=as_json)
 
@@ -103,7 +110,17 @@ def plan(
 def _show_plan(
     system: System, as_of: datetime | None, refresh: bool, until: str | None, *, as_json: bool
 ) -> None:
-    planned = _plan(system, as_of, refresh, until)
+    silent = None
+    try:
+        system.check()
+    except SourceError as err:
+        silent = err
+    planned = system.plan(as_of=as_of, refresh=refresh, until=until)
+    if silent is not None:
+        if all(step.runs for step in planned):
+            raise silent
+        words = f"The source could not be asked whether it has changed: {silent.message}"
+        typer.echo(words, err=True)
     lines = [
         f"  {'run ' if step.runs else 'keep'}  {step.step:<9} {step.reason}" for step in planned
     ]

@@ -97,6 +97,12 @@ class SourceError(Retryable, HoldtrueError):
     """Where the rows come from does not answer."""
 
 
+class NoSourceError(SourceError):
+    """Where the rows come from is not there: for a moment, or because another place is meant."""
+
+    exit_code = ConfigError.exit_code
+
+
 class TrainingError(Terminal, HoldtrueError):
     """No model could be made."""
 

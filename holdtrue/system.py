@@ -49,25 +49,30 @@ class System(Declared):
     def check(self) -> None:
         """Refuse what can be refused before any work.
 
-        That is the addresses of `notify`, the source, estimators, a pruner that can end none of
-        them, the store, Ray's address, trials that no node can hold.
+        That is the addresses of `notify`, estimators, a pruner that can end none of them, the
+        store, Ray's address, trials that no node can hold, and last the source.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
-            SourceError: The declared database does not answer.
+            SourceError: Everything else is in order, but the source does not answer.
             StackError: The declared Ray cluster does not answer.
         """
         from holdtrue.checks import check
+        from holdtrue.data import check_source
 
         check(self)
+        check_source(self.declaration.data, self.project)
 
     def plan(
         self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None
     ) -> list[Planned]:
         """Say which steps `apply` would run, with the reason for each. Changes nothing.
 
+        A source that does not answer is taken to be as it was when it was read last.
+
         Raises:
             ConfigError: A trial asks for more than any node has.
+            SourceError: The source does not answer, and was never read.
             StackError: The cluster that would be asked about that does not answer.
         """
         from holdtrue.plan import make_plan
@@ -190,12 +195,15 @@ class System(Declared):
         Raises:
             HoldtrueError: What stands in the way.
         """
-        from holdtrue.checks import check_committed
+        from holdtrue.checks import check, check_committed
+        from holdtrue.data import check_source
         from holdtrue.plan import steps_until
         from holdtrue.serving import check_place, undeploy
         from holdtrue.serving._deploy import replicas_of
 
-        self.check()
+        check(self)
+        if context.seen is None:  # else it was asked by whoever began the run
+            check_source(self.declaration.data, self.project)
         check_committed(self)
         if steps_until(until, self.declaration)[-1].serves:
             check_place(context.stack, self.declaration)

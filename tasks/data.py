@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
+from holdtrue.data import check_source
 from tasks._step import OPTIONS, perform
 
 if TYPE_CHECKING:
     from holdtrue.references import DataCheck, Snapshot
     from holdtrue.system import Run
+
+
+@task(name="source", **OPTIONS)
+def source(run: Run) -> dict[str, str]:
+    """Refuse a source that is not there; what it looks like, as `Context.source` has it."""
+    context = run.context()
+    return check_source(context.declaration.data, context.project)
 
 
 @task(name="extract", **OPTIONS)

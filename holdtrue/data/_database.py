@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +58,7 @@ def read_database(
 
     Raises:
         ConfigError: The URL is none, or its driver is not installed.
+        NoSourceError: There is no such file of SQLite.
         SourceError: The database does not answer.
         DataError: It refuses the query, or gives values that no table holds.
     """
@@ -114,6 +115,7 @@ def check_database(source: Database, name: str, project: Path) -> None:
 
     Raises:
         ConfigError: As `read_database`.
+        NoSourceError: As `read_database`.
         SourceError: As `read_database`.
     """
     with _connected(source, name, project):
@@ -158,7 +160,7 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
             path = project / (url.database or "")
             if not path.is_file():
                 message = f"data.source.database.url: {path} does not exist"
-                raise ConfigError(message)
+                raise NoSourceError(message)
             return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _opened(path))
         arguments: dict[str, Any] = {}
         takes = backend == "postgresql" and url.get_driver_name() in _LIBPQ

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +35,10 @@ def read_delta(
         end: End of the window.
 
     Raises:
-        ConfigError: There is no such table or version.
+        ConfigError: There is no such version.
+        NoSourceError: There is no such table.
         SourceError: Its place does not answer.
-        DataError: It cannot be read.
+        DataError: It is damaged.
     """
     with _opened(source, project) as table:
         dataset = table.to_pyarrow_dataset()
@@ -64,7 +65,7 @@ def _opened(source: Delta, project: Path) -> Iterator[DeltaTable]:
     except TableNotFoundError:
         message = f"data.source.delta.table: there is no Delta table at {place}"
         hint = None if remote else f"paths start from {project}"
-        raise ConfigError(message, hint=hint) from None
+        raise NoSourceError(message, hint=hint) from None
     except (DeltaError, pa.ArrowException, OSError, ValueError) as err:
         if source.version is not None and "version" in str(err):
             message = f"data.source.delta.version: {place} has no version {source.version}"
@@ -72,8 +73,8 @@ def _opened(source: Delta, project: Path) -> Iterator[DeltaTable]:
         # What follows the first line is the library's own stack.
         said = next(iter(str(err).strip().splitlines()), type(err).__name__)
         message = f"the Delta table {place} cannot be read: {said}"
-        kind = SourceError if remote else DataError
-        raise kind(message) from err
+        away = remote or (isinstance(err, OSError) and err.errno is not None)
+        raise (SourceError if away else DataError)(message) from err
 
 
 def _window(

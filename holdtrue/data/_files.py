@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.cells import CSV_NULLS
 from holdtrue.declaration._data import without_password
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,13 +26,21 @@ _WILD = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*"}
 class Files:
     """Files that a pattern stands for, in the order of their names."""
 
+    pattern: str
     system: FileSystem
     remote: bool
     paths: tuple[str, ...]
 
     def state(self) -> list[tuple[str, int, int]]:
-        """Name, size in bytes and time of the last change in nanoseconds of each."""
-        found = self.system.get_file_info(list(self.paths))
+        """Name, size in bytes and time of the last change in nanoseconds of each.
+
+        Raises:
+            SourceError: The object storage does not answer.
+        """
+        try:
+            found = self.system.get_file_info(list(self.paths))
+        except OSError as err:
+            raise _silent(self.pattern, err) from None
         return [(one.path, one.size, one.mtime_ns) for one in found]
 
 
@@ -44,7 +52,8 @@ def list_files(pattern: str, project: Path) -> Files:
         project: The folder.
 
     Raises:
-        ConfigError: There are none, or one of another kind.
+        ConfigError: One is of another kind.
+        NoSourceError: There are none.
         SourceError: The object storage does not answer.
     """
     from pyarrow.fs import LocalFileSystem
@@ -56,12 +65,12 @@ def list_files(pattern: str, project: Path) -> Files:
         absolute = pattern if Path(pattern).is_absolute() else str(project / pattern)
         paths = tuple(sorted(glob.glob(absolute, recursive=True)))  # noqa: PTH207 - an absolute pattern
         files, hint = (
-            Files(LocalFileSystem(), remote=False, paths=paths),
+            Files(pattern, LocalFileSystem(), remote=False, paths=paths),
             f"paths start from {project}",
         )
     if not files.paths:
         message = f"data.source.files: no file matches {without_password(pattern)}"
-        raise ConfigError(message, hint=hint)
+        raise NoSourceError(message, hint=hint)
     for path in files.paths:
         if not path.endswith(_READERS):
             name = path.rpartition("/")[2]
@@ -96,7 +105,8 @@ def _list_remote(pattern: str) -> Files:
         system, root = FileSystem.from_uri(folder + mark + options)
         if wild < 0:
             info = system.get_file_info(root)
-            return Files(system, remote=True, paths=(root,) if info.type == FileType.File else ())
+            paths = [root] if info.type == FileType.File else []
+            return Files(pattern, system, remote=True, paths=tuple(paths))
         rest = address[len(folder) + 1 :]
         deep = "/" in rest or "**" in rest
         listed = system.get_file_info(FileSelector(root, allow_not_found=True, recursive=deep))
@@ -105,7 +115,7 @@ def _list_remote(pattern: str) -> Files:
     expression = re.compile(_expression(rest))
     names = (one.path for one in listed if one.type == FileType.File)
     paths = sorted(name for name in names if expression.fullmatch(name[len(root) :].lstrip("/")))
-    return Files(system, remote=True, paths=tuple(paths))
+    return Files(pattern, system, remote=True, paths=tuple(paths))
 
 
 def _expression(pattern: str) -> str:
@@ -130,8 +140,9 @@ def read_files(pattern: str, name: str, project: Path) -> pa.Table:
 
     Raises:
         ConfigError: As `list_files`.
-        SourceError: As `list_files`.
-        DataError: One cannot be read, or they have not the same columns.
+        NoSourceError: As `list_files`.
+        SourceError: As `list_files`, or one of them cannot be had any more.
+        DataError: One is damaged, or they have not the same columns.
     """
     import pyarrow as pa
 
@@ -149,14 +160,16 @@ def read_file(path: Path) -> pa.Table:
 
     Raises:
         ConfigError: It has another ending.
-        DataError: It cannot be read.
+        DataError: It is damaged.
+        SourceError: The machine does not give it.
     """
     from pyarrow.fs import LocalFileSystem
 
     if not path.name.endswith(_READERS):
         message = f"{path} is not one of: {', '.join(_READERS)}"
         raise ConfigError(message)
-    return _read(Files(LocalFileSystem(), remote=False, paths=(str(path),)), str(path))
+    files = Files(str(path), LocalFileSystem(), remote=False, paths=(str(path),))
+    return _read(files, str(path))
 
 
 def _read(files: Files, path: str) -> pa.Table:
@@ -167,8 +180,9 @@ def _read(files: Files, path: str) -> pa.Table:
         _ = table.column_names  # a name that is not UTF-8 fails here
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as err:
         message = f"{path} cannot be read: {err}"
-        kind = SourceError if files.remote and type(err) is OSError else DataError
-        raise kind(message) from err
+        # Of a damaged file on this machine Arrow says an OSError, too, but one without a number.
+        away = isinstance(err, OSError) and (files.remote or err.errno is not None)
+        raise (SourceError if away else DataError)(message) from err
     return table
 
 

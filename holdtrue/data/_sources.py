@@ -12,7 +12,7 @@ from holdtrue.data._database import check_database, read_database
 from holdtrue.data._delta import read_delta, version_of
 from holdtrue.data._files import list_files, matches, read_files
 from holdtrue.data._kinds import ARROW, as_table
-from holdtrue.errors import DataError, HoldtrueError
+from holdtrue.errors import DataError, HoldtrueError, SourceError
 from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 
@@ -48,9 +48,10 @@ def read_source(
         without a time come last, for the contract to set aside.
 
     Raises:
-        ConfigError: The function, the files or the table do not exist, or the database has no
-            driver here.
-        SourceError: The database or the place of the table does not answer.
+        ConfigError: The function does not exist, or the database has no driver here.
+        NoSourceError: The files, the table or the database's file are not there.
+        SourceError: The place of any of them does not answer, or the function raises an `OSError`,
+            such as a `ConnectionError`.
         DataError: What they hold is not a table, or the time column is missing, has no value or
             does not parse, or text in one of `times`.
     """
@@ -87,7 +88,7 @@ def _read(
             return function(start, end)
     except (Exception, SystemExit) as err:
         message = f"{name} failed: {type(err).__name__}: {err}"
-        raise DataError(message) from err
+        raise (SourceError if isinstance(err, OSError) else DataError)(message) from err
 
 
 def import_from(project: Path, path: str, what: str = "source") -> Any:
@@ -127,7 +128,7 @@ def fingerprint(data: Data, project: Path) -> dict[str, str]:
     return {"files": digest_of(repr(listing).encode())}
 
 
-def check_source(data: Data, project: Path, section: str = "data") -> None:
+def check_source(data: Data, project: Path, section: str = "data") -> dict[str, str]:
     """Refuse a source that is not there.
 
     Args:
@@ -135,14 +136,18 @@ def check_source(data: Data, project: Path, section: str = "data") -> None:
         project: As for `read_source`.
         section: Of the declaration that the source is in, for messages.
 
+    Returns:
+        As `fingerprint`.
+
     Raises:
         ConfigError: As `read_source`.
+        NoSourceError: As `read_source`.
         SourceError: As `read_source`.
     """
     with told_of(section):
         if data.source.database is not None:
             check_database(data.source.database, str(data.source), project)
-        fingerprint(data, project)
+        return fingerprint(data, project)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.declaration._mistakes import nearest
 from holdtrue.declaration._yaml import is_text
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.errors import ConfigError, DataError, SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def _read(data: Path) -> pd.DataFrame:
         raise ConfigError(message, hint="give a .parquet, .csv, .csv.gz or .jsonl file")
     try:
         table = as_table(read_file(data).slice(0, MAX_ROWS), str(data))
-    except DataError as err:
+    except (DataError, SourceError) as err:
         raise ConfigError(err.message, hint=err.hint) from err
     if len(table) == 0:
         message = f"{data}: has no rows"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, refused_by_machine
+from holdtrue.errors import ConfigError, SourceError, refused_by_machine
 from holdtrue.plan._data_steps import DATA_STEPS
 from holdtrue.plan._digest import code_digest, differences, digest
 from holdtrue.plan._files import digests_of, hold
@@ -86,7 +86,12 @@ def _is_wanted(step: Step, declaration: Declaration) -> bool:
 
 
 def make_plan(context: Context, until: str | None = None) -> list[Planned]:
-    """Say which steps a run would do, with the reason for each. Changes nothing."""
+    """Say which steps a run would do, with the reason for each. Changes nothing.
+
+    Raises:
+        SourceError: The source does not answer, and what is declared now was never read.
+    """
+    context = _as_read_last(context)
     runner = Runner(context)
     planned: list[Planned] = []
     fresh: set[str] = set()
@@ -108,6 +113,19 @@ def make_plan(context: Context, until: str | None = None) -> list[Planned]:
         fresh.add(step.name)
         planned.append(Planned(step.name, runs=True, reason=reason))
     return planned
+
+
+def _as_read_last(context: Context) -> Context:
+    """The same, with a source that does not answer as it was when it was read last."""
+    try:
+        _ = context.source
+    except SourceError:
+        last = Journal(context.store, context.system).last(STEPS[0].name)
+        declared = STEPS[0].reads(context.declaration)["data"]["source"]
+        if last is None or last.components["declared"]["data"]["source"] != declared:
+            raise
+        return replace(context, seen=last.components["outside"]["source"])
+    return context
 
 
 class Runner:

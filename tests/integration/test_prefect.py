@@ -55,6 +55,7 @@ from prefect.events import emit_event
 emit_event("{DRIFT}", resource={{"prefect.resource.id": "other"}})
 """
 TRAINING = [step.name for step in STEPS if not step.serves]
+ALL_FOUND = dict.fromkeys(TRAINING, "Cached") | {"source": "Completed"}
 # What the monitor does when it decides to retrain; here the decision is given.
 ASK = """
 import sys
@@ -232,9 +233,9 @@ def test_a_second_run_finds_every_step(trained):
 
     def states():
         found = trained.task_states(again)  # the server hears of them a little later
-        return found if {*found} == {*TRAINING} else None
+        return found if {*found} == {"source", *TRAINING} else None
 
-    assert wait_for(states, 60) == dict.fromkeys(TRAINING, "Cached")
+    assert wait_for(states, 60) == ALL_FOUND
 
 
 def test_every_report_is_an_artifact(watched):
@@ -355,9 +356,7 @@ def test_the_drift_event_starts_a_retraining(watched):
     log = Path(watched.stack.state().logs) / "worker.log"
     assert wait_for(ended, 300)["state_type"] == "COMPLETED", log.read_text()
     # The worker has found what the other process had done, and added what was missing.
-    assert watched.task_states(run["id"]) == dict.fromkeys(TRAINING, "Cached") | {
-        "serve": "Completed"
-    }
+    assert watched.task_states(run["id"]) == ALL_FOUND | {"serve": "Completed"}
     status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
     assert (status["serving"], status["champion"]["version"]) == (True, 1)
     # They are sent to the server after a while.

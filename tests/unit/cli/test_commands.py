@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,54 @@ def test_a_dry_run_of_apply_is_the_plan(run: Run, rows: Path, tmp_path: Path) ->
         assert planned[0] == 0
     assert not (tmp_path / ".holdtrue" / "snapshots").exists()
     assert run("plan", "visits.yaml")[1].splitlines()[0].startswith("  run   extract")
+
+
+QUERY = "SELECT * FROM visits"
+
+
+@pytest.mark.parametrize(
+    ("source", "gone"),
+    [
+        ({"files": "visits.csv"}, "no file matches visits.csv"),
+        ({"database": {"url": "sqlite:///visits.db", "query": QUERY}}, "visits.db does not exist"),
+    ],
+)
+def test_a_plan_says_what_is_done_also_while_the_source_is_away(
+    run: Run, rows: Path, tmp_path: Path, source: dict[str, Any], gone: str
+) -> None:
+    run("init", rows.name, "--target", "stays")
+    path = tmp_path / "visits.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["data"]["source"] = source
+    path.write_text(yaml.safe_dump(document))
+    with closing(sqlite3.connect(tmp_path / "visits.db")) as database:
+        pd.read_csv(rows).to_sql("visits", database, index=False)
+    elsewhere = tmp_path / "elsewhere"
+
+    def move(there: Path, back: Path) -> None:
+        there.mkdir(exist_ok=True)
+        back.mkdir(exist_ok=True)
+        for name in ("visits.csv", "visits.db"):
+            (back / name).rename(there / name)
+
+    move(elsewhere, tmp_path)
+    code, printed = run("plan", "visits.yaml")  # it was never read: there is nothing to say
+    assert (code, gone in printed, "extract" in printed) == (2, True, False)
+    move(tmp_path, elsewhere)
+    assert run("apply", "visits.yaml", "--until", "split")[0] == 0
+    before = run("plan", "visits.yaml")
+    move(elsewhere, tmp_path)
+    code, printed = run("plan", "visits.yaml")
+    said, lines = printed.splitlines()[-1], printed.splitlines()[:-1]
+    assert (code, lines) == (0, before[1].splitlines())
+    assert said.startswith("The source could not be asked whether it has changed: data.source.")
+    assert gone in said
+    assert run("plan", "visits.yaml", "--json")[0] == 0
+    assert run("apply", "visits.yaml", "--until", "split")[0] == 2
+    document["data"]["source"] = {"files": "other.csv"}  # what was never read may be misspelt
+    path.write_text(yaml.safe_dump(document))
+    code, printed = run("plan", "visits.yaml")
+    assert (code, "no file matches other.csv" in printed) == (2, True)
 
 
 @pytest.mark.parametrize("command", [["plan"], ["apply", "--dry-run"], ["check"], ["apply"]])

@@ -12,7 +12,7 @@ import pytest
 from holdtrue.data import _database as database
 from holdtrue.data import check_source, fingerprint, read_source
 from holdtrue.declaration import Data, Source, parse
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 from holdtrue.references import Reference
 
 START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
@@ -130,12 +130,12 @@ def test_a_colon_that_is_no_parameter_can_be_written(project: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "kind", "said"),
     [
-        ("sqlite:///none.db", ConfigError, "none.db does not exist"),
+        ("sqlite:///none.db", NoSourceError, "none.db does not exist"),
         ("nonsense://x", ConfigError, "is no URL that SQLAlchemy knows"),
         ("postgres://a@h/x", ConfigError, "write postgresql:// in place of postgres://"),
         ("mssql+pyodbc://a:s3cr3t@h/x", ConfigError, "needs the package pyodbc"),
         ("postgresql://a:s3cr3t@127.0.0.1:1/x", SourceError, "does not answer"),
-        ("sqlite:///file:shop.db?uri=true", ConfigError, "does not exist"),
+        ("sqlite:///file:shop.db?uri=true", NoSourceError, "does not exist"),
     ],
 )
 def test_a_database_that_is_not_there_is_told(

@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 
 from holdtrue.data import check_source, fingerprint, read_source
 from holdtrue.declaration import Data
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.errors import ConfigError, DataError, NoSourceError
 
 START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
 END = dt.datetime(2024, 1, 4, tzinfo=dt.UTC)
@@ -75,7 +75,7 @@ def test_a_new_version_is_a_change_of_the_source(project: Path) -> None:
 
 
 def test_what_is_not_there_is_refused(project: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no Delta table at .*nothing"):
+    with pytest.raises(NoSourceError, match=r"there is no Delta table at .*nothing"):
         check_source(declare(table="nothing"), project)
     with pytest.raises(ConfigError, match="has no version 7"):
         check_source(declare(version=7), project)

@@ -12,8 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from holdtrue.data import fingerprint, import_from, read_file, read_source
+from holdtrue.data._files import list_files
 from holdtrue.declaration import Data
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 START = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
 END = dt.datetime(2024, 1, 4, tzinfo=dt.UTC)
@@ -48,6 +49,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    return pd.DataFrame({'at': pd.date_range('2024-01-01', periods=5), 'x': range(5)})\n"
         "def fails(start, end):\n"
         "    raise RuntimeError('the disk is on fire')\n"
+        "def away(start, end):\n"
+        "    raise ConnectionResetError('reset by peer')\n"
         "def nothing(start, end):\n"
         "    return None\n"
         "def wrong_arguments():\n"
@@ -76,6 +79,11 @@ def test_a_function_gives_the_rows_of_the_window(project: Path) -> None:
 def test_a_function_that_fails(project: Path, name: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read_source(python(f"sources_of_a_test.{name}"), project, None, None)
+
+
+def test_a_function_says_by_an_error_of_the_machine_that_its_source_is_away(project: Path) -> None:
+    with pytest.raises(SourceError, match="failed: ConnectionResetError: "):
+        read_source(python("sources_of_a_test.away"), project, None, None)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +158,15 @@ def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "kind", "said"),
     [
-        ("none/*.csv", "no file matches none"),
-        ("*.txt", "a.txt is not one of: .parquet, .csv, .csv.gz, .jsonl"),
+        ("none/*.csv", NoSourceError, "no file matches none"),
+        ("*.txt", ConfigError, "a.txt is not one of: .parquet, .csv, .csv.gz, .jsonl"),
     ],
 )
-def test_no_file(tmp_path: Path, pattern: str, said: str) -> None:
+def test_no_file(tmp_path: Path, pattern: str, kind: type[Exception], said: str) -> None:
     (tmp_path / "a.txt").write_text("x\n")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(kind, match=said):
         read_source(files(pattern), tmp_path, None, None)
 
 
@@ -182,7 +190,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) ->
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         read_file(tmp_path / "none.csv")
     with pytest.raises(ConfigError, match="is not one of"):
         read_file(tmp_path / "none.xlsx")
@@ -337,8 +345,8 @@ def test_a_changed_file_behind_a_url_is_a_change_of_the_source(bucket: str, tmp_
 @pytest.mark.parametrize(
     ("pattern", "kind", "said"),
     [
-        ("none.csv", ConfigError, "no file matches file:"),
-        ("nothing/*.csv", ConfigError, "no file matches file:"),
+        ("none.csv", NoSourceError, "no file matches file:"),
+        ("nothing/*.csv", NoSourceError, "no file matches file:"),
         ("**/*", ConfigError, "notes.txt is not one of: .parquet, .csv, .csv.gz, .jsonl"),
     ],
 )
@@ -357,6 +365,20 @@ def test_a_place_that_cannot_be_looked_at_is_told_without_its_password(
         fingerprint(files(url), tmp_path)
     assert "s3cr3t" not in str(caught.value)
     assert "s3cr3t" not in files(url).model_dump_json()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_that_is_gone_since_it_was_listed_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    """As where another program writes it anew."""
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    pattern = f"file://{tmp_path}/*.csv" if remote else "*.csv"
+    listed = list_files(pattern, tmp_path)
+    (tmp_path / "a.csv").unlink()
+    monkeypatch.setattr("holdtrue.data._files.list_files", lambda *_: listed)
+    with pytest.raises(SourceError, match=r"a\.csv cannot be read: "):
+        read_source(files(pattern), tmp_path, None, None)
 
 
 @pytest.mark.parametrize("kept", ["time", "text"])

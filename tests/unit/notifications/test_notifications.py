@@ -484,7 +484,7 @@ def test_a_training_that_fails_is_in_the_status_until_one_works(
     path.write_text(f"{path.read_text()}notify: {{to: ['{receiver.url('ops')}']}}\n")
     system = System(path)
     shutil.move(tmp_path / "rows.parquet", tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match=r"no file matches rows\.parquet"):
+    with pytest.raises(SourceError, match=r"no file matches rows\.parquet"):
         system.apply(refresh=True)
     assert receiver.types() == ["version.promoted", "training.failed"]
     found = look(system)

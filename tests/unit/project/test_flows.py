@@ -15,12 +15,13 @@ import pytest
 import yaml
 
 from holdtrue.declaration import load as load_declaration
+from holdtrue.errors import NoSourceError
 from holdtrue.plan import STEPS
 from holdtrue.references import Decision, DriftReport
 from holdtrue.stack import free_ports
 from holdtrue.stack._prefect import POOL
 from holdtrue.store import HOME_VARIABLE
-from holdtrue.system import System
+from holdtrue.system import Run, System
 
 ROOT = Path(__file__).parents[3]
 # By the name of their flow.
@@ -70,13 +71,18 @@ def test_tasks_leave_caching_to_the_engine() -> None:
     from prefect.cache_policies import NO_CACHE
 
     from flows._compile import TASKS
+    from tasks.data import source
 
-    assert [task.name for task in TASKS.values() if task.cache_policy != NO_CACHE] == []
+    tasks = [source, *TASKS.values()]
+    assert [task.name for task in tasks if task.cache_policy != NO_CACHE] == []
 
 
 @pytest.mark.parametrize(
     ("error", "retried"),
-    [("StackError", True), ("ConfigError", False), ("DataError", False)],
+    [
+        *[("StackError", True), ("SourceError", True), ("NoSourceError", True)],
+        *[("ConfigError", False), ("DataError", False)],
+    ],
 )
 def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
     from prefect.states import Failed
@@ -86,6 +92,23 @@ def test_only_what_may_pass_is_retried(error: str, retried: bool) -> None:
 
     state = Failed(data=getattr(errors, error)("no answer"))
     assert worth_retrying(None, None, state) is retried
+
+
+def test_the_source_is_asked_first_and_again_where_it_is_away(small: Path) -> None:
+    """A database and files alike; what it looked like is what all steps of the run go by."""
+    from tasks._step import worth_retrying
+    from tasks.data import source
+
+    assert (source.retries, source.retry_condition_fn) == (2, worth_retrying)
+    small.write_text(
+        "name: small\ntask: classification\ndata: {source: {files: rows.csv}, target: y}\n"
+        "model: auto\ntune: {metric: log_loss}\n"
+    )
+    run = Run(declaration=str(small), as_of=datetime(2024, 1, 31, tzinfo=UTC))
+    assert source.fn(run) == {**run.context().source}
+    small.with_name("rows.csv").rename(small.with_name("rows.tmp"))
+    with pytest.raises(NoSourceError, match=r"no file matches rows\.csv"):
+        source.fn(run)
 
 
 def test_the_deployments_are_the_loop() -> None:
