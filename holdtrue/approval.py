@@ -52,7 +52,7 @@ def approval_of(registry: Registry, declaration: Declaration) -> Approval | None
     if within is None or not versions or registry.champion(name) is None:
         return None
     newest = versions[-1]
-    begun = {rollout.challenger for rollout in registry.rollouts(name)}
+    begun = {one.challenger for one in registry.rollouts(name) if not one.withdrawn}
     if not newest.passed or newest.number in begun or registry.was_champion(name, newest.number):
         return None
     until = newest.created + within

@@ -87,7 +87,7 @@ def _register(work: Work) -> Version:
             work.progress(0, 0, "waiting for a person to approve it")
         elif goes_by_steps(context):
             work.progress(0, 0, "planning its rollout")
-            begin_rollout(context, version.number)
+            begin_rollout(context, version.number, by_itself=True)
         else:
             generation = 0 if champion is None else champion.generation
             registry.promote(
@@ -98,6 +98,9 @@ def _register(work: Work) -> Version:
                 action="gate",
             )
             promoted = True
+    if (withdrawn := _withdrawn(context, version.number)) is not None:
+        work.progress(0, 0, f"ending the rollout of version {withdrawn.challenger}")
+        _withdraw(context, version.number)
     if context.declaration.track.mlflow is not None:
         work.progress(0, 0, "mirroring it to MLflow")
         mirror(context)
@@ -127,17 +130,46 @@ def declared_again(context: Context, number: int) -> bool:
     return registry.version(system, number).as_of >= champion.version.as_of
 
 
+def _withdrawn(context: Context, number: int) -> Rollout | None:
+    """The rollout that runs though its model is declared no more, as that of the champion is.
+
+    It is none that a person began, nor one of a model that has learnt from later data.
+    """
+    registry, system = context.registry, context.system
+    rollout, champion = registry.running_rollout(system), registry.champion(system)
+    if rollout is None or champion is None or champion.version.number != number:
+        return None
+    later = registry.version(system, rollout.challenger).as_of > champion.version.as_of
+    return rollout if rollout.by_itself and not later else None
+
+
+def _withdraw(context: Context, number: int) -> None:
+    """End such a rollout; replicas hear of it by the next deployment."""
+    with release_lock(context):  # whoever drives it may be taking a look
+        rollout = _withdrawn(context, number)
+        if rollout is not None:
+            ended = stop(rollout, f"version {number} is declared again", datetime.now(UTC))
+            context.registry.save_rollout(ended.model_copy(update={"withdrawn": True}))
+
+
 def _undone(context: Context, version: Reference) -> str | None:
     """Why a registration is not true any more; None where it is."""
     if not isinstance(version, Version):
         return "nothing was registered"
-    registered = context.registry.find(context.system, version.digest)
+    system = context.system
+    registered = context.registry.find(system, version.digest)
     if registered is None:
         return f"the registry does not know version {version.number}"
     if declared_again(context, version.number):
         return f"version {version.number} is declared again"
+    withdrawn = _withdrawn(context, version.number)
+    if withdrawn is not None:
+        challenger = withdrawn.challenger
+        return f"version {challenger} is rolled out, and version {version.number} declared again"
     approve = context.declaration.serve.approve
     if registered.passed and approve is None and not _stays_back(context, registered):
+        if any(one.challenger == version.number for one in context.registry.rollouts(system)):
+            return f"version {version.number} is declared again"
         return f"version {version.number} passed, and no approval is declared any more"
     return None
 
@@ -150,7 +182,8 @@ def _stays_back(context: Context, version: RegisteredVersion) -> bool:
     fit, or where the champion is the one that they have compared it with.
     """
     registry, system, number = context.registry, context.system, version.number
-    tried = {rollout.challenger for rollout in registry.rollouts(system)}
+    rollouts = registry.rollouts(system)
+    tried = {rollout.challenger for rollout in rollouts if not rollout.withdrawn}
     if number in tried or registry.was_champion(system, number):
         return True
     champion = registry.champion(system)
@@ -261,10 +294,8 @@ def _serve(work: Work) -> Release:
 def _champion(context: Context, inputs: Inputs) -> dict[str, Any]:
     del inputs
     champion = context.registry.champion(context.system)
-    rollout = context.registry.running_rollout(context.system)
-    served: dict[str, Any] = {"champion": None if champion is None else champion.version.number}
-    # Only while one runs: a step that a rollout has not changed is found again.
-    return served if rollout is None else served | {"challenger": rollout.challenger}
+    # Not the challenger: whoever begins or ends a rollout deploys it, and `not_served` sees to it.
+    return {"champion": None if champion is None else champion.version.number}
 
 
 def not_served(context: Context, release: Reference) -> str | None:

@@ -28,8 +28,13 @@ def goes_by_steps(context: Context) -> bool:
     return declared is not None and champion is not None and bool(_shares(context))
 
 
-def begin_rollout(context: Context, number: int) -> Rollout:
+def begin_rollout(context: Context, number: int, *, by_itself: bool = False) -> Rollout:
     """Have a version take over by the declared steps; it answers from the next deployment on.
+
+    Args:
+        context: Names the system.
+        number: The version.
+        by_itself: Whether it does so because it passed its gates, and nobody asked for it.
 
     Raises:
         ConfigError: Nothing is declared, or nothing is served yet.
@@ -59,7 +64,12 @@ def begin_rollout(context: Context, number: int) -> Rollout:
         compare_scores=_same_classes(context, champion.version, version),
     )
     return registry.begin_rollout(
-        system, number, generation=champion.generation, plan=plan, now=datetime.now(UTC)
+        system,
+        number,
+        generation=champion.generation,
+        plan=plan,
+        now=datetime.now(UTC),
+        by_itself=by_itself,
     )
 
 

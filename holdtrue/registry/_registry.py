@@ -347,7 +347,14 @@ class Registry:
         ]
 
     def begin_rollout(
-        self, system: str, number: int, *, generation: int, plan: Plan, now: datetime
+        self,
+        system: str,
+        number: int,
+        *,
+        generation: int,
+        plan: Plan,
+        now: datetime,
+        by_itself: bool = False,
     ) -> Rollout:
         """Have a version take over by steps. A rollout that runs already is stopped.
 
@@ -357,6 +364,7 @@ class Registry:
             generation: Generation of the champion that this was decided on.
             plan: The steps.
             now: The moment.
+            by_itself: Whether nobody asked for it.
 
         Raises:
             RegistryError: The champion has changed since, is that version, or there is no such
@@ -377,6 +385,7 @@ class Registry:
                 challenger=number,
                 generation=generation,
                 plan=plan,
+                by_itself=by_itself,
                 began=now,
                 since=now,
             )

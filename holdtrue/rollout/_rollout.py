@@ -123,6 +123,8 @@ class Rollout(Reference):
     generation: int
     """Of the champion that it began under."""
     plan: Plan
+    by_itself: bool = False
+    """Whether it began because the version passed its gates, not because a person asked."""
     began: datetime
     since: datetime
     """When the step began."""
@@ -131,6 +133,8 @@ class Rollout(Reference):
     ended: datetime | None = None
     reason: str = ""
     """Why it ended; what it waits for while it runs."""
+    withdrawn: bool = False
+    """Whether it ended because another model was declared again: it may begin anew."""
     evidence: Evidence = Evidence()
     last: Verdict | None = None
     """The newest verdict."""

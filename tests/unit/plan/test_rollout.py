@@ -16,7 +16,7 @@ from holdtrue.approval import approval_of
 from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError
 from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
-from holdtrue.plan import BY_NAME, Context, Journal
+from holdtrue.plan import BY_NAME, Context, Journal, begin_rollout
 from holdtrue.plan._journal import Record
 from holdtrue.plan._rollout import arms_of, as_declared, expected_shift
 from holdtrue.plan._step import Work
@@ -314,6 +314,81 @@ def test_a_version_that_was_sent_back_stays_back(store: Store) -> None:
     register(context, 2)
     assert context.registry.running_rollout("small") is None
     assert champion(context) == 1
+
+
+def rolled_out(context: Context) -> int | None:
+    running = context.registry.running_rollout("small")
+    return None if running is None else running.challenger
+
+
+def test_a_declaration_that_is_back_ends_the_rollout_of_what_was_declared_meanwhile(
+    store: Store,
+) -> None:
+    context = context_of(store, rollout=STEPS)
+    first, second = register(context, 1), register(context, 2)
+    assert (champion(context), rolled_out(context)) == (1, 2)
+    assert undone(context, second) is None
+    assert undone(context, first) == "version 2 is rolled out, and version 1 declared again"
+    register(context, 1)
+    assert (champion(context), rolled_out(context)) == (1, None)
+    ended = context.registry.rollouts("small")[-1]
+    assert (ended.state, ended.reason) == ("stopped", "version 1 is declared again")
+    assert undone(context, first) is None
+    # And back: nothing has spoken against it.
+    assert undone(context, second) == "version 2 is declared again"
+    register(context, 2)
+    assert (champion(context), rolled_out(context)) == (1, 2)
+    assert undone(context, second) is None
+    # What has spoken against it holds.
+    begun = context.registry.running_rollout("small")
+    assert begun is not None
+    context.registry.save_rollout(stop(begun, "it fails more often", NOW, "back"))
+    register(context, 1)
+    register(context, 2)
+    assert rolled_out(context) is None
+
+
+def test_a_rollout_that_was_withdrawn_waits_for_a_person_where_that_is_declared(
+    store: Store,
+) -> None:
+    context = context_of(store, rollout=STEPS)
+    register(context, 1)
+    register(context, 2)
+    register(context, 1)
+    asking = context_of(store, rollout=STEPS, approve="3d")
+    register(asking, 2)
+    asked = approval_of(asking.registry, asking.declaration)
+    assert asked is not None
+    assert (asked.version, rolled_out(asking)) == (2, None)
+
+
+def test_what_a_person_rolls_out_goes_on_whatever_is_declared(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    first = register(context, 1)
+    register(context_of(store), 2, passed=False)
+    begin_rollout(context, 2)
+    assert undone(context, first) is None
+    register(context, 1)
+    assert rolled_out(context) == 2
+
+
+def test_a_rollout_of_later_data_goes_on(store: Store) -> None:
+    context = context_of(store, rollout=STEPS)
+    first = register(context, 1)
+    register(replace(context, as_of=NOW + timedelta(days=1)), 2)
+    assert undone(context, first) is None
+    register(context, 1)
+    assert rolled_out(context) == 2
+
+
+def test_a_rollout_that_begins_or_ends_is_no_reason_to_serve_again(store: Store) -> None:
+    """Whoever begins or ends it deploys that, and the endpoint is asked whether it knows."""
+    context, serve = context_of(store, rollout=STEPS), BY_NAME["serve"].outside
+    assert serve is not None
+    register(context, 1)
+    before = serve(context, {})
+    register(context, 2)
+    assert serve(context, {}) == before == {"champion": 1}
 
 
 def test_the_expected_shift_is_that_on_the_test_rows(store: Store) -> None:
