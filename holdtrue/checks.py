@@ -14,20 +14,18 @@ if TYPE_CHECKING:
 
 
 def check(system: Declared) -> None:
-    """Refuse what cannot be used, but for the source: raises as `System.check` says.
+    """Refuse what cannot be used, but for addresses and source: raises as `System.check` says.
 
     Args:
         system: The declared system; nothing of it is started.
     """
     from holdtrue.mirror import check_installed
-    from holdtrue.notifications import check_addresses
     from holdtrue.stack import check_answers, check_trial_fits
     from holdtrue.tuning import check_sampler
 
     declaration = system.declaration
     if declaration.track.mlflow is not None:
         check_installed()
-    check_addresses(declaration)
     by_fold = _check_candidates(system)
     unfit = never_ends(declaration.tune, by_fold=by_fold)
     if unfit is not None:

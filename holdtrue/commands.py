@@ -39,14 +39,19 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 
 def system_of(file: Path) -> System:
-    """The system that a file declares.
+    """The system that a file declares; who cannot be notified is said on stderr.
 
     Raises:
         ConfigError: It is not an acceptable declaration.
     """
     from holdtrue.system import System
 
-    return System(file)
+    system = System(file)
+    if system.declaration.notify.unset:
+        from holdtrue.notifications import warn_of_unset
+
+        warn_of_unset(system.declaration)
+    return system
 
 
 def duration_of(flag: str, text: str) -> timedelta:

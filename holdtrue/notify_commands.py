@@ -18,7 +18,7 @@ def notify(file: DeclarationFile, as_json: AsJson = False) -> None:
     from holdtrue.notifications import check_addresses, send_test
 
     declaration = system_of(file).declaration
-    if not declaration.notify.to:
+    if not declaration.notify.to and not declaration.notify.unset:
         message = f"{file}: no address is declared"
         raise ConfigError(message, hint='notify: {to: ["${env:TEAM_CHAT}"]}')
     check_addresses(declaration)

@@ -191,12 +191,14 @@ def _output(done: Applied, kind: type[R]) -> R:
 def _on_this_machine(declared: Declaration) -> Declaration:
     """The declaration with nothing in it that is elsewhere, or more than this machine has."""
     cpus = min(declared.tune.cpus, os.cpu_count() or 1)
-    return _changed(
+    here = _changed(
         declared,
         tune={"cpus": cpus, "gpus": 0},
         ray={"address": None},
         track={"mlflow": None},
     )
+    # Nobody is notified, so that variables which only hold addresses need not be set.
+    return here.model_copy(update={"notify": declared.notify.lacking(())})
 
 
 def _whole(declared: Declaration, data: Path | None) -> Declaration:

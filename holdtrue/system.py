@@ -59,7 +59,9 @@ class System(Declared):
         """
         from holdtrue.checks import check
         from holdtrue.data import check_source
+        from holdtrue.notifications import check_addresses
 
+        check_addresses(self.declaration)
         check(self)
         check_source(self.declaration.data, self.project)
 
@@ -197,10 +199,12 @@ class System(Declared):
         """
         from holdtrue.checks import check, check_committed
         from holdtrue.data import check_source
+        from holdtrue.notifications import check_addresses
         from holdtrue.plan import steps_until
         from holdtrue.serving import check_place, undeploy
         from holdtrue.serving._deploy import replicas_of
 
+        check_addresses(self.declaration)
         check(self)
         if context.seen is None:  # else it was asked by whoever began the run
             check_source(self.declaration.data, self.project)

@@ -12,6 +12,8 @@ from holdtrue.backtest._judge import Truth
 from holdtrue.backtest._life import live
 from holdtrue.backtest._past import read_past
 from holdtrue.backtest._result import DECLARED, NEVER, Backtest
+from holdtrue.checks import check
+from holdtrue.data import check_source
 from holdtrue.declaration import Keep, Rate, format_duration
 from holdtrue.declared import utc
 from holdtrue.errors import ConfigError
@@ -69,7 +71,8 @@ def backtest(
     if beside is not None and beside <= timedelta(0):
         message = f"beside: expected a duration greater than zero, got {beside}"
         raise ConfigError(message)
-    system.check()
+    check(system)  # who is notified is nobody's concern here
+    check_source(system.declaration.data, system.project)
     with reporter.step("read") as progress:
         progress(0, 0, "reading the source")
         moments = (None if one is None else utc(one) for one in (start, end))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000
 _SHOWN = 20
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}?")
+_NOTIFY = "notify"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -82,6 +83,9 @@ def parse(text: str, source: str = "<text>") -> Declaration:
     secrets: dict[str, str] = {}
     value, unknown = expand(_resolve(document.value, (), document, secrets))
     problems.extend(unknown)
+    if any(problem.path == (_NOTIFY, "secret") for problem in document.unset):
+        # What is posted without its signature would be taken for a forgery.
+        value[_NOTIFY]["to"] = []
     try:
         # JSON, because strict validation takes lists for tuples there; strict, so that "yes" is no
         # boolean and true is no number.
@@ -93,6 +97,9 @@ def parse(text: str, source: str = "<text>") -> Declaration:
         raise _refusal(source, document, [*problems, *found], secrets) from None
     if problems:
         raise _refusal(source, document, problems, secrets)
+    if document.unset:
+        lines = tuple(_line(problem, source, document) for problem in document.unset)
+        declaration = declaration.model_copy(update={_NOTIFY: declaration.notify.lacking(lines)})
     return declaration
 
 
@@ -115,7 +122,7 @@ def _resolve(value: Any, path: Path, document: Document, secrets: dict[str, str]
         elif name not in os.environ:
             advice = f"set it before you run the command: export {name}=..."
             problem = Problem(None, path, f"the environment variable {name} is not set", advice)
-            document.problems.append(problem)
+            (document.unset if path[:1] == (_NOTIFY,) else document.problems).append(problem)
         elif SURROGATE.search(os.environ[name]):
             text = f"the environment variable {name} is not UTF-8"
             document.problems.append(Problem(None, path, text, "set it to text"))
@@ -124,6 +131,8 @@ def _resolve(value: Any, path: Path, document: Document, secrets: dict[str, str]
         return match[0]
 
     resolved = _REFERENCE.sub(replace, value)
+    if any(problem.path == path for problem in document.unset):
+        return ""
     if resolved not in ("", value):
         secrets[resolved] = value
     return resolved
@@ -140,15 +149,25 @@ def _refusal(
         ((_place(problem, document), problem) for problem in problems), key=lambda pair: pair[0]
     )
     lines = []
-    for mark, problem in placed[:_SHOWN]:
-        where = f"{source}:{mark.line}:{mark.column}: "
-        place = f"{spell(problem.path)}: " if problem.path else ""
-        lines.append(f"{where}{place}{_masked(problem.text, secrets)}")
+    for _, problem in placed[:_SHOWN]:
+        lines.append(_line(problem, source, document, secrets))
         if problem.advice:
             lines.append(f"  {_masked(problem.advice, secrets)}")
     if len(placed) > _SHOWN:
         lines.append(f"and {len(placed) - _SHOWN} more")
     return ConfigError("\n".join(lines))
+
+
+def _line(
+    problem: Problem,
+    source: str,
+    document: Document,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """A problem with its place, less what to do about it."""
+    mark = _place(problem, document)
+    place = f"{spell(problem.path)}: " if problem.path else ""
+    return f"{source}:{mark.line}:{mark.column}: {place}{_masked(problem.text, secrets)}"
 
 
 def _masked(text: str, secrets: Mapping[str, str]) -> str:

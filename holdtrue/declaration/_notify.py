@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PrivateAttr
 
 from holdtrue.declaration._section import Section
 
@@ -53,8 +53,10 @@ def _sound(secret: str) -> str:
 
 
 def _given(value: object) -> object:
-    """Without addresses that are empty, as of a variable that is set to nothing."""
-    return tuple(one for one in value if one != "") if isinstance(value, list) else value
+    """Each address once, and none that is empty, as of a variable that is set to nothing."""
+    if not isinstance(value, list):
+        return value
+    return tuple(one for i, one in enumerate(value) if one != "" and one not in value[:i])
 
 
 NotifiedAddress = Annotated[
@@ -89,3 +91,18 @@ class Notify(Section):
         default=None, repr=False
     )
     """Signs what is posted as JSON, by the Standard Webhooks: ``whsec_`` and base64."""
+    _unset: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """Which variables of the environment are not set, each with its place in the file.
+
+        Their addresses are not in `to`; where `secret` is one of them, none is.
+        """
+        return self._unset
+
+    def lacking(self, unset: tuple[str, ...]) -> Self:
+        """The same, where these variables are not set."""
+        changed = self.model_copy()
+        changed._unset = unset
+        return changed

@@ -60,6 +60,8 @@ class Document:
     marks: dict[Path, tuple[Mark, Mark]] = field(default_factory=dict)
     """For each place: where its key and where its value starts. For items both are the same."""
     problems: list[Problem] = field(default_factory=list)
+    unset: list[Problem] = field(default_factory=list)
+    """Variables of receivers that are not set: nobody needs these but who writes to them."""
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module

@@ -8,6 +8,7 @@ from holdtrue.notifications._tell import (
     notified_training,
     notify,
     undelivered,
+    warn_of_unset,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "notify",
     "send_test",
     "undelivered",
+    "warn_of_unset",
 ]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # How long one message to one address may take, in seconds.
 _TIMEOUT_S = 10.0
 _LONGEST = 200
+# Ways to write an address that are shown, of up to a dozen.
+_FORMS = 3
 _LOGGER = logging.getLogger("apprise")
 
 
@@ -44,16 +46,36 @@ def check_addresses(declaration: Declaration) -> None:
     """Refuse an address that nothing can be sent to; sends nothing.
 
     Raises:
-        ConfigError: Names its place in the declaration.
+        ConfigError: Names its place in the declaration, also of a variable that is not set.
     """
+    if declaration.notify.unset:
+        message = "\n".join(declaration.notify.unset)
+        raise ConfigError(message, hint="set it before you run the command; to nothing, if need be")
     for name, address in zip(names_of(declaration), declaration.notify.to, strict=True):
         if not _is_web(address) and _service(address) is None:
-            message = f"{name}: no address that Apprise knows"
-            hint = (
-                "its list of services says how theirs are written; or a URL of http or https, to "
-                "which JSON is posted"
-            )
-            raise ConfigError(message, hint=hint)
+            raise _unknown(name, address)
+
+
+def _unknown(name: str, address: str) -> ConfigError:
+    """Why Apprise can do nothing with an address."""
+    from apprise import NotificationManager
+
+    scheme = address.partition("://")[0].lower()
+    services = NotificationManager()  # type: ignore[no-untyped-call]
+    if scheme not in services:
+        message = f"{name}: no address that Apprise knows"
+        hint = (
+            "its list of services says how theirs are written; or a URL of http or https, to "
+            "which JSON is posted"
+        )
+        return ConfigError(message, hint=hint)
+    service = services[scheme]
+    message = f"{name}: a part is missing of an address of {service.service_name}, or is malformed"
+    forms = sorted(service.templates, key=len)[:_FORMS]
+    written = " or ".join(form.replace("{schema}", scheme) for form in forms)
+    return ConfigError(
+        message, hint=f"expected {written}; Apprise's list of services has all of it"
+    )
 
 
 def send_test(declaration: Declaration) -> dict[str, str | None]:

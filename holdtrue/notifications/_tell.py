@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -74,6 +75,7 @@ def notify(context: Context) -> None:
     reached is told by the next run of anything. Whatever goes wrong is a line on stderr and in the
     status: a message stops no training and no rollback.
     """
+    warn_of_unset(context.declaration)
     if not context.declaration.notify.to:
         return
     try:
@@ -85,6 +87,17 @@ def notify(context: Context) -> None:
     for address, receiver in receivers.items():
         if receiver.problem is not None:
             sys.stderr.write(f"Warning: {address} was not notified: {receiver.problem}\n")
+
+
+def warn_of_unset(declaration: Declaration) -> None:
+    """Say on stderr which variables of receivers are not set; once in a process."""
+    for line in declaration.notify.unset:
+        _warn(line)
+
+
+@cache
+def _warn(line: str) -> None:
+    sys.stderr.write(f"Warning: {line}; not everybody is notified\n")
 
 
 @contextmanager
@@ -156,7 +169,9 @@ def _tell(context: Context) -> dict[str, Receiver]:
 
     with ThreadPoolExecutor(len(to)) as pool:
         receivers = [*pool.map(tell, names, to)]
-    after = Book(salt=book.salt, receivers=dict(zip(names, receivers, strict=True)))
+    # An address whose variable is not set is none that was taken out.
+    kept = book.receivers if context.declaration.notify.unset else {}
+    after = Book(salt=book.salt, receivers=kept | dict(zip(names, receivers, strict=True)))
     write_json(path, after.model_dump(mode="json"))
     return dict(zip(names_of(context.declaration), receivers, strict=True))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -436,6 +438,50 @@ def test_what_a_variable_leaves_empty_is_left_out(monkeypatch: pytest.MonkeyPatc
     assert (found.to, found.secret) == (("json://a",), None)
 
 
+def test_an_address_that_stands_there_twice_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHAT", "json://a")
+    text = f'{DECLARED}notify: {{to: ["${{env:CHAT}}", json://b, json://a]}}\n'
+    assert parse(text).notify.to == ("json://a", "json://b")
+
+
+@pytest.mark.parametrize(
+    ("declared", "to", "place"),
+    [
+        ('{to: ["${env:NOBODY}", json://a]}', ("json://a",), "7:15: notify.to[0]"),
+        ('{to: [json://a, "json://me:${env:NOBODY}@b"]}', ("json://a",), "7:25: notify.to[1]"),
+        # Nothing is posted without its signature.
+        ('{to: [json://a], secret: "${env:NOBODY}"}', (), "7:34: notify.secret"),
+    ],
+)
+def test_a_variable_that_is_not_set_stops_only_who_is_to_be_notified(
+    monkeypatch: pytest.MonkeyPatch, declared: str, to: tuple[str, ...], place: str
+) -> None:
+    monkeypatch.delenv("NOBODY", raising=False)
+    declaration = parse(f"{DECLARED}notify: {declared}\n", "f.yaml")
+    said = f"f.yaml:{place}: the environment variable NOBODY is not set"
+    assert declaration.notify.to == to
+    assert declaration.notify.secret is None
+    assert declaration.notify.unset == (said,)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_addresses(declaration)
+
+
+def test_who_could_not_be_told_for_an_hour_is_no_new_address(
+    make: Make, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = first(make(to=f'{receiver.url("ops")}", "{receiver.url("audit")}'))
+    notify(context)
+    assert len(receiver.posted) == 2
+    declared = context.declaration.notify
+    less = declared.model_copy(update={"to": declared.to[:1]}).lacking(("f.yaml:1:1: CHAT",))
+    notify(replace(context, declaration=context.declaration.model_copy(update={"notify": less})))
+    assert capsys.readouterr().err == "Warning: f.yaml:1:1: CHAT; not everybody is notified\n"
+    notify(context)
+    assert len(receiver.posted) == 2
+
+
 @pytest.mark.parametrize(
     ("notify", "expected"),
     [
@@ -461,6 +507,12 @@ def test_an_address_that_apprise_does_not_know_is_refused(
     check_addresses(make(to="mailto://me:hidden@example.com").declaration)
     with pytest.raises(ConfigError, match=r"notify\.to\[0\] smoke://\*\*\*: no address") as said:
         check_addresses(make(to="smoke://hidden").declaration)
+    service = (
+        r"notify\.to\[0\] slack://\*\*\*: a part is missing of an address of Slack, or .*\n"
+        r".* slack://\{access_token\}/ or slack://\{access_token\}/\{targets\} or "
+    )
+    with pytest.raises(ConfigError, match=service):
+        check_addresses(make(to="slack://hidden").declaration)
     logging.getLogger().removeHandler(handler)
     assert "hidden" not in str(said.value) + log.getvalue()
 
