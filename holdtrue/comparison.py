@@ -60,7 +60,7 @@ def compare_versions(system: Declared, names: Sequence[int | str] = ()) -> Compa
 
     Raises:
         ConfigError: There are not two, or more than 10; or no version was made from a commit.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
     """
     registry, declaration = system.registry, system.declaration
     champion = registry.champion(declaration.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdtrue.commands import AsJson, DeclarationFile, DryRun, system_of, tell, tell_change
-from holdtrue.errors import HoldtrueError
+from holdtrue.errors import ConfigError, HoldtrueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,9 @@ def lineage(
     """Say how a version came to be: each step back to the source, with its digest."""
     from holdtrue.lineage import lineage_of
 
+    if mermaid and as_json:
+        message = "--mermaid and --json are two forms of one answer"
+        raise ConfigError(message, hint="give one of them")
     system = system_of(file)
     found = lineage_of(system.store, system.version(version))
     words = "\n".join(_diagram(found) if mermaid else _steps(found))

@@ -112,7 +112,7 @@ class Declared:
 
         Raises:
             ConfigError: There is none that has a complete trial, or it is no longer known.
-            RegistryError: There is no such version.
+            VersionError: There is no such version.
         """
         from holdtrue.studies import searched
 
@@ -159,7 +159,7 @@ class Declared:
 
         Raises:
             ConfigError: No version has passed the gates yet.
-            RegistryError: There is no such version.
+            VersionError: There is no such version.
         """
         registry, name = self.registry, self.declaration.name
         if number is not None:
@@ -196,7 +196,7 @@ class Declared:
         Raises:
             ConfigError: There is no such part, or no champion yet.
             DataError: They are not there any more, or are not what was written.
-            RegistryError: There is no such version.
+            VersionError: There is no such version.
         """
         from holdtrue.lineage import rows_of
 

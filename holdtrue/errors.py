@@ -111,6 +111,12 @@ class RegistryError(Terminal, HoldtrueError):
     """The registry cannot do what was asked, or somebody else was faster."""
 
 
+class VersionError(RegistryError):
+    """A version that was asked for is not there, or none that this can be done with."""
+
+    exit_code = ConfigError.exit_code
+
+
 class StackError(Retryable, HoldtrueError):
     """Ray, Prefect or the endpoint did not start, answer or stop."""
 

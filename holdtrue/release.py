@@ -182,7 +182,7 @@ def start(context: Context, number: int, *, force: bool = False) -> Rollout:
     Raises:
         ConfigError: The gates refused it and `force` is not given, nothing is declared, or it is
             being rolled out.
-        RegistryError: There is no such version, or it is the champion.
+        VersionError: There is no such version, or it is the champion.
     """
     before = context.registry.running_rollout(context.system)
     if before is not None and before.challenger == number:
@@ -235,7 +235,7 @@ def promote(context: Context, number: int, *, reason: str, force: bool = False) 
 
     Raises:
         ConfigError: It is the champion, or the gates refused it and `force` is not given.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
         ServingError: It cannot be served; everything stays as it was.
     """
     check_passed(context, number, force=force)
@@ -256,7 +256,7 @@ def rollback(context: Context, *, to: int | None, reason: str) -> int:
 
     Raises:
         ConfigError: There is no earlier champion, or the version never was one.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
         ServingError: It cannot be served; everything stays as it was.
     """
     registry, system = context.registry, context.system
@@ -279,7 +279,7 @@ def earlier(context: Context, to: int | None) -> int:
 
     Raises:
         ConfigError: There is no earlier champion, or the version never was one.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
     """
     registry, system = context.registry, context.system
     champion = registry.champion(system)
@@ -305,7 +305,7 @@ def check_passed(context: Context, number: int, *, force: bool) -> None:
 
     Raises:
         ConfigError: The gates refused it, or nobody approved it in time.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
     """
     version = context.registry.version(context.system, number)
     was_champion = context.registry.was_champion(context.system, number)

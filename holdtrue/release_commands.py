@@ -17,7 +17,7 @@ from holdtrue.commands import (
     tell,
     tell_change,
 )
-from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError, StackError
 
 if TYPE_CHECKING:
     from holdtrue.rollout import Rollout
@@ -291,7 +291,7 @@ def start(
         message = f"{system.declaration.name} declares no serve.rollout, or has no champion yet"
         hint = "declare serve.rollout, or run `holdtrue promote --to` to have it at once"
         raise ConfigError(message, hint=hint)
-    _check_new(system, to, RegistryError)
+    _check_new(system, to)
     steps = ", ".join(f"{share * 100:g}%" for share in declared.canary)
     shadow = "as a shadow, then " if declared.shadow else ""
     words = f"roll version {to} of {system.declaration.name} out{_instead(before)}: {shadow}{steps}"
@@ -350,13 +350,13 @@ def _check_passed(system: System, number: int, *, force: bool) -> None:
     release.check_passed(system.context(), number, force=force)
 
 
-def _check_new(system: System, number: int, error: type[HoldtrueError] = ConfigError) -> None:
+def _check_new(system: System, number: int) -> None:
     """Refuse the champion, and versions that do not exist."""
     name = system.declaration.name
     system.registry.version(name, number)
     if number == _champion(system):
         message = f"version {number} of {name} is the champion already"
-        raise error(message)
+        raise ConfigError(message)
 
 
 def _earlier(system: System, to: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdtrue.plan import Journal
+from holdtrue.registry import Registry
 from holdtrue.store import read_json, write_json
 
 if TYPE_CHECKING:
@@ -51,10 +52,25 @@ def list_pruned(store: Store, system: str, numbers: Iterable[int], at: datetime)
         write_json(_list(store, system), _read(store, system) | listed)
 
 
+def unlist(store: Store, system: str) -> None:
+    """Take versions off that list whose rows the last training has read, and made, again."""
+    listed = _read(store, system)
+    used = Journal(store, system).state().get("steps", {}).items()
+    back = {
+        str(version.number)
+        for version in (Registry(store).versions(system) if listed else ())
+        if str(version.number) in listed
+        and not used.isdisjoint(version.lineage.items())
+        and pruned_at(store, version) is None
+    }
+    if back:
+        write_json(_list(store, system), {n: at for n, at in listed.items() if n not in back})
+
+
 def listed_as_pruned(store: Store, system: str) -> dict[int, str]:
     """When rows of versions were removed, by version, at a glance: `pruned_at` reads their records.
 
-    Rows that were read again since, for another version, are listed all the same.
+    Rows that another system has read again since are listed all the same.
     """
     return {int(number): at for number, at in _read(store, system).items()}
 

@@ -15,14 +15,15 @@ from holdtrue.leftovers import Folders, Snapshots, bytes_of, remove
 from holdtrue.plan import Journal
 from holdtrue.references import Reference
 from holdtrue.registry import Registry
-from holdtrue.removed import list_pruned, listed_as_pruned
+from holdtrue.removed import HOLDS_ROWS, list_pruned, listed_as_pruned, unlist
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from holdtrue.plan import Context
     from holdtrue.plan._journal import Record
+    from holdtrue.registry import RegisteredVersion
     from holdtrue.store import Store
 
 # Champions before the present one whose rows stay, too: those that one may want to go back to.
@@ -110,11 +111,13 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
             for record in doomed.records:
                 journal.write(record.model_copy(update={"pruned": now}))
             journal.keeps(keep.model_dump(mode="json"))
-    before = listed_as_pruned(store, system)
+        unlist(store, system)
+    gone = {*listed_as_pruned(store, system), *versions}
+    shared = _shared(registry.versions(system), kept)
     found = Pruned(
         system=system,
         versions=versions,
-        kept={number: why for number, why in kept.items() if number not in before},
+        kept={n: why for n, why in sorted((shared | kept).items()) if n not in gone},
         snapshots=len({r.output["version"] for r in doomed.records if r.step == "extract"}),
         paths=tuple(map(store.relative, doomed.paths)),
         freed=sum(map(bytes_of, doomed.paths)),
@@ -122,6 +125,24 @@ def prune(store: Store, system: str, keep: Keep, *, dry_run: bool = False) -> Pr
     )
     if not dry_run:
         _remove(store, doomed.paths)
+    return found
+
+
+def _shared(versions: list[RegisteredVersion], kept: Mapping[int, str]) -> dict[int, str]:
+    """Why rows of a version that is not kept would stay, by number."""
+    users: dict[tuple[str, str | None], int] = {}
+    for version in versions:
+        if version.number in kept:
+            users |= {(step, version.lineage.get(step)): version.number for step in HOLDS_ROWS}
+    found = {}
+    for version in versions:
+        rows = ((step, version.lineage.get(step)) for step in HOLDS_ROWS)
+        others = [users[one] for one in rows if one in users]
+        found[version.number] = (
+            f"version {others[0]} has learnt from its rows, too"
+            if others
+            else "its rows are among the newest, or of the last training or another system"
+        )
     return found
 
 

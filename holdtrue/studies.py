@@ -38,7 +38,7 @@ def searched(context: Context, version: int | None = None) -> Searched:
     Raises:
         ConfigError: There is none that has a complete trial, or it is no longer known; says how
             far the one is that was begun.
-        RegistryError: There is no such version.
+        VersionError: There is no such version.
         DataError: The log of one that is not finished cannot be read.
     """
     from holdtrue.plan import Journal

@@ -391,7 +391,7 @@ class System(Declared):
 
         Raises:
             ConfigError: It is the champion, or the gates refused it.
-            RegistryError: There is no such version.
+            VersionError: There is no such version.
             ServingError: It cannot be served; everything stays as it was.
         """
         from holdtrue.release import promote

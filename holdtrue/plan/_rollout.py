@@ -38,7 +38,8 @@ def begin_rollout(context: Context, number: int, *, by_itself: bool = False) -> 
 
     Raises:
         ConfigError: Nothing is declared, or nothing is served yet.
-        RegistryError: It is the champion, or there is no such version.
+        RegistryError: The champion has changed meanwhile.
+        VersionError: It is the champion, or there is no such version.
     """
     registry, system = context.registry, context.system
     champion, version = registry.champion(system), registry.version(system, number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from holdtrue.errors import RegistryError
+from holdtrue.errors import RegistryError, VersionError
 from holdtrue.origin import Origin
 from holdtrue.references import DriftReport, Interval, ScoredInterval
 from holdtrue.registry import _schema as t
@@ -146,7 +146,8 @@ class Registry:
             action: As in `Change`.
 
         Raises:
-            RegistryError: The champion has changed since, or there is no such version.
+            RegistryError: The champion has changed since.
+            VersionError: There is no such version.
         """
         now = _now().isoformat()
         try:
@@ -254,7 +255,7 @@ class Registry:
         """One version.
 
         Raises:
-            RegistryError: There is none with this number.
+            VersionError: There is none with this number.
         """
         rows = self._database.rows(_version(system, number))
         if not rows:
@@ -367,8 +368,8 @@ class Registry:
             by_itself: Whether nobody asked for it.
 
         Raises:
-            RegistryError: The champion has changed since, is that version, or there is no such
-                version.
+            RegistryError: The champion has changed since.
+            VersionError: It is that version, or there is no such version.
         """
         with self._database.transaction() as connection:
             _require(connection, system, number)
@@ -377,7 +378,7 @@ class Registry:
                 raise stale(system)
             if champion.number == number:
                 message = f"version {number} of {system} is the champion already"
-                raise RegistryError(message)
+                raise VersionError(message)
             rollout = Rollout(
                 id=0,
                 system=system,
@@ -448,9 +449,9 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _unknown(system: str, number: int) -> RegistryError:
+def _unknown(system: str, number: int) -> VersionError:
     message = f"{system} has no version {number}"
-    return RegistryError(message, hint="`holdtrue versions` lists them")
+    return VersionError(message, hint="`holdtrue versions` lists them")
 
 
 def stale(system: str) -> RegistryError:

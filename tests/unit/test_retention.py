@@ -353,6 +353,55 @@ def test_a_step_whose_snapshot_is_there_is_done_again(learnt: Learn, few: None) 
     assert system.apply(until="split").ran == ()
 
 
+def test_rows_that_a_kept_version_shares_stay_with_that_reason(learnt: Learn, few: None) -> None:
+    learnt(0)
+    learnt(0, refit=True)
+    system = learnt(1)
+    found = system.prune(Keep(versions=1), dry_run=True)
+    assert (found.versions, found.paths) == ((), ())
+    assert found.kept == {
+        1: "version 2 has learnt from its rows, too",
+        2: "an earlier champion",
+        3: "the champion",
+    }
+
+
+def test_a_version_whose_rows_were_made_again_is_listed_as_one_that_has_them(
+    learnt: Learn, few: None
+) -> None:
+    system = learnt(0)
+    text = system.path.read_text()
+    first = system.version(1)
+    for number, share in enumerate(("30%", "40%", "50%"), start=2):
+        system.path.write_text(f"{text}evaluate: {{test: {share}}}\nkeep: {{versions: 1}}\n")
+        system = System(system.path)
+        system.apply(until="split")
+        system.registry.register(
+            "visits",
+            digest=f"{number}" * 32,
+            bundle=first.bundle,
+            as_of=first.as_of,
+            passed=True,
+            reason="held",
+            incumbent=None,
+            metrics={},
+            profile=first.profile,
+            lineage=Journal(system.store, "visits").state()["steps"],
+        )
+    system.prune()
+
+    def pruned() -> list[int]:
+        listed = system.versions()["pruned"]
+        return [*listed.index[listed.notna()]]
+
+    assert pruned() == [2, 3]
+    system.path.write_text(f"{text}evaluate: {{test: 30%}}\nkeep: {{versions: 1}}\n")
+    system = System(system.path)
+    assert system.apply(until="split").ran == ("split",)
+    assert pruned() == [3]
+    assert len(system.rows(2, "train")) > 0
+
+
 def test_what_another_system_learnt_from_stays(learnt: Learn, few: None) -> None:
     system = learnt(0)
     others = System(_named(system, "others"))

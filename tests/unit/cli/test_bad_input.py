@@ -219,7 +219,7 @@ def test_nothing_to_go_back_to(declare: Callable[..., Path], run: Run, used: Pat
 def test_nothing_to_predict_with(declare: Callable[..., Path], run: Run, used: Path) -> None:
     ask = ("predict", declare(), "rows.csv", "--output", "scored.csv")
     assert_refused(run, used, "no version of small has passed the gates yet", 2, *ask)
-    assert_refused(run, used, "small has no version 7", 1, *ask, "--version", "7")
+    assert_refused(run, used, "small has no version 7", 2, *ask, "--version", "7")
     assert_refused(run, used, "none.csv cannot be read", 1, *ask[:2], "none.csv", *ask[3:])
     assert not Path("scored.csv").exists()
 
@@ -376,7 +376,7 @@ def test_the_only_champion_has_nothing_to_go_back_to(champion: Path, run: Run) -
     assert_refused(run, root, "no earlier champion to go back to", 2, "rollback", champion)
     said = "version 1 of small is the champion already"
     assert_refused(run, root, said, 2, "rollback", champion, "--to", "1")
-    assert_refused(run, root, "small has no version 9", 1, "rollback", champion, "--to", "9")
+    assert_refused(run, root, "small has no version 9", 2, "rollback", champion, "--to", "9")
 
 
 @pytest.mark.parametrize(

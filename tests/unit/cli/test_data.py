@@ -83,7 +83,7 @@ def test_a_dry_run_writes_nothing(run: Run, system: System) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted", "said"),
     [
-        (("rows.csv", "--version", "9"), 1, "no version 9"),
+        (("rows.csv", "--version", "9"), 2, "no version 9"),
         (("rows.csv", "--part", "tests"), 2, "there is no part tests"),
         (("rows.txt",), 2, "rows.txt: the ending must be .csv, .parquet or .jsonl"),
         (("none/rows.csv",), 2, "none/rows.csv cannot be written: No such file"),
@@ -164,6 +164,8 @@ def test_the_lineage_leads_from_a_version_to_its_source(run: Run, system: System
 
     diagram = run("lineage", FILE, "--version", 1, "--mermaid")[1].splitlines()
     assert diagram[0] == "flowchart LR"
+    code, said = run("lineage", FILE, "--mermaid", "--json")
+    assert (code, said.startswith("error: --mermaid and --json are two forms of")) == (2, True)
     assert {"  tune --> fit", "  split --> fit", '  gate --> version(["version 1"])'} <= {*diagram}
 
 
@@ -176,7 +178,7 @@ def test_a_step_that_is_not_known_any_more_is_named(run: Run, system: System) ->
     assert run("lineage", FILE)[1].splitlines()[-1] == "split     its record is gone or damaged"
     assert json.loads(run("lineage", FILE, "--json")[1])["missing"] == ["split"]
     code, said = run("lineage", FILE, "--version", 9)
-    assert (code, "visits has no version 9" in said) == (1, True)
+    assert (code, "visits has no version 9" in said) == (2, True)
 
 
 def test_what_was_pruned_is_told_by_each_command(
