@@ -139,7 +139,13 @@ def _classes(goal: pd.Series, place: str) -> int | None:
 
 def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
     """Decide what each column is good for."""
+    import pandas as pd
+
     columns = _Columns()
+    for name in [name for name in frame.columns if not name.strip()]:
+        # Such as the numbers of the rows that pandas writes first.
+        columns.exclude[name] = "has no name; give it one in the file to use it"
+        frame = frame.drop(columns=[name])
     times = [name for name in frame.columns if _is_time(frame[name])]
     if times:
         # The most complete, then the one that is called a time, then the first.
@@ -157,9 +163,12 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
         if name not in times:
             _sort_one(frame[name], columns)
     if columns.key is None:
-        # Nothing is called a key: what counts the rows tells them apart.
-        columns.key = next((n for n, why in columns.exclude.items() if why == _COUNTS), None)
-        columns.exclude.pop(columns.key or "", None)
+        # Nothing is called a key: what counts the rows tells them apart. A label's 1.0 would not be
+        # a request's 1.
+        counts = (n for n, why in columns.exclude.items() if why == _COUNTS)
+        columns.key = next((n for n in counts if pd.api.types.is_integer_dtype(frame[n])), None)
+        if columns.key is not None:
+            del columns.exclude[columns.key]
     if not columns.numeric and not columns.categorical and not columns.temporal:
         message = f"{place}: no column is left to learn from"
         raise ConfigError(
@@ -202,9 +211,10 @@ def _counts(values: pd.Series) -> bool:
     """Whether a column numbers the rows: one by one, in whatever order."""
     import pandas as pd
 
-    if not pd.api.types.is_integer_dtype(values) or len(values) < _FEW:
-        return False
-    return bool(values.max() - values.min() == len(values) - 1)
+    whole = pd.api.types.is_integer_dtype(values) or (
+        pd.api.types.is_float_dtype(values) and bool((values % 1 == 0).all())
+    )
+    return whole and len(values) >= _FEW and bool(values.max() - values.min() == len(values) - 1)
 
 
 def _is_time(values: pd.Series) -> bool:

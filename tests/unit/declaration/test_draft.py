@@ -96,6 +96,27 @@ def test_the_target_decides_the_task(
     assert [c.estimator.rpartition(".")[2] for c in declared.model.candidates] == estimators
 
 
+def test_numbers_of_rows_are_no_feature_also_as_floats_or_without_a_name(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    numbered = frame.drop(columns=["customer_id"]).assign(row=np.arange(ROWS) + 1.0)
+    numbered.to_csv(path)  # with its index, as pandas does where nothing is said
+    text = draft(path, "churn")
+    declared = parse(text)
+    assert "row" in declared.features.exclude
+    assert "row" not in declared.features.numeric
+    # A key of floats would not be found: 1 is another text than 1.0.
+    assert declared.data.key == ()
+    assert declared.features.exclude[0] == ""
+    assert '    - ""  # has no name; give it one in the file to use it' in text.splitlines()
+    frame.drop(columns=["customer_id"]).assign(row=np.arange(ROWS)).to_csv(path)
+    assert parse(draft(path, "churn")).data.key == ("row",)
+    # The index may be of times.
+    frame.set_index(pd.date_range("2024-01-01", periods=ROWS)).to_csv(path)
+    assert parse(draft(path, "churn")).data.time == "signed_at"
+
+
 @pytest.mark.parametrize("missing", ["customer_id", "signed_at"])
 def test_quality_is_declared_only_where_it_can_be_measured(
     frame: pd.DataFrame, tmp_path: Path, missing: str
