@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from textwrap import shorten
 
 from holdtrue.errors import HoldtrueError
 
+# Of what caused an error, in characters.
+_LONGEST = 300
+
 
 class Sentence(logging.Filter):
-    """Has a `HoldtrueError` logged once, as its sentence; all else is a defect, and stays whole.
+    """Has a `HoldtrueError` logged once, as its sentence and what caused it; all else stays whole.
 
     With ``PREFECT_LOGGING_LEVEL=DEBUG`` these keep their traceback, too.
     """
@@ -25,10 +29,24 @@ class Sentence(logging.Filter):
         record.exc_info = None
         if record.levelno < logging.ERROR:  # such as that it will be tried again
             return True
-        record.msg, record.args = str(error), ()
+        record.msg, record.args = _sentence(error), ()
         # Prefect says it once where it happens, and once more where it ends the process.
         new, self._told = error is not self._told, error
         return new
+
+
+def _sentence(error: HoldtrueError) -> str:
+    """An error with what caused it, each on a line, as far as it does not say so itself."""
+    told, cause = str(error), error.__cause__
+    while cause is not None:
+        # Ray's errors hold that of the other process, and its traceback as their text.
+        cause = getattr(cause, "cause", None) or cause
+        said = next(iter(str(cause).strip().splitlines()), "")
+        if not said or said not in told:
+            kind = "" if isinstance(cause, HoldtrueError) else f"{type(cause).__name__}: "
+            told += "\n  caused by " + shorten(f"{kind}{said}".rstrip(": "), _LONGEST)
+        cause = cause.__cause__
+    return told
 
 
 def tell_in_sentences() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import pytest
 
-from holdtrue.errors import DataError, StackError
+from holdtrue.errors import DataError, HoldtrueError, StackError
 
 
 @pytest.fixture
@@ -41,6 +42,28 @@ def test_what_is_a_sentence_is_told_once(log, caplog: pytest.LogCaptureFixture) 
     assert lines(caplog) == [
         ("5 rows are too few\n  read more", False),
         ("Ray does not answer", False),
+    ]
+
+
+def test_what_caused_it_follows_where_it_does_not_say_so_itself(
+    log, caplog: pytest.LogCaptureFixture
+) -> None:
+    def caused(error: HoldtrueError, *causes: Exception) -> HoldtrueError:
+        for one, cause in pairwise((error, *causes)):
+            one.__cause__ = cause
+        return error
+
+    lost = OSError(111, "Connection refused")
+    wrapped = RuntimeError("ray::fit()\nTraceback ...")
+    wrapped.cause = ValueError("x is not\na number")
+    fail(log, caused(StackError("Ray does not answer", hint="start it"), KeyError("a"), lost))
+    fail(log, caused(DataError("the source failed: [Errno 111] Connection refused"), lost))
+    fail(log, caused(DataError("no model"), wrapped, TimeoutError()))
+    assert [text for text, _ in lines(caplog)] == [
+        "Ray does not answer\n  start it\n  caused by KeyError: 'a'\n"
+        "  caused by ConnectionRefusedError: [Errno 111] Connection refused",
+        "the source failed: [Errno 111] Connection refused",
+        "no model\n  caused by ValueError: x is not",
     ]
 
 
