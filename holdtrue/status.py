@@ -60,7 +60,7 @@ class DecisionStatus(Reference):
     action: str
     reason: str
     outcome: str | None
-    """What became of the retraining that it called for; None where there was none yet."""
+    """What became of the training since then; None where there was none, or nothing to mend."""
 
 
 class BatchStatus(Reference):
@@ -212,10 +212,10 @@ def _why_champion(last: Change, reason: str) -> str:
 def _outcome(
     system: Declared, versions: list[RegisteredVersion], report: DriftReport
 ) -> str | None:
-    """What became of the newest version that was trained since a retraining was called for."""
+    """What became of the newest version that was trained since something was called for."""
     decision = report.decision
     trained = [v for v in versions if v.number > report.version and v.as_of >= decision.at]
-    if decision.action != "retrain" or not trained:
+    if decision.action == "none" or not trained:
         return None
     return f"since then version {trained[-1].number} was trained: {_fate(system, trained[-1])}"
 

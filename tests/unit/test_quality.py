@@ -71,6 +71,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
         labels: np.ndarray | None,
         change: Callable[[int, dict[str, Any]], object] = lambda number, line: None,
         refit: Signature | None = None,
+        signature: Signature = SIGNATURE,
     ) -> Quality:
         if labels is not None:
             shop = ["a"] * ROWS
@@ -96,7 +97,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
         capture.close()
         fold_in(folder, table)
         if refit is None:
-            return measure_quality(context, champion, SIGNATURE, table)
+            return measure_quality(context, champion, signature, table)
         bundle = store.path("bundles", "measured", MANIFEST)
         bundle.parent.mkdir(parents=True)
         content = json.dumps({"format": FORMAT, "signature": SIGNATURE.model_dump(mode="json")})
@@ -192,6 +193,18 @@ def test_a_class_that_only_the_refit_knows_is_known_and_not_measured(measure: Me
     refit = SIGNATURE.model_copy(update={"classes": classes})
     (accuracy,) = measure(labels, of_three, refit).checks
     assert (accuracy.rows, accuracy.value.value) == (ROWS - 100, 1.0)
+
+
+def test_a_class_that_was_learnt_is_told_no_more(measure: Measure) -> None:
+    labels = truth()
+    labels[:100] = "later"
+
+    def of_three(_: int, line: dict[str, Any]) -> None:
+        line["scores"] = [0.6, *(0.4 * score for score in line["scores"])]
+
+    known = SIGNATURE.model_copy(update={"classes": ("later", "no", "yes")})
+    (accuracy,) = measure(labels, of_three, signature=known).checks
+    assert (accuracy.metric, accuracy.rows) == ("accuracy", ROWS)
 
 
 def test_where_there_are_many_the_model_is_worse(measure: Measure) -> None:

@@ -33,10 +33,15 @@ def system(small: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     system = System(small)
     register(system.registry, 1, AT - timedelta(days=30))
     system.registry.promote("small", 1, generation=0, reason="first")
-    decision = Decision(at=AT, action="retrain", signals=("drift",), reason="Drift. Do it.")
-    report = {"system": "small", "version": 1, "at": AT, "windows": (), "performance": ()}
-    system.registry.record_report(DriftReport(**report, decision=decision, folded=0))
+    look_of(system, "retrain", "drift")
     return system
+
+
+def look_of(system: System, action: str, *signals: str) -> None:
+    found = {"at": AT, "action": action, "signals": signals, "reason": "Drift. Do it."}
+    report = {"system": "small", "version": 1, "at": AT, "windows": (), "performance": ()}
+    decision = Decision.model_validate(found)
+    system.registry.record_report(DriftReport(**report, decision=decision, folded=0))
 
 
 def register(registry: Registry, number: int, as_of: datetime, *, passed: bool = True) -> None:
@@ -77,6 +82,17 @@ def test_what_became_of_a_retraining_is_said(system: System) -> None:
     assert outcome(system) == "since then version 4 was trained: it is the champion"
     system.registry.promote("small", 1, generation=2, reason="worse", action="rollback")
     assert outcome(system) == "since then version 4 was trained: it was the champion for a while"
+
+
+def test_also_where_a_person_had_to_begin_it(system: System) -> None:
+    """Such as where labels are of a class that it does not know, and the policy has no say."""
+    register(system.registry, 2, AT)
+    system.registry.promote("small", 2, generation=1, reason="asked")
+    for action, signals in (("warn", ("performance",)), ("fix_data", ("schema",))):
+        look_of(system, action, *signals)
+        assert outcome(system) == "since then version 2 was trained: it is the champion"
+    look_of(system, "none")
+    assert outcome(system) is None
 
 
 def text(system: System) -> str:
