@@ -14,7 +14,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "guide"
 REST = {
     "name": "flights",
     "task": "classification",
-    "data": "{source: {files: flights.csv}, target: late}",
+    "data": "{source: {files: flights.csv}, target: late, time: departure, key: [id]}",
     "model": "auto",
 }
 # What they refer to.
