@@ -238,6 +238,24 @@ def test_a_second_run_finds_every_step(trained):
     assert wait_for(states, 60) == ALL_FOUND
 
 
+def test_a_source_that_is_away_is_asked_again(trained):
+    """Files as a database, and before the first step, too: three times in all."""
+    before = {run["id"] for run in trained.flow_runs("train")}
+    there = trained.project / "fruit.csv"
+    away = there.rename(there.with_suffix(".tmp"))
+    with pytest.raises(AssertionError, match=r"error: data.source.files: no file matches"):
+        trained.run("-m", "flows.train", FILE, "--until", "register")
+    away.rename(there)
+    (run,) = (run for run in trained.flow_runs("train") if run["id"] not in before)
+
+    def asked():
+        found = trained.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
+        return found if found and found[0]["state_type"] == "FAILED" else None
+
+    (task,) = wait_for(asked, 60)
+    assert (task["name"].rpartition("-")[0], task["run_count"]) == ("source", 3)
+
+
 def test_every_report_is_an_artifact(watched):
     found = {artifact["key"]: artifact for artifact in watched.ask("artifacts")}
     for report in ("data", "tuning", "evaluation", "drift"):
