@@ -20,19 +20,16 @@ from holdtrue.declaration._models import (
     Features,
     Gate,
     Keep,
-    Limits,
     Monitor,
     Performance,
     Ray,
-    Replicas,
     Retrain,
-    Rollout,
-    Serve,
     Watched,
 )
 from holdtrue.declaration._schema import json_schema, write_schema
 from holdtrue.declaration._search import Candidate, Cost, Model, Pruner, Range, Stop, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Section
+from holdtrue.declaration._serve import Limits, Replicas, Rollout, Serve
 from holdtrue.declaration._spans import (
     combinations,
     is_active,
