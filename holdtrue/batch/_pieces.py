@@ -178,8 +178,8 @@ class Cells:
             kind = signature.columns.get(name)
             column = table[name]
             if kind is not None:
-                features[name], typed = _typed(column, kind)
-                column = column if as_text else typed
+                features[name], shown_as = typed(column, kind)
+                column = column if as_text else shown_as
             elif not as_text:
                 column = _guessed(column)
             shown[name] = column
@@ -416,7 +416,7 @@ def _piece(
     return Cells(path, table, numbers - 2, rejects), stop
 
 
-def _typed(column: pa.ChunkedArray, kind: Kind) -> tuple[Any, pa.ChunkedArray]:
+def typed(column: pa.ChunkedArray, kind: Kind) -> tuple[Any, pa.ChunkedArray]:
     """Cells of a feature column by its kind: what is scored, and what is written.
 
     A cell that cannot be read stays text, for the model's own rules to refuse it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import orjson
 
 from holdtrue.batch._job import score_files
 from holdtrue.batch._output import replacing
+from holdtrue.batch._pieces import typed
 from holdtrue.batch._score import PREDICTION
 from holdtrue.data import read_source
 from holdtrue.data._kinds import ARROW
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, DataError
 from holdtrue.models import read_signature
+from holdtrue.models.compiled._rules import EXPECTED
 from holdtrue.references import ScoredInterval
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._fold import BATCH, schema
@@ -42,6 +45,7 @@ SCORED, CAPTURED, REJECTS, NOTE = (
 )
 """The files of an interval that is ready; the last one is there of every one."""
 _READY = "ready"
+_REASONS = ("column", "reason")
 _NO_TIME = "expected a time, got nothing: the row belongs to no interval"
 # Rows in memory at a time, beside their JSON.
 _ROWS = 65_536
@@ -89,7 +93,7 @@ def prepare(
     ready = ready_folder(context, interval)
     rows, scored = ready.parent / "rows.parquet", ready.parent / SCORED
     progress(0, 0, "reading the rows")
-    count, untimed = _extract(context, interval, rows)
+    count, odd = _extract(context, interval, signature, rows)
     found = None
     if count:
         found = score_files(
@@ -103,9 +107,9 @@ def prepare(
         if found is not None:
             progress(0, 0, "naming the predictions")
             _name_predictions(context, interval, version, scored, work, at)
-        n_rejected = len(untimed) + (0 if found is None else found.rejected)
+        n_rejected = odd.n_rows + (0 if found is None else found.rejected)
         if n_rejected:
-            _write_rejects(context, rows, None if found is None else found.rejects, untimed, work)
+            _write_rejects(rows, None if found is None else found.rejects, odd.told, work)
         told = ScoredInterval(
             start=interval.start,
             end=interval.end,
@@ -130,8 +134,20 @@ def _refuse_taken(signature: Signature) -> None:
         raise ConfigError(message, hint="train it with another name for that column")
 
 
-def _extract(context: Context, interval: Interval, path: Path) -> tuple[int, pa.Table]:
-    """Write the rows of an interval; how many there are, and the keys of those without a time."""
+@dataclass(frozen=True)
+class _Odd:
+    """Rows that are rejected before any is scored."""
+
+    n_rows: int
+    told: pa.Table
+    """A line for each wrong value: key and time of its row, the column, and why."""
+
+
+def _extract(
+    context: Context, interval: Interval, signature: Signature, path: Path
+) -> tuple[int, _Odd]:
+    """Write the rows of an interval; how many can be scored, and the others."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -141,11 +157,17 @@ def _extract(context: Context, interval: Interval, path: Path) -> tuple[int, pa.
     own = batch.source is not None
     source = data.model_copy(update={"source": batch.source}) if own else data
     section = "batch" if own else "data"
-    table = read_source(source, context.project, *interval.bounds, section=section)
-    timed = pc.is_valid(table[data.time])
-    named = [name for name in (*data.key, data.time) if name in table.column_names]
-    untimed = table.filter(pc.invert(timed)).select(named)
-    table = table.filter(timed)
+    wanted = signature.columns
+    given = read_source(source, context.project, *interval.bounds, section=section, features=wanted)
+    named = [name for name in (*data.key, data.time) if name in given.column_names]
+    timed = pc.is_valid(given[data.time])
+    untimed = given.filter(pc.invert(timed)).select(named)
+    table = given.filter(timed)
+    unread: list[pa.Table] = []
+    if source.source.files is not None and len(table):
+        table, unread = _read_cells(table, signature, named)
+    told = pa.concat_tables([*unread, _told(untimed, data.time, _NO_TIME)])
+    odd = _Odd(len(given) - len(table), told)
     table = table.drop_columns([n for n in (ID, VERSION, INTERVAL) if n in table.column_names])
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
@@ -155,7 +177,36 @@ def _extract(context: Context, interval: Interval, path: Path) -> tuple[int, pa.
         draft.unlink()
     else:
         draft.replace(path)
-    return len(table), untimed
+    return len(table), odd
+
+
+def _read_cells(
+    table: pa.Table, signature: Signature, named: list[str]
+) -> tuple[pa.Table, list[pa.Table]]:
+    """Make numbers of the text that CSV has; the rows of which all can be read, and the others.
+
+    Raises:
+        DataError: There is no row that can be read.
+    """
+    import pyarrow as pa
+
+    readable = np.ones(len(table), dtype=bool)
+    unread: list[pa.Table] = []
+    for name, kind in signature.columns.items():
+        if kind in ("string", "time") or not pa.types.is_string(table.schema.field(name).type):
+            continue
+        values, column = typed(table[name], kind)
+        if isinstance(values, list):  # some cells are no such values
+            wrong = np.array([isinstance(value, str) for value in values])
+            reason = f"expected {EXPECTED[kind]}, got other text"
+            unread.append(_told(table.filter(pa.array(wrong)).select(named), name, reason))
+            readable &= ~wrong
+        table = table.set_column(table.column_names.index(name), name, column)
+    if len(table) and not readable.any():
+        first = unread[0].slice(0, 1).to_pylist()[0]
+        message = f"no row can be scored: column {first['column']}: {first['reason']}"
+        raise DataError(message)
+    return table.filter(pa.array(readable)), unread
 
 
 def _name_predictions(
@@ -259,25 +310,27 @@ def _key(values: dict[str, Any]) -> str:
     return orjson.dumps(values, default=str, option=options).decode()
 
 
-def _write_rejects(
-    context: Context, rows: Path, rejects: Path | None, untimed: pa.Table, work: Path
-) -> None:
+def _write_rejects(rows: Path, rejects: Path | None, told: pa.Table, work: Path) -> None:
     """Write which rows were rejected: their key and time, the column that is wrong, and why."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = pa.string()
-    reasons = {
-        "column": pa.array([context.declaration.data.time] * len(untimed), text),
-        "reason": pa.array([_NO_TIME] * len(untimed), text),
-    }
-    found = [_beside(untimed, reasons)]
+    found = [told]
     if rejects is not None:
-        told = pq.read_table(rejects)
-        named = pq.read_table(rows, columns=untimed.column_names).take(told["row"])
-        found = [_beside(named, {name: told[name] for name in reasons}), *found]
+        late = pq.read_table(rejects)
+        named = [name for name in told.column_names if name not in _REASONS]
+        of = pq.read_table(rows, columns=named).take(late["row"])
+        found = [_beside(of, {name: late[name] for name in _REASONS}), told]
     with replacing(work / REJECTS) as draft:
         pq.write_table(pa.concat_tables(found), draft)
+
+
+def _told(rows: pa.Table, column: str, reason: str) -> pa.Table:
+    """Rows, by the columns that name them, with one reason for all."""
+    import pyarrow as pa
+
+    told = zip(_REASONS, (column, reason), strict=True)
+    return _beside(rows, {name: pa.array([said] * len(rows), pa.string()) for name, said in told})
 
 
 def _beside(table: pa.Table, columns: dict[str, Any]) -> pa.Table:

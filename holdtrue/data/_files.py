@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from holdtrue.declaration._data import without_password
 from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
@@ -130,29 +133,55 @@ def _silent(pattern: str, err: Exception) -> SourceError:
     return SourceError(message, hint="see the address, and the credentials in the environment")
 
 
-def read_files(pattern: str, name: str, project: Path) -> pa.Table:
+def read_files(
+    pattern: str,
+    name: str,
+    project: Path,
+    part: Callable[[pa.Table, str], pa.Table] = lambda table, _: table,
+    as_text: Collection[str] = (),
+) -> pa.Table:
     """Read all files of a source as one table.
 
     Args:
         pattern: As for `list_files`.
         name: Of the source, for messages.
         project: As for `list_files`.
+        part: Takes the wanted rows of a file, given its path: what another file holds does not
+            matter to them.
+        as_text: Columns whose cells in CSV are the text that is written there.
 
     Raises:
         ConfigError: As `list_files`.
         NoSourceError: As `list_files`.
         SourceError: As `list_files`, or one of them cannot be had any more.
-        DataError: One is damaged, or they have not the same columns.
+        DataError: One is damaged, or those with wanted rows have not the same columns.
     """
     import pyarrow as pa
 
     files = list_files(pattern, project)
-    tables = [_read(files, path) for path in files.paths]
+    tables = {path: part(_read(files, path, as_text), path) for path in files.paths}
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables.values(), promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
-        message = f"{name} do not have the same columns: {err}"
+        wanted = {path: table for path, table in tables.items() if len(table)}
+        if wanted and len(wanted) < len(tables):
+            with suppress(pa.ArrowInvalid, pa.ArrowTypeError):
+                return pa.concat_tables(wanted.values(), promote_options="permissive")
+        message = f"{name} do not have the same columns: {_difference(wanted or tables) or err}"
         raise DataError(message) from err
+
+
+def _difference(tables: Mapping[str, pa.Table]) -> str | None:
+    """Which file has a column in other values than one before it; None where none is found."""
+    import pyarrow as pa
+
+    (first, schema), *others = ((path, table.schema) for path, table in tables.items())
+    for path, other in others:
+        try:
+            schema = pa.unify_schemas([schema, other], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+            return f"{first} and {path}: {err}"
+    return None
 
 
 def read_file(path: Path) -> pa.Table:
@@ -172,11 +201,11 @@ def read_file(path: Path) -> pa.Table:
     return _read(files, str(path))
 
 
-def _read(files: Files, path: str) -> pa.Table:
+def _read(files: Files, path: str, as_text: Collection[str] = ()) -> pa.Table:
     import pyarrow as pa
 
     try:
-        table = _parse(files.system, path)
+        table = _parse(files.system, path, as_text)
         _ = table.column_names  # a name that is not UTF-8 fails here
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as err:
         message = f"{path} cannot be read: {err}"
@@ -186,7 +215,7 @@ def _read(files: Files, path: str) -> pa.Table:
     return table
 
 
-def _parse(system: FileSystem, path: str) -> pa.Table:
+def _parse(system: FileSystem, path: str, as_text: Collection[str]) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv, json, parquet
 
@@ -195,9 +224,11 @@ def _parse(system: FileSystem, path: str) -> pa.Table:
     if path.endswith(".jsonl"):
         return json.read_json(system.open_input_stream(path))
     options = csv.ConvertOptions(strings_can_be_null=True, null_values=[*CSV_NULLS])
+    options.column_types = dict.fromkeys(as_text, pa.string())
     table = csv.read_csv(system.open_input_stream(path), convert_options=options)
     # 12:30 stays the text that it is, as a request will say it.
-    options.column_types = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}
-    if not options.column_types:
+    times = {f.name: pa.string() for f in table.schema if pa.types.is_time(f.type)}
+    if not times:
         return table
+    options.column_types |= times
     return csv.read_csv(system.open_input_stream(path), convert_options=options)

@@ -17,12 +17,13 @@ from holdtrue.models import digest_of, import_object
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
 
     from holdtrue.declaration import Data, Source
+    from holdtrue.references import Kind
 
 
 def read_source(
@@ -32,6 +33,7 @@ def read_source(
     end: datetime | None,
     times: Sequence[str] = (),
     section: str = "data",
+    features: Mapping[str, Kind] | None = None,
 ) -> pa.Table:
     """Read the rows of a window.
 
@@ -42,6 +44,8 @@ def read_source(
         end: End (exclusive), in UTC; None reads to the end.
         times: Further columns that are declared to hold times: text in them is read as such.
         section: Of the declaration that the source is in, for messages.
+        features: Columns that each file with rows of the window must have, with the kind that is
+            wanted; cells of CSV are left as the text that they are, but for times.
 
     Returns:
         The rows with event time in the window, in order of time, in the types of snapshots; those
@@ -59,7 +63,7 @@ def read_source(
 
     name = str(data.source)
     with told_of(section):
-        rows = _read(data, name, project, start, end)
+        rows = _read(data, name, project, (start, end), features or {})
     table = as_table(rows, name)
     for time in times:
         at = table.column_names.index(time) if time in table.column_names else None
@@ -72,15 +76,30 @@ def read_source(
 
 
 def _read(
-    data: Data, name: str, project: Path, start: datetime | None, end: datetime | None
+    data: Data,
+    name: str,
+    project: Path,
+    window: tuple[datetime | None, datetime | None],
+    features: Mapping[str, Kind],
 ) -> Any:
-    source = data.source
+    source, (start, end) = data.source, window
+
+    def part(table: pa.Table, path: str) -> pa.Table:
+        if data.time is not None and table.column_names.count(data.time) == 1:
+            times = _times(as_table(table.select([data.time]), path)[data.time], data.time, path)
+            table = table.set_column(table.column_names.index(data.time), data.time, times)
+            table = table.filter(_is_inside(times, start, end))
+        if len(table):
+            require_columns(table.column_names, dict.fromkeys(features, "feature"), path)
+        return table
+
     if source.database is not None:
         return read_database(source.database, name, project, start, end)
     if source.delta is not None:
         return read_delta(source.delta, project, data.time, start, end)
     if source.python is None:
-        return read_files(source.files or "", name, project)
+        as_text = [column for column, kind in features.items() if kind != "time"]
+        return read_files(source.files or "", name, project, part, as_text)
     function = import_from(project, source.python)
     try:
         # What it prints is no answer of the command, which may be JSON.
@@ -169,21 +188,23 @@ def reads(source: Source, project: Path, folder: Path) -> bool:
 
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     """Make sure that the time column holds times."""
-    import pyarrow as pa
-
     require_columns(table.column_names, {time: "data.time"}, name)
-    column = table[time]
-    if column.null_count == len(column):  # no value has a type
-        table = table.set_column(
-            table.column_names.index(time), time, pa.nulls(len(table), ARROW["time"])
-        )
-    elif not pa.types.is_timestamp(column.type):
-        column = _as_times(column, f"{name}: the time column {time}")
-        table = table.set_column(table.column_names.index(time), time, column)
+    column = _times(table[time], time, name)
     if column.null_count and column.null_count == len(table):
         message = f"{name}: the time column {time} is missing in all {len(table):,} rows"
         raise DataError(message)
-    return table
+    return table.set_column(table.column_names.index(time), time, column)
+
+
+def _times(column: pa.ChunkedArray, time: str, name: str) -> pa.ChunkedArray:
+    """The values of the time column as times."""
+    import pyarrow as pa
+
+    if column.null_count == len(column):  # no value has a type
+        return pa.chunked_array([pa.nulls(len(column), ARROW["time"])])
+    if pa.types.is_timestamp(column.type):
+        return column
+    return pa.chunked_array([_as_times(column, f"{name}: the time column {time}")])
 
 
 def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
@@ -205,17 +226,23 @@ def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
 
 
 def _inside(table: pa.Table, time: str, start: datetime | None, end: datetime | None) -> pa.Table:
+    import pyarrow.compute as pc
+
+    table = table.filter(_is_inside(table[time], start, end))
+    return table.take(pc.sort_indices(table[time]))
+
+
+def _is_inside(times: pa.ChunkedArray, start: datetime | None, end: datetime | None) -> pa.Array:
+    """Which times lie in a window; those that are missing do."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    def keep(inside: pa.ChunkedArray) -> pa.Table:
-        return table.filter(pc.fill_null(inside, fill_value=True))
-
+    inside = pa.chunked_array([pa.repeat(pa.scalar(True), len(times))])
     if start is not None:
-        table = keep(pc.greater_equal(table[time], pa.scalar(start, table[time].type)))
+        inside = pc.and_kleene(inside, pc.greater_equal(times, pa.scalar(start, times.type)))
     if end is not None:
-        table = keep(pc.less(table[time], pa.scalar(end, table[time].type)))
-    return table.take(pc.sort_indices(table[time]))
+        inside = pc.and_kleene(inside, pc.less(times, pa.scalar(end, times.type)))
+    return pc.fill_null(inside, fill_value=True)
 
 
 def require_columns(present: list[str], wanted: dict[str, str], name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,3 +345,50 @@ def test_a_task_of_its_own_may_score_each_interval(visits: Visits) -> None:
 
     assert len(score_due(context, score=score)) == 2
     assert asked == ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]
+
+
+def by_day(visits: Visits) -> Path:
+    """The rows of the first four days, a CSV file each, as the source."""
+    folder = visits.folder / "days"
+    folder.mkdir()
+    for day, rows in visits.rows[: 4 * 24].groupby(visits.rows["at"].dt.day):
+        rows.to_csv(folder / f"{day}.csv", index=False)
+    visits.declare(source="{files: days/*.csv}")
+    return folder
+
+
+def test_a_cell_that_is_no_number_is_one_rejected_row(visits: Visits) -> None:
+    folder = by_day(visits)
+    lines = (folder / "2.csv").read_text().splitlines()
+    at = lines[0].split(",").index("age")
+    cells = lines[5].split(",")
+    cells[at] = "not known"
+    lines[5] = ",".join(cells)
+    (folder / "2.csv").write_text("\n".join(lines))
+    scored = visits.score(5)
+    assert [(one.rows, one.rejected) for one in scored] == [(24, 0), (23, 1), (24, 0), (24, 0)]
+    rejects = pd.read_parquet(scored[1].rejects)
+    assert rejects["visit"].tolist() == [visits.rows["visit"][24 + 4]]
+    assert rejects["column"].tolist() == ["age"]
+    assert rejects["reason"].tolist() == ["expected a whole number or null, got other text"]
+    alone = visits.system.predict(visits.rows[: 4 * 24])
+    alone = alone[~alone["visit"].isin(rejects["visit"])]
+    assert visits.output["probability_yes"].tolist() == alone["probability_yes"].tolist()
+
+
+def test_a_day_of_which_no_cell_is_a_number_fails_alone(visits: Visits) -> None:
+    folder = by_day(visits)
+    rows = pd.read_csv(folder / "2.csv").assign(age="?")
+    rows.to_csv(folder / "2.csv", index=False)
+    with pytest.raises(DataError, match="2024-01-02T00:00:00Z: no row can be scored: column age"):
+        visits.score(5)
+    assert days(visits.system.scored_intervals()) == [1, 3, 4]
+
+
+def test_a_file_that_lacks_a_feature_fails_its_interval_alone(visits: Visits) -> None:
+    folder = by_day(visits)
+    rows = pd.read_csv(folder / "2.csv").drop(columns="age")
+    rows.to_csv(folder / "2.csv", index=False)
+    with pytest.raises(DataError, match=r"02T00:00:00Z: .*2.csv: feature: age is not a column"):
+        visits.score(5)
+    assert days(visits.system.scored_intervals()) == [1, 3, 4]

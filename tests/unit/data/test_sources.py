@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -155,6 +155,16 @@ def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("x\nword\n")
     with pytest.raises(DataError, match="do not have the same columns"):
         read_source(files("*.csv"), tmp_path, None, None)
+
+
+def test_what_files_outside_of_the_window_hold_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,at\n1,2024-01-01T00:00:00\n")
+    (tmp_path / "b.csv").write_text("x,at\nword,2024-01-05T00:00:00\n")
+    day = datetime(2024, 1, 1, tzinfo=UTC)
+    table = read_source(files("*.csv", "at"), tmp_path, day, day + timedelta(days=1))
+    assert table["x"].to_pylist() == [1]
+    with pytest.raises(DataError, match=r"a.csv and .*b.csv: .* x has incompatible types"):
+        read_source(files("*.csv", "at"), tmp_path, day, None)
 
 
 @pytest.mark.parametrize(
