@@ -46,7 +46,7 @@ SCORED, CAPTURED, REJECTS, NOTE = (
 """The files of an interval that is ready; the last one is there of every one."""
 _READY = "ready"
 _REASONS = ("column", "reason")
-_NO_TIME = "expected a time, got nothing: the row belongs to no interval"
+_NO_TIME = "expected a time, got nothing or other text: the row belongs to no interval"
 # Rows in memory at a time, beside their JSON.
 _ROWS = 65_536
 

@@ -45,7 +45,8 @@ def read_source(
         times: Further columns that are declared to hold times: text in them is read as such.
         section: Of the declaration that the source is in, for messages.
         features: Columns that each file with rows of the window must have, with the kind that is
-            wanted; cells of CSV are left as the text that they are, but for times.
+            wanted; cells of CSV are left as the text that they are, but for times. A time of files
+            that cannot be read is missing then.
 
     Returns:
         The rows with event time in the window, in order of time, in the types of snapshots; those
@@ -82,13 +83,20 @@ def _read(
     window: tuple[datetime | None, datetime | None],
     features: Mapping[str, Kind],
 ) -> Any:
+    import pyarrow.compute as pc
+
     source, (start, end) = data.source, window
 
     def part(table: pa.Table, path: str) -> pa.Table:
         if data.time is not None and table.column_names.count(data.time) == 1:
-            times = _times(as_table(table.select([data.time]), path)[data.time], data.time, path)
+            given = as_table(table.select([data.time]), path)[data.time]
+            # What is to be scored is not kept back by one time that cannot be read.
+            times = _times(given, data.time, path, lenient=bool(features))
             table = table.set_column(table.column_names.index(data.time), data.time, times)
-            table = table.filter(_is_inside(times, start, end))
+            inside, n_timed = _is_inside(times, start, end), len(times) - times.null_count
+            n_inside = (pc.sum(inside).as_py() or 0) - times.null_count
+            # Rows without a time belong to those beside them.
+            table = table.filter(inside) if n_inside or not n_timed else table.slice(0, 0)
         if len(table):
             require_columns(table.column_names, dict.fromkeys(features, "feature"), path)
         return table
@@ -196,18 +204,20 @@ def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     return table.set_column(table.column_names.index(time), time, column)
 
 
-def _times(column: pa.ChunkedArray, time: str, name: str) -> pa.ChunkedArray:
-    """The values of the time column as times."""
+def _times(
+    column: pa.ChunkedArray, time: str, name: str, *, lenient: bool = False
+) -> pa.ChunkedArray:
+    """The values of the time column as times; leniently, null where some do not parse."""
     import pyarrow as pa
 
     if column.null_count == len(column):  # no value has a type
         return pa.chunked_array([pa.nulls(len(column), ARROW["time"])])
     if pa.types.is_timestamp(column.type):
         return column
-    return pa.chunked_array([_as_times(column, f"{name}: the time column {time}")])
+    return pa.chunked_array([_as_times(column, f"{name}: the time column {time}", lenient)])
 
 
-def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
+def _as_times(column: pa.ChunkedArray, place: str, lenient: bool = False) -> pa.Array:
     import pandas as pd
     import pyarrow as pa
 
@@ -218,7 +228,7 @@ def _as_times(column: pa.ChunkedArray, place: str) -> pa.Array:
     values = column.to_pandas()
     parsed = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
     odd = (parsed.isna() & values.notna()).to_numpy()
-    if odd.any():
+    if odd.any() and not (lenient and parsed.notna().any()):
         said = f"{odd.sum():,} of {len(odd):,} rows, the first is row {odd.argmax():,}"
         message = f"{place} does not parse as times: {said}"
         raise DataError(message, hint=hint)

@@ -190,7 +190,7 @@ def test_rows_that_are_not_acceptable_are_set_aside(visits: Visits) -> None:
     assert told["column"].tolist() == ["weight", "at"]
     assert told["reason"].tolist() == [
         "expected a finite number or null, got inf",
-        "expected a time, got nothing: the row belongs to no interval",
+        "expected a time, got nothing or other text: the row belongs to no interval",
     ]
     visits.write(visits.rows)
     visits.score(3, start=moment(1), again=True)
@@ -392,3 +392,15 @@ def test_a_file_that_lacks_a_feature_fails_its_interval_alone(visits: Visits) ->
     with pytest.raises(DataError, match=r"02T00:00:00Z: .*2.csv: feature: age is not a column"):
         visits.score(5)
     assert days(visits.system.scored_intervals()) == [1, 3, 4]
+
+
+def test_a_time_that_cannot_be_read_is_one_rejected_row_of_its_file(visits: Visits) -> None:
+    folder = by_day(visits)
+    rows = pd.read_csv(folder / "2.csv", dtype=str)
+    rows.loc[3, "at"] = "yesterday"
+    rows.to_csv(folder / "2.csv", index=False)
+    scored = visits.score(5)
+    assert [(one.rows, one.rejected) for one in scored] == [(24, 0), (23, 1), (24, 0), (24, 0)]
+    rejects = pd.read_parquet(scored[1].rejects)
+    assert rejects["visit"].tolist() == [visits.rows["visit"][24 + 3]]
+    assert rejects["column"].tolist() == ["at"]
