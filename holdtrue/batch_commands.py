@@ -65,7 +65,7 @@ def batch(
     kept for the monitor, too. Rows that are not acceptable are left out; the exit code is 3 then.
     """
     from holdtrue.flow_runs import has_flow, run_flow
-    from holdtrue.intervals import choose
+    from holdtrue.intervals import choose, is_news
     from holdtrue.progress import Silent, Terminal
 
     system = system_of(file)
@@ -84,7 +84,8 @@ def batch(
             reporter = Silent() if as_json else Terminal()
             system.score_due(start, end, again=again, as_of=as_of, reporter=reporter)
     finally:  # what was scored before something failed is told all the same
-        scored += [t for t in system.scored_intervals() if before.get(t.start) != t.at]
+        told = (t for t in system.scored_intervals() if before.get(t.start) != t.at)
+        scored += [one for one in told if is_news(one, chosen.had_none)]
         if scored:
             words = "\n".join(line for told in scored for line in _lines(told))
             tell(words, _facts(scored), as_json=as_json)
@@ -109,9 +110,10 @@ def _lines(told: ScoredInterval) -> Iterator[str]:
 
 
 def _would(chosen: Chosen) -> tuple[str, dict[str, Any]]:
+    why = dict.fromkeys(chosen.again, " again")
+    why |= dict.fromkeys(chosen.had_none, ", if it has rows by now")
     lines = [
-        f"{one} to {one.end:%Y-%m-%dT%H:%M:%SZ}{' again' if one.start in chosen.again else ''}"
-        for one in chosen.intervals
+        f"{one} to {one.end:%Y-%m-%dT%H:%M:%SZ}{why.get(one.start, '')}" for one in chosen.intervals
     ]
     facts = [
         one.model_dump(mode="json") | {"again": one.start in chosen.again}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # The monitor waits for intervals that are so many late, and no longer.
 _WAITED_FOR = 2
+# Of so many that were scored last, those without rows are asked for again: a file may come late.
+_ASKED_AGAIN = 7
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Chosen:
     """To be scored, oldest first."""
     again: frozenset[datetime]
     """Starts of those that were scored before."""
+    had_none: frozenset[datetime]
+    """Starts of those that had no rows, and are asked whether rows have come since."""
     over: datetime
     """End of the last interval that is over: no later one is scored."""
 
@@ -55,7 +59,8 @@ def choose(
     Args:
         context: Of the system; its moment is taken for now.
         start: Only intervals that start at this moment or later, without a zone in UTC; left out,
-            from ``batch.since`` or from the interval that was the last one at the first run.
+            from ``batch.since`` or from the interval that was the last one at the first run, and
+            of the last ones those that had no rows.
         end: Only intervals that start before this moment; all that are over where left out.
         again: Those that were scored before, too.
 
@@ -76,8 +81,10 @@ def choose(
     done = context.registry.done_intervals(context.system)
     found = [i for i in due(first, over, batch.every, done, batch.since) if i.start < stop]
     before = [one for one in done if again and start is not None and start <= one.start < stop]
-    every = sorted([*found, *before], key=lambda one: one.start)
-    return Chosen(tuple(every), frozenset(one.start for one in before), over)
+    none = [] if start is not None else _without_rows(context, first, stop)
+    every = sorted([*found, *before, *none], key=lambda one: one.start)
+    again_from, none_from = (frozenset(one.start for one in some) for some in (before, none))
+    return Chosen(tuple(every), again_from, none_from, over)
 
 
 def score_due(
@@ -113,12 +120,16 @@ def score_due(
     failed: list[tuple[Interval, DataError]] = []
     with alone(batch_lock(context.store, system), f"a batch of {system}"), notified_batch(context):
         # The second once the first is published.
+        had_none = choose(context, start, end, again=again).had_none
         begun = _begun(context, batch, start, end, again=again)
         for interval in chain(_unpublished(context), begun):
             try:
-                scored.append(score(interval))
+                told = score(interval)
             except DataError as err:
                 failed.append((interval, err))
+            else:
+                if is_news(told, had_none):
+                    scored.append(told)
         if failed:
             raise _failure(failed, len(scored))
     return scored
@@ -157,12 +168,18 @@ def words_of(told: ScoredInterval) -> str:
     return f"{said}, {told.rejected:,} rejected" if told.rejected else said
 
 
+def is_news(told: ScoredInterval, had_none: frozenset[datetime]) -> bool:
+    """Whether an interval is more than one that has no rows still."""
+    return bool(told.rows or told.rejected) or told.start not in had_none
+
+
 def waiting(context: Context) -> list[Interval]:
     """The intervals that are due now; none before the first run where no ``since`` is declared."""
     batch = declared(context)
     if batch.since is None and _known_first(context) is None:
         return []
-    return [*choose(context).intervals]
+    chosen = choose(context)
+    return [one for one in chosen.intervals if one.start not in chosen.had_none]
 
 
 def whole_until(context: Context) -> datetime:
@@ -223,6 +240,16 @@ def _unpublished(context: Context) -> Iterator[Interval]:
 
 def _first_of(context: Context, batch: Batch, over: datetime) -> datetime:
     return batch.since or _known_first(context) or over - batch.every
+
+
+def _without_rows(context: Context, first: datetime, stop: datetime) -> list[Interval]:
+    """Of the intervals that were scored last those that had no rows."""
+    last = context.registry.scored_intervals(context.system, last=_ASKED_AGAIN)
+    return [
+        Interval(start=one.start, end=one.end)
+        for one in last
+        if not (one.rows or one.rejected) and first <= one.start < stop
+    ]
 
 
 def _known_first(context: Context) -> datetime | None:

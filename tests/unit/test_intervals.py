@@ -16,7 +16,7 @@ from holdtrue import intervals
 from holdtrue.batch import _publish
 from holdtrue.errors import ConfigError, DataError, HoldtrueError, StackError
 from holdtrue.failures import failures_of
-from holdtrue.intervals import batch_lock, choose, score_due, whole_until
+from holdtrue.intervals import batch_lock, choose, score_due, waiting, whole_until
 from holdtrue.store import alone
 from holdtrue.system import System
 from holdtrue.trace import trace_text
@@ -404,3 +404,19 @@ def test_a_time_that_cannot_be_read_is_one_rejected_row_of_its_file(visits: Visi
     rejects = pd.read_parquet(scored[1].rejects)
     assert rejects["visit"].tolist() == [visits.rows["visit"][24 + 3]]
     assert rejects["column"].tolist() == ["at"]
+
+
+def test_an_interval_without_rows_is_asked_again_for_what_comes_late(visits: Visits) -> None:
+    folder = by_day(visits)
+    (folder / "2.csv").rename(visits.folder / "late.csv")
+    assert [one.rows for one in visits.score(4)] == [24, 0, 24]
+    assert visits.score(4) == []  # it has none still, and that is no news
+    context = visits.system.context(as_of=moment(4))
+    assert choose(context).had_none == {moment(2)}
+    assert waiting(context) == []
+    (visits.folder / "late.csv").rename(folder / "2.csv")
+    assert [(one.start.day, one.rows) for one in visits.score(5)] == [(2, 24), (4, 24)]
+    output, captured = visits.output, visits.captured
+    assert output["visit"].tolist() == visits.rows["visit"][: 4 * 24].tolist()
+    assert captured["id"].tolist() == output["prediction_id"].tolist()
+    assert visits.score(5) == []
