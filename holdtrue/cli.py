@@ -370,17 +370,16 @@ def monitor(
 def _retrained(applied: Applied, before: int, system: System) -> str:
     """What became of a retraining, whose monitor looked at the version before."""
     if applied.refused is not None:
-        return (
-            f"trained, and refused: {applied.refused}; version {applied.champion} goes on answering"
-        )
+        kept = f"version {applied.champion} stays the champion"
+        return f"trained, and refused: {applied.refused}; {kept}"
     rollout = system.registry.running_rollout(system.declaration.name)
     if rollout is not None:
         return f"trained: version {rollout.challenger} is rolled out by steps"
     if applied.stays_back is not None:
         return f"trained. {applied.stays_back}"
     if applied.champion == before:
-        return f"trained, with nothing new in it: version {before} goes on answering"
-    return f"retrained: version {applied.champion} answers now"
+        return f"trained, with nothing new in it: version {before} stays the champion"
+    return f"retrained: version {applied.champion} is the champion now"
 
 
 def _report_text(report: DriftReport) -> str:

@@ -79,14 +79,14 @@ def up(
         return _serve_again(project, say, quiet=as_json) if serve else []
 
     if not stay:
-        served = _up(project, stack, start, say, as_json=as_json)
+        served = _up(project, stack, start, say, stay=False, as_json=as_json)
         if any(one["refused"] for one in served):
             raise typer.Exit(1)
         return
     with stack.looked_after():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            served = _up(project, stack, start, say, as_json=as_json)
+            served = _up(project, stack, start, say, stay=True, as_json=as_json)
             _stay(project, stack, served, start, say)
         except KeyboardInterrupt:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -100,9 +100,15 @@ def _up(
     start: Callable[[], list[dict[str, Any]]],
     say: Callable[[str], None],
     *,
+    stay: bool,
     as_json: bool,
 ) -> list[dict[str, Any]]:
-    """Start everything, say where it is, and create the deployments; what was served."""
+    """Start everything, say where it is, and create the deployments; what was served.
+
+    Raises:
+        ConfigError: The prefect.yaml is none, unless somebody stays to look after what runs.
+        StackError: Something did not start; Prefect refuses the deployments, unless as before.
+    """
     served = start()
     state, password = stack.state(), stack.environment()["PREFECT_API_AUTH_STRING"]
     words = (
@@ -118,7 +124,12 @@ def _up(
     }
     # Before the deployments, which somebody may have to mend with Prefect's own commands.
     tell(words, facts, as_json=as_json)
-    _deploy(project, stack, say)
+    try:
+        _deploy(project, stack, say)
+    except HoldtrueError as err:
+        if not stay:
+            raise
+        typer.secho(f"{err}\nthe deployments are those of before", err=True, fg=typer.colors.RED)
     return served
 
 
@@ -199,11 +210,18 @@ def _serve_again(project: Path, say: Callable[[str], None], *, quiet: bool) -> l
 
     One that cannot be served is told, and does not stop the others.
     """
-    from holdtrue.application import deployed
+    from holdtrue.application import DEPLOYMENTS, deployed
     from holdtrue.progress import Silent, Terminal
 
-    served = []
-    for path in deployed(project):
+    served: list[dict[str, Any]] = []
+    try:
+        paths = deployed(project)
+    except HoldtrueError as err:
+        whose = f"what {DEPLOYMENTS} deploys"
+        typer.secho(f"{whose} is not served: {err}", err=True, fg=typer.colors.RED)
+        unknown = {"declaration": whose, "champion": None, "endpoint": None}
+        return [{**unknown, "refused": str(err)}]
+    for path in paths:
         facts: dict[str, Any] = {"declaration": path, "champion": None, "endpoint": None}
         refused = None
         try:

@@ -182,15 +182,20 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path):
 def test_what_ends_is_started_again_until_the_one_who_stays_is_ended(tmp_path):
     stack = Stack(Store(tmp_path / ".holdtrue"))
     command = [sys.executable, "-m", "holdtrue.cli", "up", "--stay"]
+    broken = tmp_path / "prefect.yaml"
+    broken.write_text("deployments: [ {")
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: S603
         said = iter(keeper.stdout.readline, "")
         try:
             assert any("looking after all of it" in line for line in said)
+            broken.unlink()
+            told = next(line for line in said if "is not served" in line)
+            assert f"what prefect.yaml deploys is not served: {broken} is no YAML" in told
             before = stack.state()
             with pytest.raises(StackError, match="looks after this project already"):
                 stack.looked_after().__enter__()
             os.kill(before.process("prefect").pid, signal.SIGKILL)
-            told = next(line for line in said if "starting again" in line)
+            told = next(line for line in said if "SIGKILL" in line)
             pid = before.process("prefect").pid
             assert f"the Prefect server (pid {pid}) was ended by SIGKILL" in told
             assert any("starting the Prefect worker" in line for line in said)

@@ -273,6 +273,10 @@ def test_up_tells_of_each_system_that_it_cannot_serve_again(
         promote(System(tmp_path / "nuts.yaml"))
         (tmp_path / paths[0]).write_text("name: fruit")
         found = _serve_again(tmp_path, said.append, quiet=True)
+        (tmp_path / "prefect.yaml").write_text("deployments: [ {")
+        (unknown,) = _serve_again(tmp_path, said.append, quiet=True)
+    assert unknown["declaration"] == "what prefect.yaml deploys"
+    assert "is no YAML" in unknown["refused"]
     assert [(one["declaration"], one["champion"], one["endpoint"]) for one in found] == [
         (path, None, None) for path in paths
     ]
