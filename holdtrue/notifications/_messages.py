@@ -271,4 +271,4 @@ def _gist(reason: str) -> str:
 def _answers(now: Standing) -> str:
     if not now.changes:
         return "No version answers yet."
-    return f"Version {now.changes[-1].number} stays the champion."
+    return f"Version {now.changes[-1].number} is the champion."
