@@ -14,7 +14,7 @@ import pytest
 
 from holdtrue import intervals
 from holdtrue.batch import _publish
-from holdtrue.errors import ConfigError, DataError, HoldtrueError, StackError
+from holdtrue.errors import ConfigError, DataError, HoldtrueError, NoSourceError, StackError
 from holdtrue.failures import failures_of
 from holdtrue.intervals import batch_lock, choose, score_due, waiting, whole_until
 from holdtrue.store import alone
@@ -214,7 +214,7 @@ def test_one_interval_that_fails_does_not_stop_the_others(visits: Visits) -> Non
 
 def test_what_concerns_all_intervals_ends_the_run(visits: Visits) -> None:
     (visits.folder / "new.parquet").unlink()
-    with pytest.raises(ConfigError, match=r"^batch.source.files: no file matches new.parquet"):
+    with pytest.raises(NoSourceError, match=r"^batch.source.files: no file matches new.parquet"):
         visits.score(5)
     assert visits.system.scored_intervals() == []
     assert "batch" in failures_of(visits.system.store, "visits")
