@@ -12,6 +12,7 @@ LOOK_S = 5.0
 """How often it is looked whether all runs."""
 SETTLED_S = 120.0
 """How long all must have run for an incident to be over."""
+_TAKEN_DOWN = "all was taken down, so nothing is left to look after"
 LONGEST_PAUSE_S = 300.0
 
 
@@ -43,13 +44,16 @@ def supervise(
         sleep(LOOK_S)
         found = missing()
         if found is None:
-            say("all was taken down, so nothing is left to look after")
+            say(_TAKEN_DOWN)
             return
         if found:
             reason, pause = "; ".join(found), pause_s(attempts)
             tell(reason)
             say(f"{reason}; starting again{f' in {pause:g} s' if pause else ''}")
             sleep(pause)
+            if missing() is None:  # meanwhile
+                say(_TAKEN_DOWN)
+                return
             attempts += 1
             try:
                 start()

@@ -77,9 +77,9 @@ class Stack:
         """Of ray, prefect and worker those that do not run, with a sentence about each.
 
         Returns:
-            None where nothing is known of any, as after `down`.
+            None where nothing is known of any, as after `down`, and while that is under way.
         """
-        if not self._private.path.exists():
+        if not (self._private.path / "state.json").exists() or self._ending.exists():
             return None
         known, state = self._private.read(), self.state()
         runs = {
@@ -111,6 +111,7 @@ class Stack:
         """
         self._store.prepare()
         with self._private.lock("ray"):
+            self._ending.unlink(missing_ok=True)  # of a `down` that was killed
             state = self.state()
             if state.ray_address is not None:
                 if address not in (None, state.ray_address):
@@ -138,6 +139,7 @@ class Stack:
         """
         self._store.prepare()
         with self._private.lock("prefect"):
+            self._ending.unlink(missing_ok=True)
             state = self.state()
             if state.prefect_api is None:
                 if progress is not None:
@@ -186,6 +188,7 @@ class Stack:
             lock: Callable[[str], AbstractContextManager[None]] = self._private.lock
             for name in ("prefect", "ray"):
                 locks.enter_context(lock(name))
+            self._ending.touch()  # what ends from here on is not to be started again
             ended = [
                 f"{_WORDS[info.name]} (pid {info.pid})" for info in self.state().processes[::-1]
             ]
@@ -249,6 +252,10 @@ class Stack:
     @property
     def _logs(self) -> Path:
         return self._store.root / "logs"
+
+    @property
+    def _ending(self) -> Path:
+        return self._private.path / "ending"
 
     def _temporary(self) -> dict[str, str]:
         # Prefect leaves folders behind in the temporary folder; this one goes with `down`.

@@ -98,3 +98,10 @@ def test_what_does_not_start_is_tried_again_whatever_goes_wrong(problem):
 
 def test_the_pauses():
     assert [pause_s(attempts) for attempts in (0, 1, 2, 3, 7, 99)] == [0, 5, 10, 20, 300, 300]
+
+
+def test_what_was_taken_down_while_it_waited_is_not_started():
+    # The second attempt would come 5 s after the look at 10 s.
+    life = Life(ends=[1.0], starts=[False], down=12.0).live()
+    assert life.attempts == [LOOK_S]
+    assert life.said[-1] == "all was taken down, so nothing is left to look after"

@@ -55,6 +55,16 @@ def test_what_ought_to_run_and_does_not_is_missing(stack):
     assert stack.missing() is None
 
 
+def test_what_is_being_taken_down_is_not_missing(stack, monkeypatch):
+    remember(stack, ray_address="10.0.0.7:6379", processes=(gone("prefect"),))
+    seen = []
+    monkeypatch.setattr("holdtrue.stack._stack.end", lambda _: seen.append(stack.missing()))
+    stack.down()
+    assert seen[0] is None
+    stack._private.token("ray")  # as a command that asks what runs
+    assert stack.missing() is None
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
