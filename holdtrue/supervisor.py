@@ -12,8 +12,8 @@ LOOK_S = 5.0
 """How often it is looked whether all runs."""
 SETTLED_S = 120.0
 """How long all must have run for an incident to be over."""
-_TAKEN_DOWN = "all was taken down, so nothing is left to look after"
 LONGEST_PAUSE_S = 300.0
+_TAKEN_DOWN = "all was taken down, so nothing is left to look after"
 
 
 def supervise(
