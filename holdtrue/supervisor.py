@@ -59,6 +59,9 @@ def supervise(
                 start()
             except Exception as err:  # noqa: BLE001 - the next attempt may go better
                 say(str(err) or type(err).__name__)
+            else:
+                if not missing():
+                    say("all runs again")
             since = clock()
         elif attempts and clock() - since >= SETTLED_S:
             attempts = 0

@@ -186,11 +186,17 @@ def test_what_ends_is_started_again_until_the_one_who_stays_is_ended(tmp_path):
     broken.write_text("deployments: [ {")
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as keeper:  # noqa: S603
         said = iter(keeper.stdout.readline, "")
+        # Who waits for a line that does not come would wait for ever.
+        watchdog = threading.Timer(300, keeper.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             assert any("looking after all of it" in line for line in said)
             broken.unlink()
             told = next(line for line in said if "is not served" in line)
             assert f"what prefect.yaml deploys is not served: {broken} is no YAML" in told
+            # What ends while something is started is started, too, without a word of its own.
+            assert any("all runs again" in line for line in said)
             before = stack.state()
             with pytest.raises(StackError, match="looks after this project already"):
                 stack.looked_after().__enter__()
@@ -211,6 +217,7 @@ def test_what_ends_is_started_again_until_the_one_who_stays_is_ended(tmp_path):
         finally:
             keeper.terminate()
         rest = [*said]
+        watchdog.cancel()
     assert keeper.returncode == 0
     assert rest[-1].startswith("ended Ray (pid ") or rest[-1].startswith("ended Prefect")
     assert gone(family, 0)

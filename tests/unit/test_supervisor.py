@@ -65,7 +65,11 @@ def test_what_ends_is_started_at_once_and_told_once_it_has_lasted():
     assert at == 15.0
     reason = "Ray (pid 7) was ended by SIGKILL"
     assert life.told == [(15.0, reason), (15.0 + SETTLED_S, None)]
-    assert life.said[0] == f"{reason}; starting again"
+    assert life.said[:3] == [
+        f"{reason}; starting again",
+        "all runs again",
+        f"all has run for {SETTLED_S:g} s",
+    ]
 
 
 def test_what_ends_again_and_again_waits_longer_each_time():
