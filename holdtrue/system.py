@@ -46,11 +46,14 @@ class Run(Reference):
 class System(Declared):
     """A declared machine-learning system and its verbs; made, as `Declared`, of a YAML file."""
 
-    def check(self) -> None:
+    def check(self, *, source: bool = True) -> None:
         """Refuse what can be refused before any work.
 
         That is the addresses of `notify`, estimators, a pruner that can end none of them, the
         store, Ray's address, trials that no node can hold, and last the source.
+
+        Args:
+            source: Whether to ask the source; not where somebody has just done so.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
@@ -63,7 +66,8 @@ class System(Declared):
 
         check_addresses(self.declaration)
         check(self)
-        check_source(self.declaration.data, self.project)
+        if source:
+            check_source(self.declaration.data, self.project)
 
     def plan(
         self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None
@@ -197,17 +201,12 @@ class System(Declared):
         Raises:
             HoldtrueError: What stands in the way.
         """
-        from holdtrue.checks import check, check_committed
-        from holdtrue.data import check_source
-        from holdtrue.notifications import check_addresses
+        from holdtrue.checks import check_committed
         from holdtrue.plan import steps_until
         from holdtrue.serving import check_place, undeploy
         from holdtrue.serving._deploy import replicas_of
 
-        check_addresses(self.declaration)
-        check(self)
-        if context.seen is None:  # else it was asked by whoever began the run
-            check_source(self.declaration.data, self.project)
+        self.check(source=context.seen is None)  # else it was asked by whoever began the run
         check_committed(self)
         if steps_until(until, self.declaration)[-1].serves:
             check_place(context.stack, self.declaration)

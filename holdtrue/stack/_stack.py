@@ -89,7 +89,8 @@ class Stack:
         }
         found = {}
         for name in (name for name, running in runs.items() if not running):
-            info, title = known.process(name), f"the {_WORDS[name]}".replace("the Ray", "Ray")
+            info = known.process(name)
+            title = _WORDS[name] if name == "ray" else f"the {_WORDS[name]}"
             found[name] = (
                 f"{title} does not run"
                 if info is None
