@@ -29,6 +29,7 @@ TASKS: dict[str, Any] = {
     "split": data.split,
     "tune": training.tune,
     "fit": training.fit,
+    "rolling": training.rolling,
     "evaluate": training.evaluate,
     "gate": training.gate,
     "refit": training.refit,

@@ -21,6 +21,7 @@ from holdtrue.references import (
     ProfileRef,
     Reference,
     Refit,
+    Rolling,
     Snapshot,
     Split,
     Study,
@@ -319,7 +320,8 @@ def _on_same_rows(
     import pandas as pd
 
     from holdtrue.evaluation import Rows, differences, together
-    from holdtrue.models import Bundle, target_of, typed
+    from holdtrue.models import target_of, typed
+    from holdtrue.plan._measured import measured_version, parts_of
 
     newest = max(sides, key=lambda side: (side.version.as_of, side.version.number))
     splits = [side.output("split", Split) for side in sides]
@@ -337,19 +339,24 @@ def _on_same_rows(
     elif len({_rows_of(side) for side in sides}) > 1:
         return None, "rows that one is tested on, another may have learnt from"
     # The fits that were measured: what is served of a refitted one has learnt its test rows.
-    measured = [(s.version.measured_bundle, s.version.measured_digest) for s in sides]
-    bundles = [Bundle.load(store.path(bundle), digest) for bundle, digest in measured]
-    signatures = [bundle.signature for bundle in bundles]
+    measured = [measured_version(store, side.version) for side in sides]
+    signatures = [one.signature for one in measured]
     if len({(one.target, one.task) for one in signatures}) > 1:
         return None, "they predict different things"
     if not all(set(one.columns) <= set(rows) for one in signatures):
         return None, f"the test rows of version {newest.version.number} lack columns of another"
     if rows.empty:
         return None, f"no test row of version {newest.version.number} is new to all of them"
+    parts = parts_of(newest.output("rolling", Rolling), split.boundary)
+    moments = None if split.boundary is None else rows[time]
     answered = together(
         *(
-            Rows.of(target_of(rows, one), bundle.predict(typed(rows, one)), one.classes)
-            for one, bundle in zip(signatures, bundles, strict=True)
+            Rows.of(
+                target_of(rows, one),
+                fits.predict(typed(rows, one), fits.which(moments, len(rows), parts)),
+                one.classes,
+            )
+            for one, fits in zip(signatures, measured, strict=True)
         )
     )
     if answered is None:

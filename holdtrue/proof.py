@@ -13,7 +13,8 @@ from holdtrue.lineage import steps_of
 from holdtrue.models._manifest import MANIFEST, read_listed, read_manifest
 from holdtrue.plan import STEPS, Journal
 from holdtrue.plan._files import held
-from holdtrue.references import ModelRef, Reference, Refit, Snapshot
+from holdtrue.plan._measured import rolling_of
+from holdtrue.references import ModelRef, Reference, Refit, Rolling, Snapshot
 from holdtrue.registry import Registry
 from holdtrue.removed import HOLDS_ROWS
 
@@ -124,10 +125,13 @@ class _Proof:
         self.mismatches.setdefault(said, Mismatch(path=str(path), said=said, hint=hint))
 
     def bundle(self, version: RegisteredVersion) -> None:
-        """Prove the manifest of a version, and each file that it lists; of both its fits."""
+        """Prove the manifest of a version, and each file that it lists; of all its fits."""
         self._bundle(version.bundle, version.digest)
         if version.refitted:
             self._bundle(version.measured_bundle, version.measured_digest)
+        if (rolling := rolling_of(self.store, version)) is not None:
+            for fit in rolling.fits[1:]:
+                self._bundle(fit.bundle, fit.digest)
 
     def _bundle(self, bundle: str, digest: str) -> None:
         folder = self.store.path(bundle)
@@ -165,6 +169,9 @@ class _Proof:
         leads = record.digest == key and inputs.items() <= version.lineage.items()
         if step == "fit":
             leads &= ModelRef.model_validate(record.output).digest == version.measured_digest
+        if step == "rolling":
+            first = Rolling.model_validate(record.output).fits[0]
+            leads &= first.digest == version.measured_digest
         if step == "refit":
             model = Refit.model_validate(record.output).model
             served = version.measured_digest if model is None else model.digest

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         DataCheck,
         Evaluation,
         ModelRef,
+        Rolling,
         Snapshot,
         Split,
         Study,
@@ -33,10 +34,22 @@ def fit(run: Run, extract: Snapshot, check: DataCheck, split: Split, tune: Study
     return perform(run, "fit", {"extract": extract, "check": check, "split": split, "tune": tune})
 
 
+@task(name="rolling", **OPTIONS)
+def rolling(
+    run: Run, extract: Snapshot, check: DataCheck, split: Split, tune: Study, fit: ModelRef
+) -> Any:
+    """Fit it again for each later part of the test rows, on Ray: a `Rolling`."""
+    inputs = {"extract": extract, "check": check, "split": split, "tune": tune, "fit": fit}
+    return perform(run, "rolling", inputs)
+
+
 @task(name="evaluate", **OPTIONS)
-def evaluate(run: Run, check: DataCheck, split: Split, fit: ModelRef) -> Any:
+def evaluate(
+    run: Run, check: DataCheck, split: Split, fit: ModelRef, rolling: Rolling | None = None
+) -> Any:
     """Judge the model on the test rows, beside the champion: an `Evaluation`."""
-    return perform(run, "evaluate", {"check": check, "split": split, "fit": fit})
+    inputs = {"check": check, "split": split, "fit": fit}
+    return perform(run, "evaluate", inputs if rolling is None else {**inputs, "rolling": rolling})
 
 
 @task(name="gate", **OPTIONS)

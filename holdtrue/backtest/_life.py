@@ -248,9 +248,10 @@ def _train(
     Journal(system.store, context.system).began_training(at)
     system.apply(as_of=at, until="split", reporter=reporter)
     _reach_study(context)
-    if not Runner(context).is_done("fit"):
+    declared = system.declaration.evaluate
+    if not Runner(context).is_done("rolling" if declared.rolling else "fit"):
         need_ray()
-    if system.declaration.evaluate.refit:
+    if declared.refit:
         system.apply(as_of=at, until="gate", reporter=reporter)
         if not Runner(context).is_done("refit"):
             need_ray()

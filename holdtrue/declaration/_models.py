@@ -16,7 +16,7 @@ from holdtrue.declaration._search import Model, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
 from holdtrue.declaration._serve import Serve
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
-from holdtrue.declaration._values import Duration, Rate, Share, Size
+from holdtrue.declaration._values import Duration, Rate, Share, Size, format_duration
 
 Automation = Literal["manual", "pipeline", "cicd"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
@@ -66,6 +66,12 @@ class Evaluate(Section):
 
     That fit is served, so that it has learnt the newest rows. What is measured, and what the gates
     and `better_than: champion` judge, is the fit before it. It costs a second fit.
+    """
+    rolling: Annotated[int, Field(ge=2, le=50)] | None = None
+    """In how many parts of time the test rows are tested, each by a fit of all rows before it.
+
+    So the gates judge what a `refit` would have answered, had it been made all along. It costs a
+    fit for each part; needs `data.time` and `refit`.
     """
     metrics: tuple[Metric, ...] = ()
     """What is measured; a usual set for the task where left out."""
@@ -301,6 +307,7 @@ class Declaration(Section):
             for key, task in _ONLY_FOR.items()
             if self.task != task and getattr(self.model, key)
         )
+        problems += self._unfit_rolling()
         problems += self._unfit_spaces()
         features = self.features
         used = {*features.numeric, *features.categorical, *features.temporal}
@@ -342,6 +349,26 @@ class Declaration(Section):
         table = batch.to.delta if isinstance(batch.to, ToDelta) else None
         if table is not None and source.delta is not None and source.delta.table == table:
             problems.append("batch.to.delta: is the table that the rows are read from")
+        return problems
+
+    def _unfit_rolling(self) -> list[str]:
+        """What keeps test rows from being tested part by part."""
+        if self.evaluate.rolling is None:
+            return []
+        problems, test, late = [], self.evaluate.test, self.data.labels_after
+        if self.data.time is None:
+            problems.append("evaluate.rolling: needs data.time: parts follow each other in time")
+        if not self.evaluate.refit:
+            problems.append(
+                "evaluate.rolling: needs refit: true; it measures fits that learn newer rows, and "
+                "without a refit what is served has not learnt them"
+            )
+        if isinstance(test, timedelta) and test <= late:
+            problems.append(
+                f"evaluate.rolling: evaluate.test ({format_duration(test)}) must be longer than "
+                f"data.labels_after ({format_duration(late)}): of the test rows no label would be "
+                "known in time"
+            )
         return problems
 
     def _unfit_spaces(self) -> list[str]:

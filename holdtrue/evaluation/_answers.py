@@ -42,17 +42,16 @@ def decisions(
 
 
 def coverage(
-    target: Target, values: Floats, answering: Answering, confidence: float
+    target: Target, ends: Floats | None, answering: Answering, confidence: float
 ) -> Coverage | None:
     """Say how often the truth is in its interval; None where no interval is declared.
 
     Args:
         target: Shape (n_rows,), the true values.
-        values: Shape (n_rows,), the predicted ones.
-        answering: Makes the intervals.
+        ends: Shape (n_rows, 2), of the answered intervals.
+        answering: Knows how often the truth is to be inside.
         confidence: Level of the interval of that share, between 0 and 1.
     """
-    ends = answering.intervals(values)
     if ends is None or answering.interval is None:
         return None
     low, high = ends.T

@@ -13,7 +13,7 @@ from holdtrue.evaluation._curves import curves
 from holdtrue.evaluation._intervals import difference, estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure_rows
 from holdtrue.evaluation._together import Rows, together
-from holdtrue.references import Evaluation, SliceResult
+from holdtrue.references import Evaluation, PartResult, SliceResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from holdtrue.evaluation._metrics import Floats, Target
     from holdtrue.models import Answering
-    from holdtrue.references import Difference, Estimate
+    from holdtrue.references import Difference, Estimate, PartFit
 
 SLICE_ROWS = 50
 """Slices with fewer rows are left out: their intervals would say nothing."""
@@ -46,6 +46,8 @@ def evaluate(
     importance: Mapping[str, float] | None = None,
     answering: Answering | None = None,
     raw: npt.ArrayLike | None = None,
+    intervals: npt.ArrayLike | None = None,
+    parts: tuple[npt.ArrayLike, Sequence[PartFit]] | None = None,
 ) -> Evaluation:
     """Say how good a model is on rows that it has never seen.
 
@@ -71,6 +73,9 @@ def evaluate(
         importance: By feature.
         answering: How the model's scores become answers.
         raw: The scores before calibration; looked at where that is declared.
+        intervals: Shape (n_rows, 2): the answered intervals; None where none is declared.
+        parts: Shape (n_rows,), which part, from 0 on, each row is of, and the fits of the parts;
+            None: all rows are answered by one fit.
 
     Raises:
         ValueError: The arrays do not fit each other.
@@ -83,8 +88,11 @@ def evaluate(
     baseline = estimates(metrics, constant, confidence)
     answers = {}
     if answering is not None:
-        before = None if raw is None else np.asarray(raw, dtype=np.float64)[known]
-        answers = _answers(rows, before, answering, confidence)
+        before, ends = (
+            None if one is None else np.asarray(one, dtype=np.float64)[known]
+            for one in (raw, intervals)
+        )
+        answers = _answers(rows, before, ends, answering, confidence)
     return Evaluation(
         model=model_digest,
         rows=len(rows.target),
@@ -101,6 +109,7 @@ def evaluate(
         **({} if champion is None else _against(metrics, every, *champion, confidence)),
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
+        parts=() if parts is None else _parts(metrics, every, champion, *parts, confidence),
         **answers,
     )
 
@@ -121,11 +130,43 @@ def _against(
     }
 
 
+def _parts(
+    metrics: Sequence[str],
+    rows: Rows,
+    champion: tuple[int, Rows] | None,
+    part: npt.ArrayLike,
+    fits: Sequence[PartFit],
+    confidence: float,
+) -> tuple[PartResult, ...]:
+    """How good the model is in each part, and the champion, where it is of the same classes."""
+    other = None if champion is None else champion[1]
+    results = []
+    for number, fit in enumerate(fits):
+        chosen = (np.asarray(part) == number) & rows.known
+        theirs = {}
+        if other is not None and other.classes == rows.classes:
+            theirs = estimates(metrics, other.where(chosen), confidence)
+        results.append(
+            PartResult(
+                since=fit.since,
+                learnt=fit.rows,
+                rows=int(chosen.sum()),
+                metrics=estimates(metrics, rows.where(chosen), confidence),
+                champion={metric: found.value for metric, found in theirs.items()},
+            )
+        )
+    return tuple(results)
+
+
 def _answers(
-    rows: Rows, raw: Floats | None, answering: Answering, confidence: float
+    rows: Rows,
+    raw: Floats | None,
+    intervals: Floats | None,
+    answering: Answering,
+    confidence: float,
 ) -> dict[str, Any]:
     if rows.classes is None:
-        return {"coverage": coverage(rows.target, rows.scores, answering, confidence)}
+        return {"coverage": coverage(rows.target, intervals, answering, confidence)}
     return {
         "calibrated": calibrated(rows.target, raw, rows.scores, rows.classes, answering),
         "decisions": decisions(rows.target, rows.scores, answering, confidence),

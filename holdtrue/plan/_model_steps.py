@@ -1,4 +1,4 @@
-"""The steps from training rows to a verdict on a model."""
+"""The steps from training rows to a fitted model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from holdtrue.errors import TrainingError
-from holdtrue.evaluation import Rows, evaluate, importance, judge
 from holdtrue.models import (
-    Bundle,
     HalfLife,
     Signature,
     ages_of,
@@ -20,7 +18,6 @@ from holdtrue.models import (
     effective_rows,
     read_setting,
     target_of,
-    typed,
 )
 from holdtrue.models._fit_on_ray import fit_on_ray
 from holdtrue.models._fit_plan import columns_of, plan_fit, rows_within
@@ -29,7 +26,13 @@ from holdtrue.models._rows import count_rows, read_sample
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
-from holdtrue.references import DataCheck, Evaluation, ModelRef, Snapshot, Split, Study, Verdict
+from holdtrue.references import (
+    DataCheck,
+    ModelRef,
+    Snapshot,
+    Split,
+    Study,
+)
 from holdtrue.stack._resources import alive_nodes
 from holdtrue.tuning import labels, tune
 from holdtrue.tuning._earlier import read_studies
@@ -79,7 +82,8 @@ def signature_of(
     )
 
 
-def _signature(work: Work, split: Split | None) -> Signature:
+def taught_signature(work: Work, split: Split | None) -> Signature:
+    """What a model of this run takes and gives: of the training rows, or of all for None."""
     snapshot, check = work.get("extract", Snapshot), work.get("check", DataCheck)
     return signature_of(work.context.declaration, snapshot, check, split)
 
@@ -90,7 +94,7 @@ def check_refit(work: Work) -> Signature:
     Returns:
         What a model of all rows takes and gives.
     """
-    signature, check = _signature(work, None), work.get("check", DataCheck)
+    signature, check = taught_signature(work, None), work.get("check", DataCheck)
     check_fit(work.context.declaration, check, signature, check.kept_rows)
     return signature
 
@@ -168,7 +172,7 @@ def check_ages(ages: np.ndarray | None) -> None:
 def _tune(work: Work) -> Study:
     context = work.context
     declaration, split = context.declaration, work.get("split", Split)
-    signature = _signature(work, split)
+    signature = taught_signature(work, split)
     check_fit(declaration, work.get("check", DataCheck), signature, split.train_rows)
     if declaration.evaluate.refit:  # what it would refuse, before the search
         check_refit(work)
@@ -241,16 +245,17 @@ def _live_setting(context: Context) -> tuple[str, dict[str, Any]] | None:
 
 def _fit(work: Work) -> ModelRef:
     split = work.get("split", Split)
-    return fit_best(work, work.context.store.path(split.train), _signature(work, split))
+    return fit_best(work, work.context.store.path(split.train), taught_signature(work, split))
 
 
-def fit_best(work: Work, rows: Path, signature: Signature) -> ModelRef:
+def fit_best(work: Work, rows: Path, signature: Signature, name: str = "") -> ModelRef:
     """Fit the setting that the search has chosen, on Ray, and write its bundle.
 
     Args:
         work: Of a step that takes the results of `tune`; its digest names the bundle's folder.
         rows: Parquet file with the rows, in order of time where they have one.
         signature: The columns, and the classes that these rows are of.
+        name: Added to the name of that folder, where a step fits several.
 
     Raises:
         TrainingError: As `fit_on_ray`.
@@ -258,15 +263,15 @@ def fit_best(work: Work, rows: Path, signature: Signature) -> ModelRef:
     context = work.context
     declaration, store = context.declaration, context.store
     best = work.get("tune", Study).best_trial
-    names = labels(declaration.model.candidates)
-    candidate = declaration.model.candidates[names.index(best.candidate)]
+    every = labels(declaration.model.candidates)
+    candidate = declaration.model.candidates[every.index(best.candidate)]
     target = None
     if declaration.model.loss is not None:
         column = pd.read_parquet(rows, columns=[signature.target])
         target = target_of(column, signature)
     params = constant_params(candidate, declaration.model, target) | best.params
     work.progress(0, 0, f"fitting {candidate.estimator} on {count_rows(rows):,} rows")
-    folder = store.path("bundles", context.system, work.digest)
+    folder = store.path("bundles", context.system, f"{work.digest}{name}")
     half_life = HalfLife.of(declaration.data)
     started = time.monotonic()
     fitted = fit_on_ray(
@@ -299,80 +304,6 @@ def fit_best(work: Work, rows: Path, signature: Signature) -> ModelRef:
         seconds=time.monotonic() - started,
         compilation=read_compilation(folder, fitted.digest),
     )
-
-
-def incumbent(context: Context, model: ModelRef) -> int | None:
-    """The version to beat: the champion, or for one that was champion the one it has beaten."""
-    for known in context.registry.of_fit(context.system, model.digest):
-        if context.registry.was_champion(context.system, known.number):
-            return known.incumbent
-    champion = context.registry.champion(context.system)
-    return None if champion is None else champion.version.number
-
-
-def _opponent(context: Context, inputs: Inputs) -> dict[str, Any]:
-    model = inputs["fit"]
-    return {"champion": incumbent(context, model) if isinstance(model, ModelRef) else None}
-
-
-def _evaluate(work: Work) -> Evaluation:
-    context = work.context
-    declaration, store = context.declaration, context.store
-    model, split = work.get("fit", ModelRef), work.get("split", Split)
-    bundle = Bundle.load(store.path(model.bundle), model.digest)
-    signature = bundle.signature
-    test = pd.read_parquet(store.path(split.test))
-    target = target_of(test, signature)
-    frame = typed(test, signature)
-    known = slice(None) if signature.classes is None else target >= 0
-    work.progress(0, 4, f"scoring {len(test):,} test rows")
-    raw = bundle.raw(frame)
-    scores = bundle.answering.calibrated(raw)
-    number = incumbent(context, model)
-    champion, refitted = None, False
-    if number is not None:
-        work.progress(1, 4, f"scoring them with the champion, version {number}")
-        version = context.registry.version(context.system, number)
-        # What is served of a version that was refitted may have learnt these very rows.
-        refitted = version.refitted
-        other = Bundle.load(store.path(version.measured_bundle), version.measured_digest)
-        if set(other.signature.columns) <= set(test):
-            answers = other.predict(typed(test, other.signature))
-            truth = target_of(test, other.signature)
-            champion = (number, Rows.of(truth, answers, other.signature.classes))
-    work.progress(2, 4, "shuffling features")
-    important = importance(
-        bundle.predict,
-        frame[known],
-        target[known],
-        declaration.tune.metric,
-        signature.classes,
-        seed=declaration.seed,
-    )
-    work.progress(3, 4, "metrics, intervals and slices")
-    train = pd.read_parquet(store.path(split.train), columns=[declaration.data.target])
-    evaluation = evaluate(
-        model_digest=model.digest,
-        target=target,
-        scores=scores,
-        classes=signature.classes,
-        metrics=declaration.metrics,
-        slices={name: test[name].astype(str).to_numpy() for name in declaration.evaluate.slices},
-        confidence=declaration.evaluate.confidence,
-        seed=declaration.seed,
-        train_target=target_of(train, signature),
-        untaught=split.untaught,
-        champion=champion,
-        importance=important,
-        answering=bundle.answering,
-        raw=raw,
-    )
-    # One of other columns or classes cannot be compared: a gate that asks for it must fail.
-    return evaluation.model_copy(update={"champion": number, "champion_refitted": refitted})
-
-
-def _gate(work: Work) -> Verdict:
-    return judge(work.get("evaluate", Evaluation), work.context.declaration.promote)
 
 
 def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
@@ -432,11 +363,6 @@ def reads_fit(declaration: Declaration) -> dict[str, Any]:
     )
 
 
-def _reads_evaluation(declaration: Declaration) -> dict[str, Any]:
-    parts = _dump(declaration, evaluate={"slices", "confidence"}, tune={"metric"}, seed=True)
-    return parts | {"metrics": list(declaration.metrics)}
-
-
 MODEL_STEPS = (
     Step(
         name="tune",
@@ -459,24 +385,5 @@ MODEL_STEPS = (
         inputs=("extract", "check", "split", "tune"),
         paths=lambda r: (r.bundle,) if isinstance(r, ModelRef) else (),
         uses_ray=True,
-    ),
-    Step(
-        name="evaluate",
-        says="judge it on the test rows",
-        output=Evaluation,
-        run=_evaluate,
-        reads=_reads_evaluation,
-        rooms=("evaluation", "models/_known.py"),
-        inputs=("check", "split", "fit"),
-        outside=_opponent,
-    ),
-    Step(
-        name="gate",
-        says="hold it against the gates",
-        output=Verdict,
-        run=_gate,
-        reads=lambda d: _dump(d, promote=True),
-        rooms=("evaluation/_gates.py",),
-        inputs=("evaluate",),
     ),
 )

@@ -12,6 +12,7 @@ from holdtrue.references import (
     ProfileRef,
     Refit,
     Release,
+    Rolling,
     Snapshot,
     Split,
     Study,
@@ -42,6 +43,12 @@ def outcome(output: Reference) -> str:
             return f"{output.metric} {best.value:.4g} by {best.candidate}; {output.stopped}"
         case ModelRef():
             return f"{output.estimator} of {output.rows:,} rows"
+        case Rolling():
+            count, last = len(output.fits), output.fits[-1]
+            cut = (
+                f"{count} part{'s' * (count > 1)}, the last answered by a fit of {last.rows:,} rows"
+            )
+            return "; ".join(filter(None, (cut, output.short)))
         case Evaluation():
             each = (f"{name} {found.value:.4g}" for name, found in output.metrics.items())
             return "; ".join(filter(None, (", ".join(each), output.left_out)))

@@ -12,10 +12,12 @@ from holdtrue.plan._data_steps import DATA_STEPS
 from holdtrue.plan._digest import code_digest, differences, digest
 from holdtrue.plan._files import digests_of, hold
 from holdtrue.plan._journal import Journal, Record
+from holdtrue.plan._judge_steps import JUDGE_STEPS
 from holdtrue.plan._model_steps import MODEL_STEPS
 from holdtrue.plan._refit_step import REFIT_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
 from holdtrue.plan._reports import write_reports
+from holdtrue.plan._rolling_step import ROLLING_STEPS
 from holdtrue.plan._step import Work
 from holdtrue.running import began_step
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from holdtrue.references import Reference
 
 # In an order in which every step comes after its inputs (a test asserts it).
-STEPS: tuple[Step, ...] = (*DATA_STEPS, *MODEL_STEPS, *REFIT_STEPS, *RELEASE_STEPS)
+STEPS: tuple[Step, ...] = (
+    *(*DATA_STEPS, *MODEL_STEPS, *ROLLING_STEPS),
+    *(*JUDGE_STEPS, *REFIT_STEPS, *RELEASE_STEPS),
+)
 BY_NAME = {step.name: step for step in STEPS}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.plan._files import held
 from holdtrue.plan._journal import Journal
+from holdtrue.plan._measured import measured_version, parts_of, rolling_of
 from holdtrue.references import Split
 from holdtrue.rollout import Plan
 from holdtrue.serving._slate import Arm
@@ -132,30 +133,36 @@ def expected_shift(
     import pandas as pd
 
     from holdtrue.models import Bundle, typed
+    from holdtrue.models._measured import Measured
 
     store = context.store
     record = Journal(store, context.system).find("split", challenger.lineage.get("split", ""))
     if record is None:
         return None
+    split = Split.model_validate(record.output)
     try:
-        path = held(store, record, Split.model_validate(record.output).test)
+        path = held(store, record, split.test)
     except DataError:
         return None
     rows = pd.read_parquet(path)[-_ROWS:]
     both = [
-        Bundle.load(store.path(v.bundle), v.digest)
+        Measured([(None, Bundle.load(store.path(v.bundle), v.digest))])
         if served
-        else Bundle.load(store.path(v.measured_bundle), v.measured_digest)
+        else measured_version(store, v)
         for v in (champion, challenger)
     ]
-    signatures = [bundle.signature for bundle in both]
+    signatures = [fits.signature for fits in both]
     if signatures[0].classes != signatures[1].classes or any(
         not {*signature.columns} <= {*rows} for signature in signatures
     ):
         return None
+    parts = parts_of(rolling_of(store, challenger), split.boundary)
+    moments = None if split.boundary is None else rows[context.declaration.data.time]
     means = [
-        bundle.predict(typed(rows, bundle.signature)).reshape(len(rows), -1).mean(axis=0)
-        for bundle in both
+        fits.predict(typed(rows, fits.signature), fits.which(moments, len(rows), parts))
+        .reshape(len(rows), -1)
+        .mean(axis=0)
+        for fits in both
     ]
     return tuple((means[1] - means[0]).tolist())
 

@@ -26,6 +26,7 @@ from holdtrue.references._evaluation import (
     Evaluation,
     Gain,
     Judgement,
+    PartResult,
     SliceResult,
     Verdict,
 )
@@ -33,8 +34,10 @@ from holdtrue.references._interval import Interval, ScoredInterval, moment_words
 from holdtrue.references._model import (
     Compilation,
     ModelRef,
+    PartFit,
     Refit,
     Release,
+    Rolling,
     Version,
 )
 from holdtrue.references._reference import Digest, Kind, Reference
@@ -63,11 +66,14 @@ __all__ = [
     "ModelRef",
     "NewClass",
     "Origin",
+    "PartFit",
+    "PartResult",
     "PerformanceCheck",
     "ProfileRef",
     "Reference",
     "Refit",
     "Release",
+    "Rolling",
     "ScoredInterval",
     "SliceResult",
     "Snapshot",

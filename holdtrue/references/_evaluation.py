@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from holdtrue.references._reference import Digest, Reference
@@ -21,6 +22,20 @@ class SliceResult(Reference):
     rows: int
     metrics: dict[str, Estimate]
     """Metrics that cannot be computed (one class only, too few rows) are left out."""
+
+
+class PartResult(Reference):
+    """The metrics of a part of the test rows, which a fit of all rows before it has answered."""
+
+    since: datetime
+    """First moment of the part."""
+    learnt: int
+    """Rows that the fit has learnt from."""
+    rows: int
+    metrics: dict[str, Estimate]
+    """Metrics that cannot be computed (one class only, too few rows) are left out."""
+    champion: dict[str, float] = {}
+    """The same of the champion, as far as it had learnt by then; empty where it cannot be said."""
 
 
 class Difference(Reference):
@@ -150,6 +165,8 @@ class Evaluation(Reference):
     """By metric: how much better it is than that."""
     slices: dict[str, dict[str, SliceResult]]
     """By column, then by value."""
+    parts: tuple[PartResult, ...] = ()
+    """With `evaluate.rolling`, in order of time."""
     champion: int | None = None
     """Version that it was compared with."""
     champion_refitted: bool = False

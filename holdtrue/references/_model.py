@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from holdtrue.references._reference import Digest, Reference
@@ -56,6 +57,30 @@ class ModelRef(Reference):
     """Wall time of the fit."""
     compilation: Compilation | None = None
     """Whether it is compiled; None for one of an earlier time."""
+
+
+class PartFit(Reference):
+    """The fit that answers a part of the test rows, and has learnt the rows before it."""
+
+    since: datetime
+    """First moment of the part; it ends where the next one begins."""
+    until: datetime
+    """What it has learnt is from before this: `since`, or as much earlier as labels are late."""
+    bundle: str
+    digest: Digest
+    rows: int
+    """Rows that it has learnt from."""
+    seconds: float
+    """Wall time of the fit; 0 for the one that was there."""
+
+
+class Rolling(Reference):
+    """The same setting, fitted again and again as time went by: what `evaluate.rolling` judges."""
+
+    fits: tuple[PartFit, ...]
+    """By part of the test rows; the first is the one on the training rows alone."""
+    short: str = ""
+    """Why there are fewer parts than declared, in a sentence; empty where there are not."""
 
 
 class Refit(Reference):

@@ -8,6 +8,7 @@ from holdtrue.declaration import METRICS, format_duration
 from holdtrue.reports._evaluation_figures import (
     difference_figures,
     importance_figure,
+    parts_figure,
     quality_figures,
     slice_figure,
 )
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
-    from holdtrue.references import Evaluation, ModelRef, Refit, Verdict
+    from holdtrue.references import Evaluation, ModelRef, PartResult, Refit, Verdict
 
 _CONFUSION = 12
 LOSSES = {
@@ -66,6 +67,7 @@ def write_evaluation_report(
         refitted=refit_text(refit),
         by_class=[name for name in ("accuracy", "f1") if name in evaluation.metrics],
         coverage=coverage_text(evaluation),
+        parts_figure=parts_figure(evaluation, declaration.tune.metric),
         costs=_costs(evaluation),
         slices=slices if metric else {},
         slice_figures={
@@ -110,6 +112,7 @@ def evaluation_markdown(
         parts.append(f"{cell(evaluation.left_out)}.")
     if gates:
         parts += ["## Gates", table(["Gate", "Verdict", "Why"], gates)]
+    parts += _parts(evaluation)
     parts += _answers(evaluation)
     if evaluation.differences:
         rows = [
@@ -121,6 +124,32 @@ def evaluation_markdown(
             table(["Metric", "Gain", interval], rows),
         ]
     return "\n\n".join(parts)
+
+
+def _parts(evaluation: Evaluation) -> list[str]:
+    """The parts of the test rows, where they were answered by fits of their own."""
+    if not evaluation.parts:
+        return []
+    names = list(evaluation.metrics)
+    rows: list[list[Any]] = [
+        [
+            f"{part.since:%Y-%m-%d %H:%M}",
+            number(part.rows),
+            number(part.learnt),
+            *(_beside(part, name) for name in names),
+        ]
+        for part in evaluation.parts
+    ]
+    beside = " (champion)" if any(part.champion for part in evaluation.parts) else ""
+    heads = ["From", "Rows", "Learnt", *(f"{name}{beside}" for name in names)]
+    return ["## As time went by", table(heads, rows)]
+
+
+def _beside(part: PartResult, metric: str) -> str:
+    if metric not in part.metrics:
+        return "-"
+    other = f" ({number(part.champion[metric])})" if metric in part.champion else ""
+    return f"{number(part.metrics[metric].value)}{other}"
 
 
 def _answers(evaluation: Evaluation) -> list[str]:
@@ -167,7 +196,7 @@ def refit_text(refit: Refit | None) -> str:
     if refit is None or refit.model is None:
         return ""
     said = (
-        f"With `evaluate.refit`, what is served is not this fit, but the same setting fitted once "
+        f"With evaluate.refit, what is served is not this fit, but the same setting fitted once "
         f"more on all {number(refit.model.rows)} rows, bundle {refit.model.digest}: no number "
         "here is of that one, which has learnt the test rows"
     )

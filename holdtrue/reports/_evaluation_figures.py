@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _VALUES = 25
 _FEATURES = 20
+_DATES = 5
 
 
 def quality_figures(evaluation: Evaluation) -> list[Markup]:
@@ -126,6 +127,34 @@ def slice_figure(column: str, metric: str, evaluation: Evaluation) -> Markup:
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         drawing.figure.legend(loc="outside lower center")
+    return drawing.svg
+
+
+def parts_figure(evaluation: Evaluation, metric: str) -> Markup | None:
+    """Draw a metric of the parts of the test rows, in order of time; None without parts."""
+    found = [(part, part.metrics[metric]) for part in evaluation.parts if metric in part.metrics]
+    if not found:
+        return None
+    title = f"{metric} as time went by, {share(evaluation.confidence)} intervals"
+    with draw(title, "part of the test rows, from", metric) as drawing:
+        axes, places = drawing.axes, range(len(found))
+        axes.vlines(places, [e.low for _, e in found], [e.high for _, e in found], color=BLUE)
+        values = [e.value for _, e in found]
+        axes.plot(places, values, color=BLUE, marker="o", markersize=4.5, label="this model")
+        theirs = [
+            (place, part.champion[metric])
+            for place, (part, _) in enumerate(found)
+            if metric in part.champion
+        ]
+        if theirs:
+            x, y = zip(*theirs, strict=True)
+            label = f"champion, version {evaluation.champion}"
+            axes.plot(x, y, color=ORANGE, marker="s", markersize=4, linestyle="--", label=label)
+        every = range(0, len(found), -(-len(found) // _DATES))
+        axes.set_xticks(every, [f"{found[place][0].since:%m-%d %H:%M}" for place in every])
+        axes.set_xlim(-0.5, len(found) - 0.5)
+        axes.grid(visible=False, axis="x")
+        drawing.figure.legend(loc="outside lower center", ncols=2)
     return drawing.svg
 
 

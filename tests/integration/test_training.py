@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -405,7 +405,7 @@ def test_a_refit_serves_what_only_the_test_rows_have(project: Path) -> None:
         },
         "model": {"candidates": [candidate], "calibrate": "sigmoid"},
         "tune": {"metric": "log_loss", "trials": 1, "folds": 2},
-        "evaluate": {"test": "4d", "metrics": ["log_loss"], "refit": True},
+        "evaluate": {"test": "4d", "metrics": ["log_loss"], "refit": True, "rolling": 3},
         "promote": [{"metric": "log_loss", "better_than": "champion"}],
     }
     file = project / "refitted.yaml"
@@ -419,15 +419,27 @@ def test_a_refit_serves_what_only_the_test_rows_have(project: Path) -> None:
     first = train("2024-02-05T18:00", "apply")
     system = System(file)
     version = system.version()
-    split, again = first["split"], first["refit"]
+    split, again, parts = first["split"], first["refit"], first["rolling"].fits
     assert again.learnt == ("litigation",)
     assert again.model.rows == split.train_rows + split.test_rows
     assert again.model.effective_rows > first["fit"].effective_rows
     assert again.model.params == first["fit"].params
     assert (version.bundle, version.measured_bundle) == (again.model.bundle, first["fit"].bundle)
     assert first["evaluate"].model == first["fit"].digest == version.measured_digest
-    measured = Bundle.load(system.store.path(version.measured_bundle), version.measured_digest)
-    assert measured.signature.classes == ("price", "service")
+    # Labels are a day late: a part is answered by a fit that lacks the day before it.
+    assert len(parts) == 3
+    assert parts[0].digest == version.measured_digest
+    assert all(part.since - part.until == timedelta(days=1) for part in parts[1:])
+    known = [part.rows for part in parts]
+    assert known == sorted(set(known))
+    assert split.train_rows == known[0] < known[-1] < again.model.rows
+    assert [part.learnt for part in first["evaluate"].parts] == known
+    assert sum(part.rows for part in first["evaluate"].parts) == first["evaluate"].rows
+    for part in parts:
+        measured = Bundle.load(system.store.path(part.bundle), part.digest)
+        assert measured.signature.classes == ("price", "service")
+    left = {path.name for path in system.store.path(split.train).parent.iterdir()}
+    assert left == {"train.parquet", "test.parquet"}
     served = ServedModel.load(system.store.path(version.bundle), version.digest)
     served.verify()
     assert served.compiled

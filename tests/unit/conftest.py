@@ -13,10 +13,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from holdtrue.models import pipeline, target_of, typed, write_bundle
-from holdtrue.plan import BY_NAME, Context, Journal, Runner, signature_of
+from holdtrue.plan import BY_NAME, Context, Journal, Runner, inputs_of, signature_of
 from holdtrue.plan._digest import digest as digest_of_step
 from holdtrue.plan._journal import Record
-from holdtrue.references import Evaluation, ModelRef, Reference, Refit, Study, Trial, Verdict
+from holdtrue.references import (
+    Evaluation,
+    ModelRef,
+    PartFit,
+    Reference,
+    Refit,
+    Rolling,
+    Study,
+    Trial,
+    Verdict,
+)
 from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import System
 from tests.unit.receiver import receiver as receiver
@@ -42,7 +52,7 @@ def learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sys
 
     The steps up to split are done. The model is a real bundle, put on record as if a search had
     found it. Of no rows that break the contract: ``learnt(broken=0)``. Fitted once more on all
-    rows: ``learnt(refit=True)``.
+    rows: ``learnt(refit=True)``; tested in two parts besides: ``learnt(rolling=True)``.
     """
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -53,9 +63,14 @@ def learner(folder: Path) -> Callable[..., System]:
     """What `learnt` gives, for a folder."""
     (folder / "pyproject.toml").touch()
 
-    def learn(seed: int = 0, broken: int = 3, *, refit: bool = False) -> System:
+    def learn(
+        seed: int = 0, broken: int = 3, *, refit: bool = False, rolling: bool = False
+    ) -> System:
         _rows_of_all_kinds(seed, broken).to_parquet(folder / "rows.parquet", index=False)
         declared = f"{VISITS}evaluate: {{refit: true}}\n" if refit else VISITS
+        if rolling:
+            declared = VISITS.replace("target: stays", "target: stays\n  time: at")
+            declared += "evaluate: {refit: true, rolling: 2}\n"
         (folder / "visits.yaml").write_text(declared)
         system = System(folder / "visits.yaml")
         system.apply(until="split", refresh=True)
@@ -95,6 +110,20 @@ def _rows_of_all_kinds(seed: int, broken: int) -> pd.DataFrame:
             "stays": chance.choice(["no", "yes"], count),
         }
     )
+
+
+def _in_two_parts(first: ModelRef, fit: Callable[..., ModelRef]) -> Rolling:
+    """As if the later half of the test rows had been answered by a fit of the rest."""
+    fits = []
+    split = first.bundle.rpartition("/")[2]
+    for day, model in (
+        (10, first),
+        (11, fit(f"data/visits/splits/{split}/test.parquet", "-later")),
+    ):
+        moment = datetime(2024, 1, day, tzinfo=UTC)
+        facts = {name: getattr(model, name) for name in ("bundle", "digest", "rows", "seconds")}
+        fits.append(PartFit(since=moment, until=moment, **facts))
+    return Rolling(fits=tuple(fits))
 
 
 def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
@@ -157,12 +186,16 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
     }
     if again is not None:
         done["refit"] = Refit(model=again)
+    if context.declaration.evaluate.rolling is not None:
+        done = {"tune": study, "fit": fitted, "rolling": _in_two_parts(fitted, fit)} | done
     for name, output in done.items():
         step = BY_NAME[name]
         components = {
             "step": name,
             "declared": step.reads(context.declaration),
-            "inputs": {one: journal.state()["steps"][one] for one in step.inputs},
+            "inputs": {
+                one: journal.state()["steps"][one] for one in inputs_of(step, context.declaration)
+            },
             "outside": {},
             "code": "0" * 32,
         }
@@ -192,7 +225,7 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
         lineage={
             name: key
             for name, key in journal.state()["steps"].items()
-            if name != "refit" or again is not None
+            if name not in {"refit", "rolling"} or name in done
         },
     )
     generation = 0 if champion is None else champion.generation

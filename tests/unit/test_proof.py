@@ -66,6 +66,25 @@ def test_both_fits_of_a_refitted_version_are_proven(learnt: Learn) -> None:
     assert learnt(1).verify().mismatches == ()  # beside one without
 
 
+def test_each_fit_that_measured_a_version_is_proven(learnt: Learn) -> None:
+    system = learnt(0, rolling=True)
+    assert system.verify().mismatches == ()
+    version = system.version()
+    journal = Journal(system.store, "visits")
+    record = journal.find("rolling", version.lineage["rolling"])
+    assert record is not None
+    path = system.store.path(record.output["fits"][1]["bundle"], "model.skops")
+    content = path.read_bytes()
+    path.write_bytes(flipped(content, len(content) // 3))
+    assert [one.path for one in system.verify().mismatches] == [str(path)]
+    path.write_bytes(content)
+    first, later = record.output["fits"]
+    other = {**record.output, "fits": [later, first]}
+    journal.write(record.model_copy(update={"output": other}))
+    place = journal.place("rolling", record.digest)
+    assert said(system.verify()) == [f"{place} does not lead to version 1"]
+
+
 def _of_another(output: dict[str, Any]) -> dict[str, Any]:
     """What a fit gave, with the digest of another model."""
     if "model" in output:

@@ -26,6 +26,7 @@ def run(target, scores, classes, answering, raw=None) -> Evaluation:
         train_target=target,
         answering=answering,
         raw=raw,
+        intervals=None if answering is None or classes else answering.intervals(scores),
     )
 
 

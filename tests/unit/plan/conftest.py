@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from holdtrue.models import Signature, pipeline, target_of, typed, write_bundle
 from holdtrue.plan import BY_NAME, Context, Journal, Runner
 from holdtrue.plan._digest import digest
 from holdtrue.plan._journal import Record
@@ -183,3 +184,32 @@ def done(system: Callable[..., System]) -> Callable[..., System]:
     )
     context.registry.promote("small", 1, generation=0, reason="held", action="gate")
     return system
+
+
+SIGNATURE = Signature(
+    target="y",
+    task="classification",
+    classes=("0", "1"),
+    columns={"x": "number", "z": "number"},
+    categorical=(),
+)
+
+
+def fit(context: Context, name: str, estimator: str, rows: pd.DataFrame) -> ModelRef:
+    model = pipeline(estimator, {}, SIGNATURE, seed=0, threads=1)
+    model.fit(typed(rows, SIGNATURE), target_of(rows, SIGNATURE))
+    folder = context.store.path("bundles", "small", name)
+    digest = write_bundle(
+        *(folder, model, SIGNATURE),
+        estimator=estimator,
+        params={},
+        sample=[{"x": 1.0, "z": 0.5}],
+    )
+    return ModelRef(
+        bundle=context.store.relative(folder),
+        digest=digest,
+        estimator=estimator,
+        params={},
+        rows=len(rows),
+        seconds=1.0,
+    )

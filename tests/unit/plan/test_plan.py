@@ -16,7 +16,7 @@ from holdtrue.system import Run, System
 
 Make = Callable[..., System]
 DATA = ["extract", "check", "profile", "split"]
-PLAN = [step.name for step in STEPS if step.name != "refit"]
+PLAN = [step.name for step in STEPS if step.name not in {"refit", "rolling"}]
 
 
 def test_every_step_comes_after_its_inputs() -> None:
@@ -36,9 +36,11 @@ def test_a_run_ends_with_the_named_step(system: Make) -> None:
     assert "extract, check" in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="no step refit in the plan of small: it is not declared"):
         steps_until("refit", declared)
+    rolled = system("evaluate", {"test": "6d", "refit": True, "rolling": 3}).declaration
+    assert steps_until(None, rolled) == STEPS
+    assert steps_until("refit", rolled)[-2].name == "gate"
     refitted = system("evaluate.refit", True).declaration
-    assert steps_until(None, refitted) == STEPS
-    assert steps_until("refit", refitted)[-2].name == "gate"
+    assert [step.name for step in steps_until(None, refitted)] == [*PLAN[:8], "refit", *PLAN[8:]]
 
 
 def test_everything_is_planned_once_and_changes_nothing(system: Make, project: Path) -> None:
@@ -162,9 +164,9 @@ def test_a_change_runs_what_reads_it_and_what_follows(done: Make) -> None:
 
 
 def test_a_half_life_that_is_not_declared_is_in_no_digest(system: Make) -> None:
-    steps = BY_NAME["tune"], BY_NAME["fit"], BY_NAME["refit"]
+    steps = [BY_NAME[name] for name in ("tune", "fit", "rolling", "refit")]
     for step in steps:
-        assert step.reads(system().declaration)["data"] == {"target": "y", "time": "at"}
+        assert "half_life" not in step.reads(system().declaration)["data"]
     aged = system("data.half_life", "10d").declaration
     for step in STEPS:
         assert (step.reads(aged) != step.reads(system().declaration)) == (step in steps)

@@ -14,15 +14,15 @@ import yaml
 from holdtrue.declaration._models import Gate
 from holdtrue.errors import RegistryError
 from holdtrue.evaluation import judge
-from holdtrue.models import Bundle, Signature, pipeline, target_of, typed, write_bundle
-from holdtrue.plan import BY_NAME, Context, Runner, applied
+from holdtrue.models import Bundle, target_of, typed
+from holdtrue.plan import BY_NAME, Runner, applied
 from holdtrue.plan._rollout import arms_of, expected_shift
 from holdtrue.plan._step import Work
 from holdtrue.progress import Silent
 from holdtrue.references import DataCheck, Evaluation, ModelRef, Refit, Snapshot, Split, Verdict
 from holdtrue.registry import RegisteredVersion
 from holdtrue.system import System
-from tests.unit.plan.conftest import LATER, MODEL, put_on_record
+from tests.unit.plan.conftest import LATER, MODEL, SIGNATURE, fit, put_on_record
 
 Make = Callable[..., System]
 AGAIN = MODEL.model_copy(update={"bundle": "bundles/2", "digest": "2" * 32, "rows": 600})
@@ -182,40 +182,11 @@ def test_gates_that_are_asked_again_do_not_fit_it_again(done: Make) -> None:
     assert register(system).number == before.number
 
 
-SIGNATURE = Signature(
-    target="y",
-    task="classification",
-    classes=("0", "1"),
-    columns={"x": "number", "z": "number"},
-    categorical=(),
-)
-
-
 def noise(seed: int, count: int = 400) -> pd.DataFrame:
     """Rows whose labels nothing can be known of, but by heart."""
     chance = np.random.default_rng(seed)
     rows = pd.DataFrame({"x": chance.normal(size=count), "z": chance.normal(size=count)})
     return rows.assign(y=chance.integers(0, 2, count).astype(str))
-
-
-def fit(context: Context, name: str, estimator: str, rows: pd.DataFrame) -> ModelRef:
-    model = pipeline(estimator, {}, SIGNATURE, seed=0, threads=1)
-    model.fit(typed(rows, SIGNATURE), target_of(rows, SIGNATURE))
-    folder = context.store.path("bundles", "small", name)
-    digest = write_bundle(
-        *(folder, model, SIGNATURE),
-        estimator=estimator,
-        params={},
-        sample=[{"x": 1.0, "z": 0.5}],
-    )
-    return ModelRef(
-        bundle=context.store.relative(folder),
-        digest=digest,
-        estimator=estimator,
-        params={},
-        rows=len(rows),
-        seconds=1.0,
-    )
 
 
 class Rivals:

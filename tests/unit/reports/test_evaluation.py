@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import html
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdtrue.references import Calibrated, Compilation, Coverage, Decisions, Estimate, Refit
+from holdtrue.references import (
+    Calibrated,
+    Compilation,
+    Coverage,
+    Decisions,
+    Estimate,
+    PartResult,
+    Refit,
+)
 from holdtrue.reports import evaluation_markdown, write_evaluation_report
 from holdtrue.reports._evaluation import threshold_text
 
@@ -135,9 +143,42 @@ def test_the_page_says_how_rows_count_by_their_age(sample, tmp_path):
     assert "by age" not in page.read_text()
 
 
+def test_parts_are_shown_in_order_of_time_beside_the_champion(sample, tmp_path):
+    metric = sample.declaration.tune.metric
+    days = [datetime(2024, 3, day, 6, tzinfo=UTC) for day in (5, 6, 7)]
+    parts = tuple(
+        PartResult(
+            since=day,
+            learnt=40_000 + number,
+            rows=1_234,
+            metrics={metric: estimate(0.5 + number / 16)} if number < 2 else {},
+            champion={metric: 0.9375} if number == 1 else {},
+        )
+        for number, day in enumerate(days)
+    )
+    evaluation = sample.evaluation.model_copy(update={"parts": parts, "champion": 7})
+    page, text = report(
+        tmp_path / "e.html", sample.declaration, sample.model, evaluation, sample.verdict
+    )
+    assert f"{metric} as time went by" in page
+    assert "champion, version 7" in page
+    for said in (page, text):
+        places = [said.index(f"2024-03-0{day} 06:00") for day in (5, 6, 7)]
+        assert places == sorted(places)
+        assert "As time went by" in said
+        for value in ("40,001", "0.5625", "0.9375"):
+            assert value in said
+
+
 def test_nothing_is_shown_that_is_not_declared(plain):
     for said in plain:
-        for part in ("Decisions by cost", "<h2>Calibration", "## Calibration", "The truth is"):
+        for part in (
+            "As time went by",
+            "Decisions by cost",
+            "<h2>Calibration",
+            "## Calibration",
+            "The truth is",
+        ):
             assert part not in said
 
 
