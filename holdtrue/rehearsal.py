@@ -232,6 +232,7 @@ def _small(declared: Declaration, sample: Path, trials: int | None) -> Declarati
             "timeout": min(tune.timeout, _SEARCH),
             "sample": 1.0,
         },
+        evaluate={"rolling": declared.evaluate.rolling and 2},
     )
 
 
