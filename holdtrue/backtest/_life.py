@@ -16,7 +16,7 @@ from holdtrue.errors import DataError, HoldtrueError, TrainingError
 from holdtrue.models._served import ServedModel
 from holdtrue.plan import Journal, Runner
 from holdtrue.plan._model_steps import next_study
-from holdtrue.references import ModelRef, Refit, Study, Version
+from holdtrue.references import ModelRef, Refit, Rolling, Study, Version
 from holdtrue.serving import Arm, capture_places, slate_of
 from holdtrue.serving._asked import Answered, Asked, Reply
 from holdtrue.serving._capture import Capture, new_ids
@@ -261,6 +261,8 @@ def _train(
     version = Version.model_validate(outputs["register"])
     refit = outputs.get("refit")
     again = refit.model.seconds if isinstance(refit, Refit) and refit.model else 0.0
+    if isinstance(rolling := outputs.get("rolling"), Rolling):
+        again += sum(fit.seconds for fit in rolling.fits)
     passed = system.registry.version(context.system, version.number).passed
     return Training(
         as_of=at,
