@@ -60,13 +60,14 @@ def run_plan(
     results: dict[str, Any] = {}
     finished = []
     system.store.check()
+    run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
+    release.reach_registry(run)
     with (
         system.alone(),
         notified_training(context, until),
         retained(context, get_run_logger().info),
         ExitStack() as session,
     ):
-        run = Run(declaration=declaration, as_of=context.as_of, trigger=trigger)
         run = run.model_copy(update={"source": data.source(run)})
         context = replace(context, seen=run.source)
         system.prepare(context, until)

@@ -10,7 +10,7 @@ from flows._command import start as start_flow
 from flows._names import run_name
 from holdtrue.intervals import score_due
 from holdtrue.system import Run, System
-from tasks import scoring
+from tasks import release, scoring
 
 
 @flow(name="batch", flow_run_name=run_name, log_prints=False)
@@ -36,6 +36,7 @@ def batch(
     """
     context = System(declaration).context(as_of=as_of, refresh=True, trigger="batch")
     run = Run(declaration=declaration, as_of=context.as_of, trigger="batch")
+    release.reach_registry(run)
     scored = score_due(
         context, start, end, again=again, score=lambda interval: scoring.score(run, interval)
     )

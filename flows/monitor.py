@@ -11,7 +11,7 @@ from flows._command import start
 from flows._names import run_name
 from holdtrue.notifications import notified_look
 from holdtrue.system import Run, System
-from tasks import monitoring
+from tasks import monitoring, release
 from tasks._step import announce
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def monitor(declaration: str, as_of: datetime | None = None, retrain: bool = Tru
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=True, trigger="monitor")
+    run = Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
+    release.reach_registry(run)
     with notified_look(context):
-        report = monitoring.monitor(
-            Run(declaration=declaration, as_of=context.as_of, trigger="monitor")
-        )
+        report = monitoring.monitor(run)
     decision = report.decision
     if retrain and decision.action == "retrain" and decision.held_back is None:
         ask_for_retraining(report, declaration)

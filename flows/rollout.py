@@ -24,11 +24,11 @@ def rollout(declaration: str) -> str | None:
     """
     system = System(declaration)
     context = system.context(trigger="rollout")
+    run = Run(declaration=declaration, as_of=context.as_of, trigger=context.trigger)
+    release.reach_registry(run)
     if context.registry.running_rollout(context.system) is None:
         return None
-    ended = release.roll_out(
-        Run(declaration=declaration, as_of=context.as_of, trigger=context.trigger)
-    )
+    ended = release.roll_out(run)
     return None if ended is None else str(ended.state)
 
 

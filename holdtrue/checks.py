@@ -32,6 +32,7 @@ def check(system: Declared) -> None:
         message = f"tune.pruner: {unfit}"
         raise ConfigError(message, hint="leave it out, use another rule, or more tune.folds")
     system.store.check()
+    system.registry.check()
     if declaration.ray.address is not None:
         check_answers(declaration.ray.address)
     check_sampler(declaration.tune.sampler)

@@ -41,6 +41,7 @@ from holdtrue.errors import (
     refused_by_machine,
 )
 from holdtrue.flow_runs import prefect_known, run_flow, who_drives
+from holdtrue.registry_commands import registry_app
 from holdtrue.study_commands import study_app, study_words
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ def tune(
 
 app.add_typer(study_app, name="study")
 app.add_typer(key_app, name="key")
+app.add_typer(registry_app, name="registry")
 
 
 @app.command()

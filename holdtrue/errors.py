@@ -111,6 +111,10 @@ class RegistryError(Terminal, HoldtrueError):
     """The registry cannot do what was asked, or somebody else was faster."""
 
 
+class RegistryAwayError(Retryable, HoldtrueError):
+    """The database that holds the registry does not answer; nothing is known of who is champion."""
+
+
 class VersionError(RegistryError):
     """A version that was asked for is not there, or none that this can be done with."""
 

@@ -35,7 +35,7 @@ class Mismatch(Reference):
     """One thing that is not what was recorded, or is missing."""
 
     path: str
-    """The file or folder."""
+    """The file or folder; of the registry also its database."""
     said: str
     """What is wrong with it."""
     hint: str
@@ -75,8 +75,9 @@ def verify(store: Store, system: str, progress: Progress) -> Verified:
     Raises:
         RegistryError: The registry cannot be read.
     """
-    versions = Registry(store).versions(system)
-    proof = _Proof(store, Journal(store, system))
+    registry = Registry(store)
+    versions = registry.versions(system)
+    proof = _Proof(store, Journal(store, system), registry.place)
     for done, version in enumerate(versions):
         progress(done, len(versions), f"version {version.number}: its bundle")
         proof.bundle(version)
@@ -102,6 +103,8 @@ class _Proof:
 
     store: Store
     journal: Journal
+    registry: str
+    """Where it is."""
     files: set[Path] = field(default_factory=set)
     snapshots: dict[tuple[str, int, str], int] = field(default_factory=dict)
     """Rows by table, version and digest."""
@@ -121,7 +124,7 @@ class _Proof:
         except OSError as err:
             self._tell(path, f"{path} cannot be read: {err.strerror or err}", _AGAIN)
 
-    def _tell(self, path: Path, said: str, hint: str) -> None:
+    def _tell(self, path: Path | str, said: str, hint: str) -> None:
         self.mismatches.setdefault(said, Mismatch(path=str(path), said=said, hint=hint))
 
     def bundle(self, version: RegisteredVersion) -> None:
@@ -150,7 +153,7 @@ class _Proof:
             key = version.lineage.get(step)
             if key is None:
                 said = f"the registry names no record of step {step} of version {version.number}"
-                self._tell(self.store.path("registry.db"), said, _AGAIN)
+                self._tell(self.registry, said, _AGAIN)
                 continue
             path = self.journal.place(step, key)
             with self._telling(path):

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.approval import approval_of
-from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, ServingError, StackError
+from holdtrue.errors import (
+    ConfigError,
+    HoldtrueError,
+    RegistryAwayError,
+    RegistryError,
+    ServingError,
+    StackError,
+)
 from holdtrue.notifications import notify
 from holdtrue.plan import begin_rollout, deploy_arms, release_lock, serve_now
 from holdtrue.rollout import Arms, Counts, Moments, decide, follow, observe, stop
@@ -146,18 +153,29 @@ def drive(
 def looks(context: Context, look_every_s: float | None = None) -> Iterator[Rollout]:
     """Every look until the rollout has ended.
 
-    A Ray that is down or busy ends nothing: it is asked again.
+    A Ray or a registry that is down or busy ends nothing: it is asked again.
+
+    Raises:
+        RegistryAwayError: The registry does not answer the first look.
     """
     labels_at = 0.0
+    running: Rollout | None = None
     while True:
-        running = context.registry.running_rollout(context.system)
+        try:
+            running = context.registry.running_rollout(context.system)
+        except RegistryAwayError as err:
+            if running is None:
+                raise
+            yield running.model_copy(update={"reason": err.message})
+            time.sleep(_pause(running) if look_every_s is None else look_every_s)
+            continue
         if running is None:
             return
         pause = look_every_s if look_every_s is not None else _pause(running)
         quality = time.monotonic() >= labels_at
         try:
             looked = advance(context, quality=quality)
-        except StackError as err:
+        except (StackError, RegistryAwayError) as err:
             looked = running.model_copy(update={"reason": err.message})
         except RegistryError:
             time.sleep(pause)
@@ -368,6 +386,10 @@ def _install(context: Context, champion: Champion, number: int, reason: str, act
     except RegistryError:
         if up:
             serve_now(context)
+        raise
+    except RegistryAwayError:
+        if up:
+            deploy_arms(context, champion, None)  # as far as is known it still is
         raise
     mirror(context)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOME_VARIABLE = "HOLDTRUE_HOME"
+REGISTRY_VARIABLE = "HOLDTRUE_REGISTRY"
+"""URL of the database that holds the registry; it is a file of the store where this is not set."""
 FOLDER = ".holdtrue"
 _PROJECT_MARKS = ("pyproject.toml", "prefect.yaml", ".git", "flows")
 
@@ -50,17 +52,20 @@ class Store:
 
     Args:
         root: The folder; made when first written to.
+        lone: Whether its registry is a file in it whatever the environment says, as that of a
+            backtest is.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, lone: bool = True) -> None:
         self.root = root
+        self.lone = lone
 
     @classmethod
     def of(cls, declaration: Path) -> Store:
         """The store of a declaration: HOLDTRUE_HOME, or ``.holdtrue`` in its project's folder."""
         home = os.environ.get(HOME_VARIABLE)
         root = Path(home).expanduser() if home else find_project(declaration) / FOLDER
-        return cls(root.resolve())
+        return cls(root.resolve(), lone=False)
 
     def prepare(self) -> None:
         """Make the folder.

@@ -50,13 +50,15 @@ class System(Declared):
         """Refuse what can be refused before any work.
 
         That is the addresses of `notify`, estimators, a pruner that can end none of them, the
-        store, Ray's address, trials that no node can hold, and last the source.
+        store, its registry, Ray's address, trials that no node can hold, and last the source.
 
         Args:
             source: Whether to ask the source; not where somebody has just done so.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
+            RegistryAwayError: The registry's database does not answer.
+            RegistryError: The registry cannot be used, or is that of another store.
             SourceError: Everything else is in order, but the source does not answer.
             StackError: The declared Ray cluster does not answer.
         """

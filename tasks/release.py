@@ -25,6 +25,18 @@ ROLLOUT_EVENT = "holdtrue.rollout.began"
 APPROVAL_EVENT = "holdtrue.approval.wanted"
 
 
+@task(name="registry", **OPTIONS)
+def registry(run: Run) -> None:
+    """Refuse a registry that cannot be used, before anything depends on it."""
+    run.context().registry.check()
+
+
+def reach_registry(run: Run) -> None:
+    """Ask a registry on a server, again where it is away, as a source is; a file is just there."""
+    if run.context().registry.on_server:
+        registry(run)
+
+
 @task(name="register", **OPTIONS)
 def register(
     run: Run,

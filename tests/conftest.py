@@ -9,13 +9,20 @@ import signal
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from holdtrue.store import REGISTRY_VARIABLE
+from tests.postgres import postgres as postgres
+
 # They look at one loop, which the first of them goes through.
 _ONE_LOOP = {"tests/e2e/test_browser.py", "tests/e2e/test_loop.py"}
 
 
 def pytest_configure(config):
-    """Let Ctrl-C reach the commands under test: a shell's background jobs are deaf to it."""
+    """Let Ctrl-C reach the commands under test: a shell's background jobs are deaf to it.
+
+    Nor are they to reach the registry of whoever runs them.
+    """
     del config
+    os.environ.pop(REGISTRY_VARIABLE, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

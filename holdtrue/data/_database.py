@@ -10,6 +10,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from holdtrue.databases import (
+    AMBIGUOUS,
+    AMBIGUOUS_HINT,
+    CONNECT_TIMEOUT_S,
+    is_ambiguous,
+    package_of,
+    said,
+)
 from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
 
 if TYPE_CHECKING:
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
 
 # Rows that are in memory as Python objects at a time.
 _ROWS = 50_000
-_CONNECT_TIMEOUT_S = 20
 _FIRST, _LAST = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 # Said at the start of the transaction: the zone in which a database reads times that have none,
 # and that what may follow the transaction changes nothing either.
@@ -34,7 +41,6 @@ _SETTINGS = {
     ),
     "mysql": ("SET time_zone = '+00:00'",),
 }
-_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 # Drivers of PostgreSQL that take the arguments of its own library.
 _LIBPQ = {"psycopg2", "psycopg"}
 _BUSY = re.compile("locked|busy")
@@ -101,7 +107,7 @@ def read_database(
 def _refused(source: Database, name: str, err: Exception) -> DataError:
     from sqlalchemy.exc import ResourceClosedError
 
-    message = f"{name} refuses the query: {_said(source, err)}"
+    message = f"{name} refuses the query: {said(source.url, err)}"
     if isinstance(err, ResourceClosedError):
         message = f"{name} gives no table for the query: it is no SELECT"
     hint = "see data.source.database.query"
@@ -152,10 +158,9 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
     try:
         url = make_url(source.url)
         backend = url.get_backend_name()
-        if _is_ambiguous(source.url):
-            message = "data.source.database.url: a password holds a character that ends it"
-            hint = "in it, / is written %2F, ? %3F, # %23 and @ %40; in an option, @ is %40, too"
-            raise ConfigError(message, hint=hint)
+        if is_ambiguous(source.url):
+            message = f"data.source.database.url: {AMBIGUOUS}"
+            raise ConfigError(message, hint=AMBIGUOUS_HINT)
         if backend == "sqlite":
             path = project / (url.database or "")
             if not path.is_file():
@@ -165,7 +170,7 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
         arguments: dict[str, Any] = {}
         takes = backend == "postgresql" and url.get_driver_name() in _LIBPQ
         if takes and "connect_timeout" not in url.query:
-            arguments = {"connect_timeout": _CONNECT_TIMEOUT_S}
+            arguments = {"connect_timeout": CONNECT_TIMEOUT_S}
         return create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ValueError):
         message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
@@ -175,16 +180,8 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
         raise ConfigError(message, hint=hint) from None
     except ModuleNotFoundError as err:
         message = f"data.source.database.url: {name} needs the package {err.name}"
-        package = _PACKAGES.get(err.name or "", err.name)
-        raise ConfigError(message, hint=f"install it, such as by `pip install {package}`") from None
-
-
-def _is_ambiguous(url: str) -> bool:
-    """Whether an @ stands where others would read another host than SQLAlchemy."""
-    rest = url.partition("://")[2]
-    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    user, colon, _ = place.partition(":")
-    return "@" in rest[len(place) :] or bool(colon and "@" not in user and place.count("@") > 1)
+        hint = f"install it, such as by `pip install {package_of(err)}`"
+        raise ConfigError(message, hint=hint) from None
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -199,17 +196,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _silent(source: Database, name: str, err: Exception) -> SourceError:
-    return SourceError(f"{name} does not answer: {_said(source, err)}")
-
-
-def _said(source: Database, err: Exception) -> str:
-    """What a database said, in one line, without the password."""
-    from sqlalchemy import make_url
-
-    lines = str(getattr(err, "orig", None) or err).strip().splitlines()
-    said = " ".join(line.strip() for line in lines[:3])
-    password = make_url(source.url).password
-    return re.sub(rf"(?<!\w){re.escape(str(password))}(?!\w)", "***", said) if password else said
+    return SourceError(f"{name} does not answer: {said(source.url, err)}")
 
 
 def _part(rows: Sequence[Sequence[Any]], names: list[str], name: str) -> pa.Table:

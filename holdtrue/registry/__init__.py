@@ -1,5 +1,6 @@
 """Versions, champion, history."""
 
+from holdtrue.registry._move import Moved, move_registry
 from holdtrue.registry._records import (
     BY_ITSELF,
     REFITTED,
@@ -15,8 +16,10 @@ __all__ = [
     "REFITTED",
     "Champion",
     "Change",
+    "Moved",
     "RegisteredVersion",
     "Registry",
+    "move_registry",
     "stale",
     "verdict_first",
 ]

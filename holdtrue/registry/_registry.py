@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Text, delete, func, insert, select, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 
 from holdtrue.errors import RegistryError, VersionError
 from holdtrue.origin import Origin
 from holdtrue.references import DriftReport, Interval, ScoredInterval
 from holdtrue.registry import _schema as t
-from holdtrue.registry._database import Database
+from holdtrue.registry._place import database_of
 from holdtrue.registry._records import Champion, Change, RegisteredVersion, version_of
 from holdtrue.registry._rollouts import begin, running, save
 from holdtrue.registry._search import search
+from holdtrue.registry._server import Server
 from holdtrue.rollout import Plan, Rollout, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from holdtrue.references import Estimate
     from holdtrue.store import Store
 
+# Origins that are in memory at a time, with their patches.
+_PATCHES = 50
+
 
 class Registry:
     """The registry of a store.
@@ -35,20 +38,46 @@ class Registry:
     has changed since, nothing happens and the caller is told to evaluate again: there is exactly
     one champion at every moment, and no decision is made on stale knowledge.
 
+    It is the file ``registry.db`` in the store, or the database of PostgreSQL that the variable
+    HOLDTRUE_REGISTRY names; either is made when first written to. Whatever reads or writes it
+    raises `RegistryAwayError` where that database does not answer.
+
     Args:
-        store: Where ``registry.db`` lies; made when first written to.
+        store: Whose registry it is.
+
+    Raises:
+        ConfigError: The variable is no URL of PostgreSQL, or the store's registry is elsewhere.
     """
 
     def __init__(self, store: Store) -> None:
-        self._database = Database(store.path("registry.db"))
+        self._database = database_of(store)
+
+    @property
+    def place(self) -> str:
+        """Path of the file, or URL of the database without a password."""
+        return self._database.name
+
+    @property
+    def on_server(self) -> bool:
+        """Whether it is on a server, which may be away for a moment."""
+        return isinstance(self._database, Server)
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever registered here."""
         return self._database.exists
 
+    def check(self) -> None:
+        """Refuse a registry that cannot be used; makes nothing.
+
+        Raises:
+            RegistryAwayError: Its server does not answer.
+            RegistryError: It cannot be used, or is that of another store.
+        """
+        self._database.check()
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
         self._database.close()
 
     def register(
@@ -196,7 +225,7 @@ class Registry:
         """The version that answers; None where there is none yet."""
         if not self.exists:
             return None
-        with self._database.transaction() as connection:
+        with self._database.transaction(write=False) as connection:
             row = connection.execute(_champion(system)).first()
             if row is None:
                 return None
@@ -216,26 +245,32 @@ class Registry:
         self, system: str, *, where: str | None, sort: str | None
     ) -> list[RegisteredVersion]:
         """Versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
-        if not self.exists:
-            return []
-        self._database.open()  # an older file gets its tables
-        numbers = search(self._database.path, system, where, sort)
-        chosen = select(func.json_each(json.dumps(numbers)).table_valued("value").c.value)
-        wanted = select(t.versions).where(
-            t.versions.c.system == system, t.versions.c.number.in_(chosen)
+        metrics = type_coerce(t.versions.c.metrics, Text).label("measured")
+        wanted = select(t.versions, metrics).where(t.versions.c.system == system)
+        rows = {row.number: row for row in self._database.rows(wanted)}
+        champion, origins = self.champion(system), self.origins(system)
+        numbers = search(
+            rows.values(),
+            champion=None if champion is None else champion.version.number,
+            champions={change.number for change in self.history(system)},
+            commits={number: origin.commit for number, origin in origins.items()},
+            where=where,
+            sort=sort,
         )
-        found = {row.number: version_of(row) for row in self._database.rows(wanted)}
-        return [found[number] for number in numbers if number in found]
+        return [version_of(rows[number]) for number in numbers]
 
     def origins(self, system: str) -> dict[int, Origin]:
         """By version, where its project was in Git, without patches, which may be large.
 
         Versions of no Git repository are left out.
         """
+        if not self.exists:
+            return {}
         known = t.origins.c
-        wanted = select(known.number, func.json_remove(known.origin, "$.patch").label("origin"))
-        rows = self._database.rows(wanted.where(known.system == system))
-        return {row.number: Origin.model_validate_json(row.origin) for row in rows}
+        wanted = select(known.number, known.origin).where(known.system == system)
+        with self._database.transaction(write=False) as connection:
+            found = connection.execute(wanted.execution_options(yield_per=_PATCHES))
+            return {row.number: Origin(**row.origin | {"patch": None}) for row in found}
 
     def origin(self, system: str, number: int) -> Origin | None:
         """Where the project of a version was in Git; None where it was not."""

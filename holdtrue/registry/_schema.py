@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -9,20 +12,57 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    String,
     Table,
+    Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
+from sqlalchemy import String as AnyString
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
 
 # 2 added the tables of rollouts, 3 that of origins, 4 that of intervals and the columns of what was
-# measured.
-SCHEMA = 4
+# measured, 5 that of the store that it belongs to.
+SCHEMA = 5
+
+
+class JsonText(TypeDecorator[Any]):
+    """JSON as SQLite keeps it: PostgreSQL's own kind has no NaN, which a metric may be."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
+        del dialect
+        return json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        del dialect
+        return None if value is None else json.loads(value)
+
+
+# In the order of their characters, as in SQLite: moments would not be in order of time in that of
+# most languages.
+String = AnyString().with_variant(AnyString(collation="C"), "postgresql")
+Json = JSON().with_variant(JsonText(), "postgresql")
 
 metadata = MetaData()
 
 # One row: the version of the tables, so that an older holdtrue refuses newer tables.
 schema_version = Table("holdtrue_schema", metadata, Column("version", Integer, primary_key=True))
+
+# At most one row: the store that the registry belongs to, and whether it is still here. A database,
+# which others might use, too, always has it; a store's own file once it was moved.
+owners = Table(
+    "holdtrue_owner",
+    metadata,
+    Column("store", String, primary_key=True),
+    Column("root", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("place", String),
+)
 
 versions = Table(
     "holdtrue_versions",
@@ -36,9 +76,9 @@ versions = Table(
     Column("passed", Boolean, nullable=False),
     Column("reason", String, nullable=False),
     Column("incumbent", Integer),
-    Column("metrics", JSON, nullable=False),
+    Column("metrics", Json, nullable=False),
     Column("profile", String, nullable=False),
-    Column("lineage", JSON, nullable=False),
+    Column("lineage", Json, nullable=False),
     # Of a version that was refitted: else what is served was measured.
     Column("measured_digest", String),
     Column("measured_bundle", String),
@@ -51,7 +91,7 @@ origins = Table(
     metadata,
     Column("system", String, primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("origin", JSON, nullable=False),
+    Column("origin", Json, nullable=False),
 )
 
 champions = Table(
@@ -83,7 +123,7 @@ reports = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("system", String, nullable=False, index=True),
     Column("recorded", String, nullable=False),
-    Column("report", JSON, nullable=False),
+    Column("report", Json, nullable=False),
 )
 
 rollouts = Table(
@@ -93,7 +133,7 @@ rollouts = Table(
     Column("system", String, nullable=False, index=True),
     Column("state", String, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("content", JSON, nullable=False),
+    Column("content", Json, nullable=False),
 )
 
 # What makes a second running rollout impossible.
@@ -110,7 +150,7 @@ verdicts = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("rollout", Integer, nullable=False, index=True),
-    Column("verdict", JSON, nullable=False),
+    Column("verdict", Json, nullable=False),
 )
 
 # Intervals of time whose rows were scored; the primary key is what makes a second record of one
@@ -121,5 +161,5 @@ intervals = Table(
     Column("system", String, primary_key=True),
     Column("start", String, primary_key=True),
     Column("end", String, nullable=False),
-    Column("content", JSON, nullable=False),
+    Column("content", Json, nullable=False),
 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from holdtrue.errors import RegistryError
 from holdtrue.references import Estimate
@@ -23,8 +22,8 @@ PLAN = Plan(shares=(0.05, 0.25), every_s=60, requests=100)
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    made = Registry(Store(tmp_path / "store"))
+def registry(store: Store) -> Iterator[Registry]:
+    made = Registry(store)
     for number in (1, 2, 3):
         made.register(
             "s",
@@ -76,13 +75,13 @@ def test_a_newer_rollout_stops_the_one_that_runs(registry: Registry) -> None:
     assert [verdict.action for verdict in registry.verdicts(first.id)] == ["stop"]
 
 
-def test_another_process_goes_on_where_it_was(registry: Registry, tmp_path: Path) -> None:
+def test_another_process_goes_on_where_it_was(registry: Registry, store: Store) -> None:
     begun = begin(registry)
     counts = Arms(champion=Counts(requests=900), challenger=Counts(requests=150))
     looked = observe(begun, counts, None, NOW + dt.timedelta(seconds=90))
     verdict = decide(looked, NOW + dt.timedelta(seconds=90))
     saved = registry.save_rollout(follow(looked, verdict))
-    other = Registry(Store(tmp_path / "store"))
+    other = Registry(store)
     assert other.running_rollout("s") == saved
     assert (saved.step, saved.revision) == (1, 1)
     assert other.verdicts(saved.id) == [verdict]
@@ -108,8 +107,8 @@ def test_a_rollout_is_changed_only_by_who_knows_how_it_stands(registry: Registry
     assert registry.rollouts("s") == [ended]
 
 
-def race(root: Path, start: threading.Barrier) -> bool:
-    registry = Registry(Store(root))
+def race(store: Store, start: threading.Barrier) -> bool:
+    registry = Registry(store)
     running = registry.running_rollout("s")
     assert running is not None
     start.wait()
@@ -122,27 +121,24 @@ def race(root: Path, start: threading.Barrier) -> bool:
     return True
 
 
-def test_of_several_who_end_a_rollout_one_wins(registry: Registry, tmp_path: Path) -> None:
+def test_of_several_who_end_a_rollout_one_wins(registry: Registry, store: Store) -> None:
     begun = begin(registry)
     start = threading.Barrier(4)
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(race, tmp_path / "store", start) for _ in range(4)]
+        runs = [pool.submit(race, store, start) for _ in range(4)]
         assert sorted(run.result(30) for run in runs) == [False, False, False, True]
     assert len(registry.verdicts(begun.id)) == 1
 
 
 def test_a_registry_of_an_earlier_time_is_brought_up_to_date(
-    registry: Registry, tmp_path: Path
+    registry: Registry, store: Store, run_sql: Callable[..., list[str]]
 ) -> None:
     registry.close()
-    file = tmp_path / "store" / "registry.db"
-    with sqlite3.connect(file) as connection:
-        for table in (tables.rollouts, tables.verdicts, tables.origins):
-            connection.execute(f"DROP TABLE {table.name}")
-        connection.execute("UPDATE holdtrue_schema SET version = 1")
-    connection.close()
-
-    again = Registry(Store(tmp_path / "store"))
+    run_sql(
+        *(f"DROP TABLE {one.name}" for one in (tables.rollouts, tables.verdicts, tables.origins)),
+        "UPDATE holdtrue_schema SET version = 1",
+    )
+    again = Registry(store)
     champion = again.champion("s")
     assert champion is not None
     assert champion.version.number == 1
@@ -150,12 +146,9 @@ def test_a_registry_of_an_earlier_time_is_brought_up_to_date(
     assert again.origins("s") == {}
     assert begin(again).challenger == 2
     again.close()
-    with sqlite3.connect(file) as connection:
-        version = connection.execute("SELECT version FROM holdtrue_schema").fetchall()
-        assert version == [(tables.SCHEMA,)]
-        with pytest.raises(sqlite3.IntegrityError):
-            connection.execute(
-                "INSERT INTO holdtrue_rollouts (system, state, revision, content) "
-                "VALUES ('s', 'running', 0, '{}')"
-            )
-    connection.close()
+    assert {one.name for one in tables.metadata.sorted_tables} <= {*run_sql()}
+    with pytest.raises(IntegrityError):
+        run_sql(
+            "INSERT INTO holdtrue_rollouts (system, state, revision, content) "
+            "VALUES ('s', 'running', 0, '{}')"
+        )
