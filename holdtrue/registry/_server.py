@@ -199,4 +199,5 @@ def _engine(url: str) -> Engine:
 def _name(url: URL) -> str:
     """What a database is called in messages: its URL without what may be secret."""
     query = {name: value for name, value in url.query.items() if name in _TELLING}
-    return url.set(drivername="postgresql", password=None, query=query).render_as_string()
+    shown = url.set(drivername="postgresql", query=query)._replace(password=None)
+    return shown.render_as_string()
