@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -108,6 +109,6 @@ def postgres() -> Iterator[Server]:
         yield made
     finally:
         if process is not None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # SIGTERM would wait for whoever is connected
             process.wait(60)
         shutil.rmtree(folder)

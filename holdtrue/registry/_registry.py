@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, delete, func, insert, select, type_coerce, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from holdtrue.errors import RegistryError, VersionError
@@ -15,7 +15,7 @@ from holdtrue.registry import _schema as t
 from holdtrue.registry._place import database_of
 from holdtrue.registry._records import Champion, Change, RegisteredVersion, version_of
 from holdtrue.registry._rollouts import begin, running, save
-from holdtrue.registry._search import search
+from holdtrue.registry._search import asks_for_commits, named, search, searched
 from holdtrue.registry._server import Server
 from holdtrue.rollout import Plan, Rollout, Verdict
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from holdtrue.references import Estimate
     from holdtrue.store import Store
 
-# Origins that are in memory at a time, with their patches.
-_PATCHES = 50
+# Origins that are in memory at a time, with their patches; versions that are named in a query.
+_PATCHES, _AT_A_TIME = 50, 1000
 
 
 class Registry:
@@ -245,19 +245,21 @@ class Registry:
         self, system: str, *, where: str | None, sort: str | None
     ) -> list[RegisteredVersion]:
         """Versions by a condition of SQL: see `holdtrue.versions.list_versions`."""
-        metrics = type_coerce(t.versions.c.metrics, Text).label("measured")
-        wanted = select(t.versions, metrics).where(t.versions.c.system == system)
-        rows = {row.number: row for row in self._database.rows(wanted)}
-        champion, origins = self.champion(system), self.origins(system)
+        champion = self.champion(system)
+        origins = self.origins(system) if asks_for_commits(where, sort) else {}
         numbers = search(
-            rows.values(),
+            self._database.rows(searched(system)),
             champion=None if champion is None else champion.version.number,
             champions={change.number for change in self.history(system)},
             commits={number: origin.commit for number, origin in origins.items()},
             where=where,
             sort=sort,
         )
-        return [version_of(rows[number]) for number in numbers]
+        found: dict[int, RegisteredVersion] = {}
+        for some in range(0, len(numbers), _AT_A_TIME):
+            chosen = named(system, numbers[some : some + _AT_A_TIME])
+            found |= {row.number: version_of(row) for row in self._database.rows(chosen)}
+        return [found[number] for number in numbers]
 
     def origins(self, system: str) -> dict[int, Origin]:
         """By version, where its project was in Git, without patches, which may be large.

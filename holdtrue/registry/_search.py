@@ -7,13 +7,16 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Text, select, type_coerce
+
 from holdtrue.declaration import METRICS
 from holdtrue.errors import ConfigError
+from holdtrue.registry import _schema as t
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Set
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
-    from sqlalchemy import Row
+    from sqlalchemy import Row, Select
 
 # What a condition may name, beside the metrics: as `holdtrue.versions` writes it.
 _NAMES = {
@@ -31,6 +34,25 @@ _ALLOWED = {
 }
 
 
+def searched(system: str) -> Select[Any]:
+    """The query for what `search` is given; JSON as it is written, which is not all read."""
+    v = t.versions.c
+    columns = (v.number, v.passed, v.reason, v.as_of, v.created, v.bundle, v.digest)
+    metrics = type_coerce(v.metrics, Text).label("metrics")
+    return select(*columns, v.measured_bundle, metrics).where(v.system == system)
+
+
+def named(system: str, numbers: Sequence[int]) -> Select[Any]:
+    """The query for versions by their numbers, of which a query takes some thousands."""
+    known = t.versions.c
+    return select(t.versions).where(known.system == system, known.number.in_(numbers))
+
+
+def asks_for_commits(where: str | None, sort: str | None) -> bool:
+    """Whether commits must be known, which have to be read from between patches."""
+    return "git_commit" in f"{where} {sort}".lower()
+
+
 def search(
     rows: Iterable[Row[Any]],
     *,
@@ -43,10 +65,10 @@ def search(
     """Numbers of the versions that a condition holds for.
 
     Args:
-        rows: Of all versions of a system; ``measured`` is their metrics as JSON.
+        rows: Of all versions of a system, as `searched` asks for them.
         champion: The present one, by number.
         champions: That one, and those before it.
-        commits: By number.
+        commits: By number; those that are asked for.
         where: The condition; any version where left out.
         sort: A metric, the best first, or another name, the newest or largest first; by number
             where left out. Versions that have none come last.
@@ -90,7 +112,7 @@ def _facts(
     return (
         *(row.number, row.number == champion, row.number in champions, row.passed),
         *(row.reason, row.as_of, row.created, commits.get(row.number), row.bundle, row.digest),
-        *(row.measured_bundle is not None, row.measured_bundle or row.bundle, row.measured),
+        *(row.measured_bundle is not None, row.measured_bundle or row.bundle, row.metrics),
     )
 
 

@@ -19,11 +19,14 @@ import httpx
 import pytest
 
 import holdtrue
+from holdtrue.access import own_key
 from holdtrue.application import Layout
-from holdtrue.plan import STEPS
+from holdtrue.errors import RegistryAwayError
+from holdtrue.plan import STEPS, deploy_arms
+from holdtrue.serving import Endpoint
 from holdtrue.stack import Stack, free_ports, port_is_free
 from holdtrue.stack._processes import _family, _runs
-from holdtrue.store import Store
+from holdtrue.store import REGISTRY_VARIABLE, Store
 from holdtrue.system import System
 
 pytestmark = pytest.mark.integration
@@ -439,6 +442,78 @@ def test_up_serves_the_champion_again(trained):
     champion = system.registry.champion("fruit").version.number
     assert f"version {champion} of fruit answers at {system.declaration.endpoint}\n" in said
     assert system.status().serving
+
+
+def test_in_postgresql_the_registry_is_one_for_the_command_the_worker_and_the_endpoint(
+    trained, postgres, monkeypatch
+):
+    cli = ("-m", "holdtrue.cli")
+    trained.run(*cli, "serve", FILE)
+    file = trained.project / FILE
+    endpoint = Endpoint(System(file).declaration.endpoint, key=own_key(System(file).store))
+    row = {"id": 1, "at": "2026-01-20T00:00:00Z", "size": 5.0, "colour": "red"}
+    assert endpoint.predict([row])["version"] == "1"
+    name = postgres.database()
+    monkeypatch.setenv(REGISTRY_VARIABLE, postgres.url(name=name))
+    trained.run(*cli, "registry", "move", FILE, "--to", "postgresql")
+    # Who was started before does not know of it, and says so.
+    asked = {"parameters": {"declaration": FILE, "as_of": "2026-01-25T00:00:00Z"}}
+    (train,) = trained.ask("deployments", flows={"name": {"any_": ["train"]}})
+
+    def run_by_worker(state: str) -> str:
+        run = trained.post(f"deployments/{train['id']}/create_flow_run", asked)["id"]
+        ended = {"COMPLETED", "FAILED", "CRASHED"}
+
+        def found():
+            (one,) = trained.ask("flow_runs", flow_runs={"id": {"any_": [run]}})
+            return one["state"] if one["state"]["type"] in ended else None
+
+        seen = wait_for(found, 240)
+        assert seen["type"] == state, seen
+        return str(seen["message"])
+
+    assert "HOLDTRUE_REGISTRY is not set" in run_by_worker("FAILED")
+    worker = trained.stack.state().process("worker")
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_for(lambda: trained.stack.state().process("worker") is None, 30)
+    trained.stack.up_worker(trained.project)
+    run_by_worker("COMPLETED")
+    system = System(file)
+    assert system.registry.on_server
+    assert [version.number for version in system.registry.versions("fruit")] == [1, 2]
+    if system.registry.champion("fruit").version.number == 1:
+        trained.run(*cli, "promote", FILE, "--to", "2", "--force")
+    assert endpoint.predict([row])["version"] == "2"
+    trained.run(*cli, "rollback", FILE)
+    assert endpoint.predict([row])["version"] == "1"
+
+    # It goes away just when the other version answers and is to be recorded: back to the champion.
+    def deployed_then_away(*arguments):
+        deploy_arms(*arguments)
+        postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+
+    monkeypatch.setattr("holdtrue.release.deploy_arms", deployed_then_away)
+    with pytest.raises(RegistryAwayError, match="does not answer"):
+        system.promote(2, force=True)
+    assert endpoint.predict([row])["version"] == "1"
+    before = {run["id"] for run in trained.flow_runs("train")}
+    with pytest.raises(
+        AssertionError, match=r"error: the registry postgresql://.* does not answer"
+    ):
+        trained.run("-m", "flows.train", FILE, "--until", "register")
+    (run,) = (run for run in trained.flow_runs("train") if run["id"] not in before)
+
+    def tried():
+        found = trained.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
+        return found if found and found[0]["state_type"] == "FAILED" else None
+
+    (task,) = wait_for(tried, 60)
+    assert (task["name"].rpartition("-")[0], task["run_count"]) == ("registry", 3)
+    assert endpoint.predict([row])["version"] == "1"
+    endpoint.close()
+    postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert system.registry.champion("fruit").version.number == 1
+    assert [change.action for change in system.registry.history("fruit")][-1] == "rollback"
 
 
 def _said_by(place: Place, flow_run: str, start: str) -> str:

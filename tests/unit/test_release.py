@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from holdtrue.declaration import parse
-from holdtrue.errors import ConfigError, RegistryError, StackError
+from holdtrue.errors import ConfigError, RegistryAwayError, RegistryError, StackError
 from holdtrue.plan import Context, Done
 from holdtrue.plan._applied import applied
 from holdtrue.references import Estimate, Version
-from holdtrue.release import advance, counts_of, drive, halt, promote, rollback, start
+from holdtrue.release import advance, counts_of, drive, halt, looks, promote, rollback, start
 from holdtrue.rollout import Plan, Rollout
 from holdtrue.serving._scoring import ModelError
 from holdtrue.serving._slate import Arm
@@ -24,7 +24,8 @@ from holdtrue.serving._statistics import (
     Tally,
     write_replica,
 )
-from holdtrue.store import Store
+from holdtrue.store import REGISTRY_VARIABLE, Store
+from tests.postgres import Server
 
 DECLARED = """
 name: small
@@ -42,9 +43,11 @@ PLAN = Plan(shares=(0.1,), every_s=60, requests=50, bounds_s=LATENCY_BOUNDS_S)
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """Three versions, the first of them the champion; the third did not pass."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made = Context(
-        declaration=parse(DECLARED), project=tmp_path, store=Store(tmp_path / "store"), as_of=NOW
-    )
+    return registered(tmp_path, Store(tmp_path / "store"))
+
+
+def registered(folder: Path, store: Store) -> Context:
+    made = Context(declaration=parse(DECLARED), project=folder, store=store, as_of=NOW)
     for number in (1, 2, 3):
         made.registry.register(
             "small",
@@ -156,6 +159,24 @@ def test_promotion_by_hand_ends_a_rollout(context: Context, number: int, state: 
     (ended,) = context.registry.rollouts("small")
     assert ended.state == state
     assert f"version {number} was made the champion by hand: now" in ended.reason
+
+
+def test_a_rollout_waits_for_a_registry_that_is_away(
+    tmp_path: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    name = postgres.database()
+    monkeypatch.setenv(REGISTRY_VARIABLE, postgres.url(name=name))
+    context = registered(tmp_path, Store(tmp_path / "store", lone=False))
+    begin(context)
+    looked = looks(context, look_every_s=0)
+    assert next(looked).reason == "nothing is up: the rollout waits"
+    postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    assert "does not answer" in next(looked).reason
+    with pytest.raises(RegistryAwayError):
+        next(looks(context, look_every_s=0))
+    postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert next(looked).reason == "nothing is up: the rollout waits"
 
 
 def test_there_is_nothing_to_stop_or_drive(context: Context) -> None:
