@@ -54,9 +54,9 @@ def move(
     facts = moved.model_dump(mode="json")
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
     if not dry_run and not as_json:
-        state = "set" if to == "postgresql" else "not set"
+        has = "has to be set" if to == "postgresql" else "must not be set any more"
         typer.echo(
-            f"HOLDTRUE_REGISTRY is to be {state} wherever something of {system.store.root} runs; "
+            f"HOLDTRUE_REGISTRY {has} wherever something of {system.store.root} runs; "
             "what runs by `holdtrue up` learns of it by `holdtrue down` and `holdtrue up`"
         )
 

@@ -56,7 +56,7 @@ def test_all_is_said_and_done_as_before_where_the_registry_was_moved(
     assert (code, said) == (0, f"would move {what}; nothing was done\n")
     code, said = run("registry", "move", FILE, "--to", "postgresql")
     assert code == 0
-    assert said.startswith(f"moved {what}\nHOLDTRUE_REGISTRY is to be set wherever ")
+    assert said.startswith(f"moved {what}\nHOLDTRUE_REGISTRY has to be set wherever ")
     assert [run(*command) for command in ASKED] == before
 
     assert run("rollback", FILE)[0] == 0
