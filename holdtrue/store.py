@@ -208,13 +208,11 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Wait for a lock, and hold it as long as the context lasts (`flock`).
 
     Args:
-        path: Its file, which stays, or a folder. The system lets go of the lock when the process
-            ends.
+        path: Its file, which stays. The system lets go of the lock when the process ends.
         shared: Whether others may hold it so, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, how | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

@@ -82,9 +82,8 @@ class Journal:
         return self._locked(shared=False)
 
     def _locked(self, *, shared: bool) -> AbstractContextManager[None]:
-        folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        return locked(folder, shared=shared)
+        # A file: on NFS a folder cannot be locked alone.
+        return locked(self._path.with_name(".records.lock"), shared=shared)
 
     def write(self, record: Record) -> None:
         """Keep a record."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -13,7 +9,7 @@ from pydantic import ValidationError
 
 from holdtrue.errors import ConfigError
 from holdtrue.references import Reference
-from holdtrue.store import read_json, write_json
+from holdtrue.store import locked, read_json, write_json
 
 if TYPE_CHECKING:
     from holdtrue.store import Store
@@ -47,17 +43,11 @@ def read_marker(store: Store) -> Marker | None:
 
 def identify(store: Store) -> str:
     """The store's identifier; of several who ask for the first time, all get the same."""
-    marker = read_marker(store)
-    if marker is None:
-        path = store.path(_FILE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".registry-") as folder:
-            made = Path(folder) / _FILE
-            write_json(made, Marker(store=uuid4().hex).model_dump())
-            with suppress(FileExistsError):
-                os.link(made, path)
-        marker = read_marker(store)
-        assert marker is not None  # noqa: S101 - there is one now, whose ever it is
+    if (marker := read_marker(store)) is not None:
+        return marker.store
+    with locked(store.path("registry.lock")):
+        marker = read_marker(store) or Marker(store=uuid4().hex)
+        write_json(store.path(_FILE), marker.model_dump())
     return marker.store
 
 

@@ -122,10 +122,9 @@ class Server(Database):
     @contextmanager
     def _begun(self, *, write: bool) -> Iterator[Connection]:
         with self._engine.connect() as connection:
-            if not write:
-                connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
+            # Whatever the server's default is: who has waited for the lock sees what was written.
+            isolation = "READ COMMITTED" if write else "REPEATABLE READ"
+            connection.execution_options(isolation_level=isolation, postgresql_readonly=not write)
             with connection.begin():
                 limits = (f"set_config('{name}', '{s}s', true)" for name, s in _LIMITS.items())
                 connection.exec_driver_sql(f"SELECT {', '.join(limits)}")
