@@ -61,7 +61,7 @@ class Database(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse what cannot be used, and make nothing; raises as `exists`."""
+        """Refuse what cannot be read and written, and make nothing; raises as `exists`."""
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Connection]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, create_engine, inspect, make_url, select
+from sqlalchemy import URL, create_engine, false, inspect, make_url, select, update
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -79,7 +79,15 @@ class Server(Database):
         return self._ready or self._look()
 
     def check(self) -> None:
-        self._look()
+        there = self._look()
+        with suppress(_Tried), self.connected() as connection:
+            # A training must not find out at its end that it may not write.
+            if there:
+                connection.execute(update(t.champions).where(false()).values(reason=""))
+            else:
+                _check_encoding(connection, self.name)
+                self.prepare(connection)
+            raise _Tried
 
     def open(self) -> None:
         if self._ready or (self._look() and self._ready):
@@ -135,10 +143,7 @@ class Server(Database):
     def _claim(self, connection: Connection) -> None:
         owner = owner_of(connection)
         if owner is None:
-            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
-            if encoding != "UTF8":
-                message = f"{self.name} keeps text as {encoding}, which cannot hold every name"
-                raise ConfigError(message, hint="give a database with the encoding UTF8")
+            _check_encoding(connection, self.name)
             owner = Owner(identify(self._store), str(self._store.root), "live")
             set_owner(connection, owner)
         self._check_owner(owner)
@@ -164,10 +169,21 @@ class Server(Database):
             return RegistryAwayError(
                 message, hint=f"see that it runs, and what {REGISTRY_VARIABLE} says"
             )
-        hint = "see what its server says, or restore it from a backup"
+        hint = f"see what its server and {REGISTRY_VARIABLE} say, or restore it from a backup"
         if getattr(getattr(err, "orig", None), "pgcode", None) == _NO_RIGHT:
-            hint = f"its user needs the right to make tables, and those of {t.versions.name}"
+            hint = "its user needs the right to make tables, and to read and write them"
         return RegistryError(f"the registry {self.name} cannot be used: {told}", hint=hint)
+
+
+class _Tried(Exception):  # noqa: N818 - nothing is wrong
+    """Undoes what was only tried."""
+
+
+def _check_encoding(connection: Connection, name: str) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        message = f"{name} keeps text as {encoding}, which cannot hold every name"
+        raise ConfigError(message, hint="give a database with the encoding UTF8")
 
 
 @cache

@@ -209,17 +209,28 @@ def test_what_its_user_may_not_do_is_told(
     url = postgres.url("pw9", name).replace("shop", f"weak{name}")
     monkeypatch.setenv(REGISTRY_VARIABLE, url)
     assert Registry(home).champion("s") is None
-    with pytest.raises(RegistryError, match="permission denied for schema") as caught:
-        register(Registry(home), 1)
-    assert "needs the right to make tables" in (caught.value.hint or "")
+    for use in (Registry(home).check, lambda: register(Registry(home), 1)):
+        with pytest.raises(RegistryError, match="permission denied for schema") as caught:
+            use()
+        assert "needs the right to make tables" in (caught.value.hint or "")
+    # Who may only read the tables can look, and is told before a training.
+    monkeypatch.setenv(REGISTRY_VARIABLE, postgres.url(name=name))
+    champion_of(home)
+    Registry(home).check()
+    postgres.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO weak{name}", name)
+    monkeypatch.setenv(REGISTRY_VARIABLE, url)
+    assert Registry(home).champion("s") is not None
+    with pytest.raises(RegistryError, match="permission denied for table"):
+        Registry(home).check()
 
 
 def test_text_that_does_not_hold_every_name_is_refused(
     home: Store, postgres: Server, point: Point
 ) -> None:
     point(postgres.database("ENCODING 'LATIN1' TEMPLATE template0"))
-    with pytest.raises(ConfigError, match="keeps text as LATIN1"):
-        register(Registry(home), 1)
+    for use in (Registry(home).check, lambda: register(Registry(home), 1)):
+        with pytest.raises(ConfigError, match="keeps text as LATIN1"):
+            use()
 
 
 def test_moments_are_in_order_whatever_the_language(
