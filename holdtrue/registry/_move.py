@@ -91,11 +91,12 @@ def move_registry(store: Store, to: str, *, dry_run: bool = False) -> Moved:
 def _move(store: Store, source: Database, target: Database) -> Moved:
     identity, root = identify(store), str(store.root)
     with source.connected() as old:
-        source.prepare(old)
         moved = _look(old, source, target, identity)
+        source.prepare(old)
         if not _is_gone(owner_of(old)):
             with target.connected() as new:
                 target.prepare(new)
+                _check_free(new, target, source, identity, gone=False)
                 _copy(old, new)
                 set_owner(new, Owner(identity, root, "filling"))
             # From here on both refuse, until the move has ended: never do both answer.
@@ -111,10 +112,13 @@ def _look(old: Connection, source: Database, target: Database, identity: str | N
     Raises:
         RegistryError: It cannot be, for what there is in either place.
     """
-    if not _has_tables(old):
-        message = f"there is no registry in {source.name} to move"
-        raise RegistryError(message, hint="restore it from a backup")
     owner = owner_of(old) if _has_tables(old, t.owners) else None
+    # A database is ours where it says so; a file in the store is.
+    if not _has_tables(old) or (owner is None and not isinstance(source, File)):
+        message = f"there is no registry in {source.name} to move"
+        raise RegistryError(
+            message, hint=f"restore it from a backup, or correct {REGISTRY_VARIABLE}"
+        )
     if owner is not None and owner.store != identity:
         message = f"{source.name} holds the registry of another store, {owner.root}"
         raise RegistryError(message, hint=f"correct {REGISTRY_VARIABLE}")
@@ -196,7 +200,7 @@ def _count(connection: Connection, one: Table) -> int:
     return connection.execute(select(func.count()).select_from(one)).scalar_one()
 
 
-def _has_tables(connection: Connection, one: Table = t.schema_version) -> bool:
+def _has_tables(connection: Connection, one: Table = t.versions) -> bool:
     return inspect(connection).has_table(one.name)
 
 

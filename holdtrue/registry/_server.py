@@ -85,7 +85,6 @@ class Server(Database):
             if there:
                 connection.execute(update(t.champions).where(false()).values(reason=""))
             else:
-                _check_encoding(connection, self.name)
                 self.prepare(connection)
             raise _Tried
 
@@ -95,6 +94,13 @@ class Server(Database):
         identify(self._store)
         super().open()
         remember(self._store, self.name)
+
+    def prepare(self, connection: Connection) -> None:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+        if encoding != "UTF8":
+            message = f"{self.name} keeps text as {encoding}, which cannot hold every name"
+            raise ConfigError(message, hint="give a database with the encoding UTF8")
+        super().prepare(connection)
 
     def close(self) -> None:
         self._ready = False
@@ -143,7 +149,6 @@ class Server(Database):
     def _claim(self, connection: Connection) -> None:
         owner = owner_of(connection)
         if owner is None:
-            _check_encoding(connection, self.name)
             owner = Owner(identify(self._store), str(self._store.root), "live")
             set_owner(connection, owner)
         self._check_owner(owner)
@@ -177,13 +182,6 @@ class Server(Database):
 
 class _Tried(Exception):  # noqa: N818 - nothing is wrong
     """Undoes what was only tried."""
-
-
-def _check_encoding(connection: Connection, name: str) -> None:
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
-    if encoding != "UTF8":
-        message = f"{name} keeps text as {encoding}, which cannot hold every name"
-        raise ConfigError(message, hint="give a database with the encoding UTF8")
 
 
 @cache

@@ -195,6 +195,27 @@ def test_what_cannot_be_moved_is_told(home: Store, named: Named) -> None:
     assert not home.root.exists()
 
 
+def test_nothing_is_moved_from_another_place_than_that_of_the_store(
+    home: Store, named: Named, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(home)
+    fill(registry)
+    registry.close()
+    named(True)
+    move_registry(home, "postgresql")
+    before = seen(Registry(home))
+    name = postgres.database()
+    monkeypatch.setenv(REGISTRY_VARIABLE, postgres.url(name=name))
+    for dry_run in (True, False):
+        with pytest.raises(RegistryError, match="there is no registry in postgresql://"):
+            move_registry(home, "sqlite", dry_run=dry_run)
+    assert postgres.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", name) == [
+        (0,)
+    ]
+    named(True)
+    assert seen(Registry(home)) == before
+
+
 def test_a_copy_that_differs_is_not_used(
     home: Store, named: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
