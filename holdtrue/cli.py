@@ -14,6 +14,7 @@ from holdtrue import (
     __version__,
     answer_commands,
     backtest_commands,
+    backup_commands,
     batch_commands,
     data_commands,
     notify_commands,
@@ -440,6 +441,7 @@ answer_commands.add_to(app)
 release_commands.add_to(app)
 data_commands.add_to(app)
 notify_commands.add_to(app)
+backup_commands.add_to(app)
 
 
 stack_commands.add_to(app)

@@ -103,6 +103,10 @@ class NoSourceError(SourceError):
     exit_code = ConfigError.exit_code
 
 
+class TargetError(Retryable, HoldtrueError):
+    """Where backups lie does not answer, or refuses."""
+
+
 class TrainingError(Terminal, HoldtrueError):
     """No model could be made."""
 

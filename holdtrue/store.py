@@ -22,6 +22,8 @@ HOME_VARIABLE = "HOLDTRUE_HOME"
 REGISTRY_VARIABLE = "HOLDTRUE_REGISTRY"
 """URL of the database that holds the registry; it is a file of the store where this is not set."""
 FOLDER = ".holdtrue"
+DRAFT = ".draft"
+"""What the name of a file ends with that `replacing` is writing."""
 _PROJECT_MARKS = ("pyproject.toml", "prefect.yaml", ".git", "flows")
 
 
@@ -143,6 +145,22 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file that appears whole or not at all.
+
+    Yields:
+        A path beside it to write to.
+    """
+    draft = path.with_name(f".{path.name}{DRAFT}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
 
 
 def sync(path: Path) -> None:

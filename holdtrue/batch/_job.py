@@ -17,7 +17,6 @@ from holdtrue.batch._output import (
     assemble,
     format_of,
     part_ending,
-    replacing,
     write_part,
     writing,
 )
@@ -27,7 +26,7 @@ from holdtrue.errors import ConfigError, DataError, HoldtrueError, StackError
 from holdtrue.models._manifest import digest_of
 from holdtrue.models._served import ServedModel
 from holdtrue.priority import later
-from holdtrue.store import alone, read_json, write_json
+from holdtrue.store import alone, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

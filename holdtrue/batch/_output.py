@@ -7,12 +7,12 @@ import json
 import os
 import re
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError
-from holdtrue.store import alone
+from holdtrue.store import alone, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,22 +85,6 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as err:
         message = f"{path} cannot be written: {err.strerror or err}"
         raise ConfigError(message) from err
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file that appears whole or not at all.
-
-    Yields:
-        A path beside it to write to.
-    """
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
 
 
 def write_part(path: Path, block: Block, answers: Answers) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 
 from holdtrue.batch._job import score_files
-from holdtrue.batch._output import replacing
 from holdtrue.batch._pieces import typed
 from holdtrue.batch._score import PREDICTION
 from holdtrue.data import read_source
@@ -24,7 +23,7 @@ from holdtrue.references import ScoredInterval
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._fold import BATCH, schema
 from holdtrue.serving._record import is_sampled
-from holdtrue.store import new_folder, write_json
+from holdtrue.store import new_folder, replacing, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

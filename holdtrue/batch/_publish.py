@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.batch._output import replacing, writing
+from holdtrue.batch._output import writing
 from holdtrue.batch._prepare import CAPTURED, INTERVAL, NOTE, REJECTS, SCORED
 from holdtrue.declaration import ToDelta
 from holdtrue.declaration._data import without_password
 from holdtrue.errors import ConfigError, DataError, SourceError
 from holdtrue.references import ScoredInterval
 from holdtrue.serving._fold import capture_once, capture_places
-from holdtrue.store import read_json, sync, write_json
+from holdtrue.store import read_json, replacing, sync, write_json
 from holdtrue.tables import force, sql_moment, written
 
 if TYPE_CHECKING:
