@@ -262,6 +262,7 @@ def _copy_database(path: Path, copy: Path) -> None:
     Raises:
         RegistryError: It is damaged, or cannot be copied.
     """
+    hint = "what is damaged is not backed up: `holdtrue restore` brings an earlier one back"
     try:
         # Not only to read: what a process that was killed has left is mended first.
         place = f"{path.absolute().as_uri()}?mode=rw"
@@ -271,11 +272,12 @@ def _copy_database(path: Path, copy: Path) -> None:
         ):
             source.backup(target)
             (said,) = target.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as err:
+        said, hint = str(err), "make room on the disk of the store, and run the same command again"
     except sqlite3.Error as err:
         said = str(err)
     if said != "ok":
         message = f"{path} cannot be copied: {said}"
-        hint = "what is damaged is not backed up: `holdtrue restore` brings an earlier one back"
         raise RegistryError(message, hint=hint)
 
 
