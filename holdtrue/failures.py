@@ -1,4 +1,4 @@
-"""What runs by itself and did not work the last time: a training, a look, what they run on."""
+"""What runs by itself and did not work the last time: a training, a look, a backup."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from holdtrue.store import Store
 
-What = Literal["training", "monitor", "batch", "stack"]
-"""The last training, look of the monitor, and batch, and the processes of `holdtrue up`."""
+What = Literal["training", "monitor", "batch", "backup", "stack"]
+"""The last training, look of the monitor, batch and backup, and the processes of `holdtrue up`."""
 
 
 class Failure(Reference):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.approval import Approval, approval_of
+from holdtrue.backed_up import LastBackup, last_backup
 from holdtrue.errors import ServingError
 from holdtrue.failures import Failure, What, failures_of
 from holdtrue.notifications import Undelivered, undelivered
@@ -35,6 +36,7 @@ _FAILED: dict[What, str] = {
     "training": "the last training",
     "monitor": "the last monitor",
     "batch": "the last batch",
+    "backup": "the last backup",
     "stack": "the stack",
 }
 
@@ -104,9 +106,11 @@ class Status(Reference):
     training: Training | None
     """The one that runs now, or that was killed; None where the last one has ended."""
     failures: dict[What, Failure]
-    """What did not work the last time: a training, a look of the monitor, a batch, the stack."""
+    """What did not work the last time, of what runs by itself."""
     undelivered: tuple[Undelivered, ...]
     """Addresses of ``notify`` that the last message did not reach."""
+    backup: LastBackup | None
+    """The last one of the store that the system is in; None where there was none."""
     as_of: datetime | None
     """Moment of the last run."""
     store: str
@@ -169,6 +173,7 @@ def look(system: Declared) -> Status:
         training=training_of(system.store, name),
         failures=failures_of(system.store, name),
         undelivered=tuple(undelivered(system.store, system.declaration)),
+        backup=last_backup(system.store),
         as_of=None if moment is None else datetime.fromisoformat(moment),
         store=str(system.store.root),
         reports=str(index) if index.exists() else None,
@@ -279,6 +284,8 @@ def status_text(found: Status) -> str:
         lines += _batch_lines(found.batch)
     if found.training is not None:
         lines.append(f"training: {found.training}")
+    if found.backup is not None:
+        lines.append(f"backup: {found.backup}")
     for what, failure in found.failures.items():
         lines.append(
             f"failed: {_FAILED[what]}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"

@@ -6,20 +6,17 @@ Whoever keeps several stores gives each a target of its own. From Python::
 """
 
 from holdtrue.backup._backup import Made, back_up
-from holdtrue.backup._last import LastBackup, last_backup
 from holdtrue.backup._manifest import Backup, backups_at
 from holdtrue.backup._restore import Restored, prove, restore
 from holdtrue.backup._target import Target
 
 __all__ = [
     "Backup",
-    "LastBackup",
     "Made",
     "Restored",
     "Target",
     "back_up",
     "backups_at",
-    "last_backup",
     "prove",
     "restore",
 ]

@@ -11,8 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import holdtrue
+from holdtrue.backed_up import LastBackup, note_backup
 from holdtrue.backup._frozen import LOCK, frozen
-from holdtrue.backup._last import LastBackup, note_backup
 from holdtrue.backup._manifest import (
     FORMAT,
     OBJECTS,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from holdtrue.backed_up import LAST
 from holdtrue.backup._manifest import StoredFolder
 from holdtrue.backup._target import CHUNK_BYTES
 from holdtrue.errors import RegistryError, StackError, refused_by_machine
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 REGISTRY = "registry.db"
-LAST = "backed-up.json"
-"""Where the last backup is; of no use elsewhere."""
 LOCK = "backup.lock"
 """Held by whoever makes a backup or restores one."""
 MODE_BITS = 0o777

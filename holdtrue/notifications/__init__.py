@@ -3,6 +3,7 @@
 from holdtrue.notifications._send import check_addresses, send_test
 from holdtrue.notifications._tell import (
     Undelivered,
+    notified_backup,
     notified_batch,
     notified_look,
     notified_training,
@@ -14,6 +15,7 @@ from holdtrue.notifications._tell import (
 __all__ = [
     "Undelivered",
     "check_addresses",
+    "notified_backup",
     "notified_batch",
     "notified_look",
     "notified_training",

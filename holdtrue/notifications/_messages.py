@@ -37,6 +37,7 @@ _TOPICS: dict[str, Topic] = {
     "training": "failure",
     "monitor": "failure",
     "batch": "failure",
+    "backup": "failure",
     "stack": "failure",
 }
 _CALLED = {

@@ -129,6 +129,13 @@ def notified_batch(context: Context) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def notified_backup(context: Context) -> Iterator[None]:
+    """A backup that nobody looks at: whether it failed is remembered, and told."""
+    with _remembered(context, "backup"):
+        yield
+
+
 def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
     """The declared addresses that the last message did not reach."""
     if not declaration.notify.to:

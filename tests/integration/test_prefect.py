@@ -361,6 +361,36 @@ def test_a_batch_is_run_from_its_deployment_and_by_the_command(trained):
     assert "nothing is due" in trained.run("-m", "holdtrue.cli", "batch", FILE)
 
 
+def test_a_backup_that_fails_is_told_and_the_next_one_is_whole(trained, tmp_path):
+    """Run as its deployment would; a target that is none is said by the status until it is one."""
+    store = Path(trained.environment["HOLDTRUE_HOME"])
+    script = "import sys; from flows.backup import backup; print(backup(*sys.argv[1:]))"
+    target = tmp_path / "backups"
+    target.write_text("no folder")
+    with pytest.raises(AssertionError, match="Not a directory"):
+        trained.run("-c", script, FILE, str(target))
+    said = trained.run("-m", "holdtrue.cli", "status", FILE)
+    assert re.search(r"failed: the last backup, at .*: Not a directory", said)
+    target.unlink()
+    assert trained.run("-c", script, FILE, str(target)).splitlines()[-1] == next(
+        path.stem for path in (target / "backups").iterdir()
+    )
+    said = trained.run("-m", "holdtrue.cli", "status", FILE)
+    assert "failed: the last backup" not in said
+    assert f" UTC, to {target}\n" in said
+    names = {path.name for path in store.iterdir()}
+    assert {"prefect", "logs"} <= names
+    again = trained.run(
+        "-m", "holdtrue.cli", "restore", str(target), HOLDTRUE_HOME=str(tmp_path / "new")
+    )
+    assert "fruit: version 1" in again
+    left_out = {"prefect", "logs", "backed-up.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names - left_out
+    assert "proven: " in trained.run(
+        "-m", "holdtrue.cli", "verify", FILE, HOLDTRUE_HOME=str(tmp_path / "new")
+    )
+
+
 def test_the_drift_event_starts_a_retraining(watched):
     watched.run("-c", ASK, FILE)
     (run,) = wait_for(lambda: watched.flow_runs("retrain"), 60)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from holdtrue.backup import Backup, Target, back_up, backups_at, last_backup, restore
+from holdtrue.backed_up import last_backup
+from holdtrue.backup import Backup, Target, back_up, backups_at, restore
 from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError
 from holdtrue.registry import Registry
 from holdtrue.store import Store, alone

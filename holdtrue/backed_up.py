@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from holdtrue.backup._frozen import LAST
 from holdtrue.references import Reference
 from holdtrue.store import read_json, write_json
 
 if TYPE_CHECKING:
     from holdtrue.store import Store
+
+LAST = "backed-up.json"
+"""The file with it; of no use on another machine."""
 
 
 class LastBackup(Reference):
