@@ -1,4 +1,4 @@
-"""Backups in object storage, on a real server that speaks S3 over HTTP."""
+"""Backups of a store that answers, and of others on a real server that speaks S3 over HTTP."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from deltalake import DeltaTable
 from pyarrow.fs import FileSelector, FileType, S3FileSystem
 
+from holdtrue.access import create_key
 from holdtrue.backup import Target, back_up, backups_at, prove, restore
-from holdtrue.errors import DataError, TargetError
+from holdtrue.errors import DataError, StackError, TargetError
+from holdtrue.serving import Endpoint, capture_places, fold_in
 from holdtrue.stack import free_ports
-from holdtrue.store import Store, write_atomically
+from holdtrue.store import HOME_VARIABLE, Store, write_atomically
+from holdtrue.system import System
 from tests.unit.backup.rows import tree
+from tests.unit.conftest import learner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +88,64 @@ def store(tmp_path: Path) -> Store:
     write_atomically(store.path("studies/s/empty.log"), b"")
     store.prepare()
     return store
+
+
+def test_a_system_that_answers_is_backed_up_and_answers_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same champion and keys; and each row that was captured until then is there once."""
+    monkeypatch.delenv(HOME_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    learner(tmp_path)(0)
+    path, (port,) = tmp_path / "visits.yaml", free_ports(1)
+    with path.open("a") as file:
+        file.write(f"serve: {{port: {port}}}\n")
+    system, target = System(path), str(tmp_path / "backups")
+    row = {"age": 40, "weight": 0.5, "ward": "b"}
+    _, key = create_key(system.store, "shop", ["predict"])
+    over, ids = Event(), []
+
+    def ask() -> None:
+        with Endpoint(url, key=key) as endpoint:
+            while not over.is_set():
+                ids.append(endpoint.predict([row])["ids"][0])
+
+    try:
+        url = system.serve().endpoint
+        with Endpoint(url, key=key) as endpoint:
+            before = endpoint.predict([row])
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(ask)
+            try:
+                back_up(system.store, target)
+                known = len(ids)
+                made = back_up(system.store, target)
+            finally:
+                over.set()
+            asked.result()
+        with pytest.raises(StackError, match="something runs on the store"):
+            restore(system.store, target, replace=True)
+    finally:
+        system.stack.down()
+    system.store.root.rename(tmp_path / "lost")
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "new"))
+    again = System(path)
+    assert restore(again.store, target).backup == made.backup
+    assert again.verify().mismatches == ()
+    segments, table = capture_places(again.store, "visits")
+    assert fold_in(segments, table).damaged == 0
+    found = DeltaTable(table).to_pyarrow_table()["id"].to_pylist()
+    assert {*ids[:known]} <= {*found}
+    assert len(found) == len({*found})
+    try:
+        url = again.serve().endpoint
+        with Endpoint(url, key=key) as endpoint:
+            after = endpoint.predict([row])
+    finally:
+        again.stack.down()
+    for name in ("version", "predictions"):
+        assert after[name] == before[name]
 
 
 def keys_of(storage: S3FileSystem) -> dict[str, int]:
