@@ -86,6 +86,13 @@ def restore(
         str | None,
         typer.Option("--backup", help="Which one, as listed.", show_default="the newest"),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="A file or folder of the store that alone is brought back, such as registry.db.",
+            show_default="all",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put a store that is there aside, and keep it.")
     ] = False,
@@ -101,15 +108,17 @@ def restore(
     from holdtrue.backup import restore as bring_back
     from holdtrue.store import Store
 
-    if dry_run and replace:
-        message = "--replace has no place in a dry run: nothing is restored by it"
+    if dry_run and (replace or only is not None):
+        message = "--replace and --only have no place in a dry run: it reads all, restores nothing"
         raise ConfigError(message, hint="leave one of them out")
     store = Store.of(project / "any.yaml")
     with _reporter(as_json=as_json).step("restore") as progress:
         if dry_run:
             done = prove(store, target, name=name, progress=progress)
         else:
-            done = bring_back(store, target, name=name, replace=replace, progress=progress)
+            done = bring_back(
+                store, target, name=name, only=only, replace=replace, progress=progress
+            )
     tell(str(done), done.model_dump(mode="json"), as_json=as_json)
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from holdtrue.references import Study
 
 
+FROM_BACKUP = "from a backup (`holdtrue restore --only`)"
+"""What hints about a damaged file of the store say after "restore it"."""
+
+
 class HoldtrueError(Exception):
     """Something that a user can act on.
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.errors import FROM_BACKUP, ConfigError, DataError
 from holdtrue.origin import Origin
 from holdtrue.plan import BY_NAME, STEPS, Journal, outcome
 from holdtrue.references import DataCheck, Digest, Reference, Snapshot, Split
@@ -230,7 +230,7 @@ def _record(store: Store, version: RegisteredVersion, step: str) -> Record:
     record = journal.find(step, key)
     if record is None:
         message = f"the record of step {step} of version {version.number} is gone or damaged"
-        hint = f"restore {journal.place(step, key)} from a backup" if key else None
+        hint = f"restore {journal.place(step, key)} {FROM_BACKUP}" if key else None
         raise DataError(message, hint=hint)
     return record
 
@@ -250,4 +250,4 @@ def _snapshot(store: Store, version: RegisteredVersion, record: Record) -> pd.Da
             f"the rows that version {version.number} learnt from are not there any more: snapshot "
             f"{snapshot.version} was removed from {store.path(snapshot.table)}"
         )
-        raise DataError(message, hint="restore the folder from a backup") from err
+        raise DataError(message, hint=f"restore the folder {FROM_BACKUP}") from err

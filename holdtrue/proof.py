@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.data import is_removed, load_snapshot
-from holdtrue.errors import DataError, HoldtrueError
+from holdtrue.errors import FROM_BACKUP, DataError, HoldtrueError
 from holdtrue.lineage import steps_of
 from holdtrue.models._manifest import MANIFEST, read_listed, read_manifest
 from holdtrue.plan import STEPS, Journal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdtrue.registry import RegisteredVersion
     from holdtrue.store import Store
 
-_AGAIN = "restore it from a backup, or run `holdtrue apply`: what is still declared is done again"
+_AGAIN = f"restore it {FROM_BACKUP}, or run `holdtrue apply`: what is still declared is done again"
 _SEALED = {step.name for step in STEPS if step.sealed}
 
 

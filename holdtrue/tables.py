@@ -10,7 +10,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from holdtrue.errors import DataError, HoldtrueError, refused_by_machine
+from holdtrue.errors import FROM_BACKUP, DataError, HoldtrueError, refused_by_machine
 from holdtrue.store import sync
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def damaged(path: Path, why: str) -> DataError:
     Returns:
         It says what to do.
     """
-    hint = "restore the folder from a backup, or move it away to begin a new one without its rows"
+    hint = f"restore the folder {FROM_BACKUP}, or move it away to begin a new one without its rows"
     return DataError(f"the table {path} is damaged: {why}", hint=hint)
 
 

@@ -7,12 +7,14 @@ import os
 import shutil
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdtrue.backup._frozen import LOCK, REGISTRY
 from holdtrue.backup._manifest import (
     OBJECTS,
     Backup,
+    Contents,
     damaged,
     names_at,
     object_of,
@@ -28,9 +30,8 @@ from holdtrue.store import alone, is_locked, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
-    from holdtrue.backup._manifest import Contents, StoredFile
+    from holdtrue.backup._manifest import StoredFile
     from holdtrue.progress import Progress
     from holdtrue.store import Store
 
@@ -44,12 +45,15 @@ class Restored(Reference):
     store: str
     target: str
     backup: Backup
+    only: str | None
+    """The one file or folder that was brought back; None: all of it was."""
     aside: str | None
-    """Folder with the store that was there before."""
+    """Folder with what was there before."""
     dry_run: bool
 
     def __str__(self) -> str:
-        lines = [f"restored {self.store} from {self.target}: {self.backup}"]
+        what = self.store if self.only is None else f"{self.only} of {self.store}"
+        lines = [f"restored {what} from {self.target}: {self.backup}"]
         if self.dry_run:
             lines = [f"all of it is whole in {self.target}: {self.backup}", "nothing was restored"]
         if self.aside is not None:
@@ -62,6 +66,7 @@ def restore(
     address: str,
     *,
     name: str | None = None,
+    only: str | None = None,
     replace: bool = False,
     progress: Progress = lambda done, total, words: None,
 ) -> Restored:
@@ -74,11 +79,14 @@ def restore(
         store: Which is missing or empty.
         address: Where its backups lie.
         name: Of the backup; the newest where left out.
+        only: A file or folder of the store, from it or from the working folder on: that alone is
+            brought back, and what is there in its place is put aside.
         replace: Whether a store that is there is put aside, into a hidden folder of it.
         progress: Told how many bytes are done.
 
     Raises:
-        ConfigError: There is no such backup, a newer holdtrue made it, or the store is not empty.
+        ConfigError: There is no such backup, a newer holdtrue made it, it has nothing of what is
+            wanted, or the store is not empty.
         DataError: The backup is damaged; says where.
         StackError: Something runs on the store.
         TargetError: The target does not answer.
@@ -87,29 +95,35 @@ def restore(
     target, root = Target(address), store.root
     refuse_inside(target, root)
     _refuse_running(store)
-    there = _entries(root)
-    if there and not replace:
+    part = None if only is None else _part(root, only)
+    there = _entries(root) if part is None else [path for path in [root / part] if path.exists()]
+    if there and part is None and not replace:
         message = f"the store {root} is not empty: it has {there[0].name}"
         message += f" and {len(there) - 1:,} more" if len(there) > 1 else ""
         hint = "with --replace it is put aside, and kept; HOLDTRUE_HOME names another place"
         raise ConfigError(message, hint=hint)
     backup, contents = _found(target, name)
+    if part is not None:
+        contents = _part_of(contents, part, backup)
     aside = None
     with _written(root):
         store.prepare()
         with alone(root / LOCK, f"a backup or restore of {root}"):
-            _fetch(target, backup, contents, root / _FETCHED, progress)
+            fetched = root / _FETCHED
+            _fetch(target, backup, contents, fetched, progress)
             if there:
                 aside = root / f".replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}"
                 aside.mkdir(mode=0o700)
-                _move(there, aside)
+                _move(there, root, aside)
+            found = [fetched / part] if part is not None else [*fetched.iterdir()]
             # The registry last: without it nothing of the rest is anybody's.
-            _move(sorted((root / _FETCHED).iterdir(), key=_registry_last), root)
-            (root / _FETCHED).rmdir()
+            _move(sorted(found, key=_registry_last), fetched, root)
+            shutil.rmtree(fetched)
     return Restored(
         store=str(root),
         target=target.shown,
         backup=backup,
+        only=part,
         aside=None if aside is None else str(aside),
         dry_run=False,
     )
@@ -150,8 +164,41 @@ def prove(
     if wrong:
         raise damaged(target, backup.name, *wrong)
     return Restored(
-        store=str(store.root), target=target.shown, backup=backup, aside=None, dry_run=True
+        store=str(store.root),
+        target=target.shown,
+        backup=backup,
+        only=None,
+        aside=None,
+        dry_run=True,
     )
+
+
+def _part(root: Path, only: str) -> str:
+    """Path in the store of what is wanted, as messages or the store have it.
+
+    Raises:
+        ConfigError: It is none in the store.
+    """
+    for path in (Path(only).absolute(), root / only):
+        place = Path(os.path.normpath(path))
+        if place != root and place.is_relative_to(root):
+            return place.relative_to(root).as_posix()
+    message = f"{only} is no file or folder in the store {root}"
+    raise ConfigError(message, hint="such as registry.db, or data/NAME/snapshots")
+
+
+def _part_of(contents: Contents, part: str, backup: Backup) -> Contents:
+    """What a backup has of a file or folder.
+
+    Raises:
+        ConfigError: Nothing.
+    """
+    files = [one for one in contents.files if f"{one.path}/".startswith(f"{part}/")]
+    folders = [one for one in contents.folders if f"{one.path}/".startswith(f"{part}/")]
+    if not files and not folders:
+        message = f"the backup {backup.name} has no {part}"
+        raise ConfigError(message, hint="an earlier one may have it: --backup names one")
+    return Contents(files=tuple(files), folders=tuple(folders))
 
 
 def _found(target: Target, name: str | None) -> tuple[Backup, Contents]:
@@ -194,7 +241,7 @@ def _fetch(
         (folder / one.path).mkdir(parents=True, exist_ok=True)
     need = sum(file.size for path, file in wanted.items() if not path.exists())
     _refuse_full(folder, need)
-    fetching = Transfers(backup.bytes, progress, "fetching")
+    fetching = Transfers(sum(file.size for file in contents.files), progress, "fetching")
 
     def fetch(file: StoredFile) -> str | None:
         path, place = folder / file.path, object_of(file.sha256)
@@ -281,9 +328,12 @@ def _entries(root: Path) -> list[Path]:
     return sorted(path for path in entries if path.name not in ours)
 
 
-def _move(paths: Iterable[Path], folder: Path) -> None:
+def _move(paths: Iterable[Path], above: Path, folder: Path) -> None:
+    """Move what is in a folder to the same place in another one."""
     for path in paths:
-        path.rename(folder / path.name)
+        place = folder / path.relative_to(above)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
 
 
 def _registry_last(path: Path) -> tuple[bool, str]:

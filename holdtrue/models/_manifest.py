@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ServingError
+from holdtrue.errors import FROM_BACKUP, ServingError
 from holdtrue.models._signature import Signature
 from holdtrue.references import Compilation
 from holdtrue.store import read_json
@@ -25,7 +25,7 @@ BOOSTER = "model.json"
 ESTIMATOR = "model.skops"
 # Of the machine that compiled, so not part of what the model is: not in the manifest.
 TIMINGS = "timings.json"
-_RESTORE = "restore the bundle, or train again with `holdtrue apply`"
+_RESTORE = f"restore the bundle {FROM_BACKUP}, or train again with `holdtrue apply`"
 _EARLIER = "it was fitted before models were compiled; `holdtrue apply` fits it again"
 
 

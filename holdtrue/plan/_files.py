@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from holdtrue.errors import DataError
+from holdtrue.errors import FROM_BACKUP, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from holdtrue.plan._journal import Record
     from holdtrue.store import Store
 
-_MEND = "restore it from a backup, or remove it: `holdtrue apply` writes it again where it needs it"
+_MEND = (
+    f"restore it {FROM_BACKUP}, or remove it: `holdtrue apply` writes it again where it needs it"
+)
 
 
 def digests_of(store: Store, paths: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from holdtrue.errors import RegistryError
+from holdtrue.errors import FROM_BACKUP, RegistryError
 from holdtrue.registry._database import BUSY_TIMEOUT_S, Database
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class File(Database):
 
     def _unusable(self, err: Exception) -> RegistryError:
         why = err.orig if isinstance(err, DBAPIError) else err
-        hint = "see that its folder can be written, or restore the file from a backup"
+        hint = f"see that its folder can be written, or restore the file {FROM_BACKUP}"
         if "full" in str(why):
             hint = "make room, and run the same command again"
         return RegistryError(f"the registry {self.name} cannot be used: {why}", hint=hint)

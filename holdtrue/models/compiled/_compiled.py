@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.errors import ServingError
+from holdtrue.errors import FROM_BACKUP, ServingError
 from holdtrue.models.compiled import _encode
 from holdtrue.models.compiled._encode import Encoded, Encoder
 from holdtrue.models.compiled._engines import Onnx, XGBoost
@@ -256,5 +256,7 @@ class Compiled:
 def _content(files: Mapping[str, bytes], name: str) -> bytes:
     if name not in files:
         message = f"{name} is missing from the compiled model"
-        raise ServingError(message, hint="restore the bundle, or train again with `holdtrue apply`")
+        raise ServingError(
+            message, hint=f"restore the bundle {FROM_BACKUP}, or train again with `holdtrue apply`"
+        )
     return files[name]

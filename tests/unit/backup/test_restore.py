@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,56 @@ def test_a_store_that_is_there_is_put_aside_only_if_asked(
     assert (Path(done.aside) / "systems").is_dir()
     made = back_up(new, str(target))
     assert (made.sent_files, made.backup.files) == (0, len(FILES) + 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["reports/b.html", "{root}/reports/b.html", "store/reports/b.html"]
+)
+def test_one_file_is_brought_back(
+    kept: Store, target: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its path as the store has it, or as messages do."""
+    monkeypatch.chdir(kept.root.parent)
+    before = tree(kept.root)
+    kept.path("reports/b.html").write_text("damaged")
+    kept.path("reports/a.html").write_text("newer")
+    done = restore(kept, str(target), only=name.format(root=kept.root))
+    assert done.only == "reports/b.html"
+    assert tree(kept.root)["reports/b.html"] == before["reports/b.html"]
+    assert kept.path("reports/a.html").read_text() == "newer"
+    assert done.aside is not None
+    assert (Path(done.aside) / "reports/b.html").read_text() == "damaged"
+    assert str(done).startswith(f"restored reports/b.html of {kept.root} from {target}: ")
+
+
+def test_one_folder_is_brought_back_also_where_it_is_gone(kept: Store, target: Path) -> None:
+    before = tree(kept.root)
+    shutil.rmtree(kept.path("bundles"))
+    done = restore(kept, str(target), only="bundles/s")
+    assert done.aside is None
+    names = ["bundles/s", "bundles/s/x", "bundles/s/x/model.json"]
+    after = tree(kept.root)
+    assert [after[name] for name in names] == [before[name] for name in names]
+    assert not (kept.root / ".restoring").exists()
+    (kept.path("bundles/s/x") / "more").touch()
+    assert restore(kept, str(target), only="bundles/s/").aside is not None
+    assert not (kept.path("bundles/s/x") / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("reports/c.html", "has no reports/c.html"),
+        ("report", "has no report"),
+        ("reports/../..", "is no file or folder in the store"),
+        (".", "is no file or folder in the store"),
+    ],
+)
+def test_what_a_backup_does_not_have(kept: Store, target: Path, only: str, said: str) -> None:
+    before = tree(kept.root)
+    with pytest.raises(ConfigError, match=said):
+        restore(kept, str(target), only=only)
+    assert tree(kept.root) == before
 
 
 def stopped(new: Store, target: Path) -> None:

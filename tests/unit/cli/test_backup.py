@@ -53,6 +53,15 @@ def test_there_and_back(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch)
     assert Path("new/reports/page.html").read_text() == "newer"
 
 
+def test_a_damaged_file_alone(run: Run, store: Store) -> None:
+    assert run("backup", "kept")[0] == 0
+    store.path("reports/page.html").write_text("damaged")
+    code, printed = run("restore", "kept", "--only", "store/reports/page.html")
+    assert code == 0
+    assert f"restored reports/page.html of {store.root} from kept: " in printed
+    assert store.path("reports/page.html").read_text() == "page"
+
+
 def test_what_cannot_be_restored_is_listed_so(run: Run, store: Store) -> None:
     assert run("backup", "kept")[0] == 0
     (note,) = Path("kept/backups").iterdir()
@@ -73,7 +82,7 @@ def test_what_cannot_be_restored_is_listed_so(run: Run, store: Store) -> None:
         (("backup", "--list", "nowhere"), 2, "nowhere holds no backups: there is nothing"),
         (("restore", "nowhere"), 2, "is not empty"),
         (("restore", "nowhere", "--dry-run"), 2, "nowhere holds no backups: there is nothing"),
-        (("restore", "nowhere", "--dry-run", "--replace"), 2, "has no place in a dry run"),
+        (("restore", "nowhere", "--dry-run", "--replace"), 2, "have no place in a dry run"),
         (("backup", "kept", "--keep", 0), 2, "--keep"),
         (("backup", "nonsense://x"), 2, "is no target of backups"),
         (("backup", "store"), 2, "lie in each other"),

@@ -128,7 +128,8 @@ def test_what_differs_is_told_with_its_path(run: Run, system: System) -> None:
     path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
     code, printed = run("verify", FILE)
     assert code == 1
-    assert f"{path} is not what step split wrote; restore it from a backup, or remove" in printed
+    said = "restore it from a backup (`holdtrue restore --only`), or remove"
+    assert f"{path} is not what step split wrote; {said}" in printed
     assert "error: 1 thing is not as recorded for the versions of visits" in printed
     code, printed = run("verify", FILE, "--json")
     assert (code, json.loads(printed)["mismatches"][0]["path"]) == (1, str(path))
