@@ -131,7 +131,8 @@ def back_up(
         if keep is not None:
             removed = tuple(run.names[: max(0, len(run.names) + 1 - keep)])
         if not dry_run:
-            note_backup(store, LastBackup(at=at, target=target.shown, name=backup.name))
+            where = target.shown if target.folder is None else str(target.folder)
+            note_backup(store, LastBackup(at=at, target=where, name=backup.name))
             _remove(target, removed, progress)
     return Made(
         target=target.shown,

@@ -24,11 +24,15 @@ from holdtrue.store import HOME_VARIABLE
 from holdtrue.system import Run, System
 
 ROOT = Path(__file__).parents[3]
+# That of backups is for people to add.
+ADDED = (ROOT / "deployments" / "README.md").read_text().partition("\n```yaml\n")[2]
 # By the name of their flow.
 DEPLOYMENTS = {
     Path(deployment["entrypoint"].partition(":")[0]).stem: deployment
     for deployment in yaml.safe_load(
-        (ROOT / "prefect.yaml").read_text() + (ROOT / "deployments" / "batch.yaml").read_text()
+        (ROOT / "prefect.yaml").read_text()
+        + (ROOT / "deployments" / "batch.yaml").read_text()
+        + ADDED.partition("```")[0]
     )["deployments"]
 }
 
@@ -112,7 +116,8 @@ def test_the_source_is_asked_first_and_again_where_it_is_away(small: Path) -> No
 
 
 def test_the_deployments_are_the_loop() -> None:
-    assert [*DEPLOYMENTS] == ["train", "monitor", "retrain", "rollout", "backtest", "batch"]
+    by_default = ["train", "monitor", "retrain", "rollout", "backtest"]
+    assert [*DEPLOYMENTS] == [*by_default, "batch", "backup"]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
