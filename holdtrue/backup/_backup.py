@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import holdtrue
-from holdtrue.backed_up import LastBackup, note_backup
+from holdtrue.backed_up import LAST, LastBackup, last_backup, note_backup
 from holdtrue.backup._frozen import LOCK, frozen
 from holdtrue.backup._manifest import (
     FORMAT,
@@ -101,7 +101,7 @@ def back_up(
         RegistryError: The registry is damaged: it is not backed up so.
         StackError: Another backup of this store is being made, or a file has changed while it was
             read, on a file system without hard links.
-        TargetError: The target does not answer, or refuses.
+        TargetError: The target does not answer, refuses, or has lost what it had.
         HoldtrueError: The machine refused, such as where a disk is full.
     """
     if keep is not None and keep < 1:
@@ -118,8 +118,10 @@ def back_up(
         if owner not in (None, identity):
             message = f"{target.shown} holds the backups of another store"
             raise ConfigError(message, hint="give each store a folder or prefix of its own")
-        if owner is None and not dry_run:
-            claim(target, identity)
+        if owner is None:
+            _refuse_emptied(store, target)
+            if not dry_run:
+                claim(target, identity)
         at = datetime.now(UTC).replace(microsecond=0)
         with frozen(store) as now:
             run = _Run(target, now, names_at(target), progress, dry_run=dry_run)
@@ -131,8 +133,7 @@ def back_up(
         if keep is not None:
             removed = tuple(run.names[: max(0, len(run.names) + 1 - keep)])
         if not dry_run:
-            where = target.shown if target.folder is None else str(target.folder)
-            note_backup(store, LastBackup(at=at, target=where, name=backup.name))
+            note_backup(store, LastBackup(at=at, target=target.place, name=backup.name))
             _remove(target, removed, progress)
     return Made(
         target=target.shown,
@@ -143,6 +144,22 @@ def back_up(
         links=links,
         dry_run=dry_run,
     )
+
+
+def _refuse_emptied(store: Store, target: Target) -> None:
+    """Refuse to begin anew where the last backup should be, as where a disk is not mounted.
+
+    Raises:
+        TargetError: It should be there.
+    """
+    last = last_backup(store)
+    if last is None or last.target != target.place:
+        return
+    message = (
+        f"{target.shown} is empty, and holds the backup of {last.at:%Y-%m-%d %H:%M} UTC no more"
+    )
+    hint = f"see that its disk is mounted; to begin anew there, remove {store.path(LAST)}"
+    raise TargetError(message, hint=hint)
 
 
 def _identity(store: Store, *, dry_run: bool) -> str:

@@ -65,6 +65,11 @@ class Target:
         self.folder = Path(root) if isinstance(self._system, LocalFileSystem) else None
         """Where it is on this machine; None in object storage."""
 
+    @property
+    def place(self) -> str:
+        """The address as it is written down: the same wherever it is said from."""
+        return self.shown if self.folder is None else str(self.folder)
+
     def names(self, folder: str = "") -> list[str]:
         """Names of what lies directly in a folder of the target; none where there is none.
 

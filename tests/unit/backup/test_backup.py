@@ -17,7 +17,7 @@ import pytest
 
 from holdtrue.backed_up import last_backup
 from holdtrue.backup import Backup, Target, back_up, backups_at, restore
-from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError
+from holdtrue.errors import ConfigError, HoldtrueError, RegistryError, StackError, TargetError
 from holdtrue.registry import Registry
 from holdtrue.store import Store, alone
 from holdtrue.system import System
@@ -211,6 +211,24 @@ def test_a_file_that_was_sent_in_part_is_sent_again(store: Store, target: Path) 
     objects(target)[0].unlink()
     assert back_up(store, str(target)).sent_files == 2 - (first == objects(target)[0])
     restore(Store(target.parent / "new"), str(target))
+
+
+def test_a_disk_that_is_not_mounted_is_no_new_target(
+    store: Store, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = back_up(store, str(target))
+    monkeypatch.chdir(target.parent)
+    target.rename(target.with_name("away"))
+    target.mkdir()
+    with pytest.raises(TargetError, match="backups is empty, and holds the backup of 2") as told:
+        back_up(store, "backups")
+    assert str(store.path("backed-up.json")) in (told.value.hint or "")
+    assert [*target.iterdir()] == []
+    assert back_up(store, "other").sent_files > 40
+    target.rmdir()
+    target.with_name("away").rename(target)
+    back_up(store, str(target))
+    assert names(target)[0] == made.backup.name
 
 
 def test_what_was_made_by_hand_may_not_be_mixed_with_it(store: Store, tmp_path: Path) -> None:
