@@ -20,6 +20,7 @@ from holdtrue.backed_up import LAST
 from holdtrue.backup._manifest import StoredFolder
 from holdtrue.backup._target import CHUNK_BYTES
 from holdtrue.errors import RegistryError, StackError, refused_by_machine
+from holdtrue.plan._journal import records_lock
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX
 from holdtrue.serving._fold import batches_of, capture_places, table_lock
 from holdtrue.serving._statistics import LOCK_SUFFIX, TOTAL
@@ -148,9 +149,9 @@ def frozen(store: Store) -> Iterator[Frozen]:
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
         work.mkdir(parents=True, mode=0o700)
         walk = _Walk(store, work)
-        systems = store.path("systems")
+        lock = records_lock(store)
         # Retention gives up no rows before all that names them has its second name.
-        with locked(systems, shared=True) if systems.is_dir() else nullcontext():
+        with locked(lock, shared=True) if lock.parent.is_dir() else nullcontext():
             walk.folder("")
         yield Frozen(tuple(walk.files), tuple(walk.folders), tuple(walk.links), Store(work))
     except OSError as err:

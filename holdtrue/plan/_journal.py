@@ -50,6 +50,12 @@ class Record(Reference):
         return self.same_as or self.digest
 
 
+def records_lock(store: Store) -> Path:
+    """The file that is held alone by who gives records up, and shared by who counts on them."""
+    # A file: on NFS a folder cannot be locked alone.
+    return store.path("systems", ".records.lock")
+
+
 class Journal:
     """Finished steps of a store, by digest, and what each system ran last."""
 
@@ -75,15 +81,11 @@ class Journal:
 
     def finding(self) -> AbstractContextManager[None]:
         """Find a record and use it, while no retention of another system gives it up."""
-        return self._locked(shared=True)
+        return locked(records_lock(self._store), shared=True)
 
     def giving_up(self) -> AbstractContextManager[None]:
         """See which records no system uses, and mark them, while nobody finds one."""
-        return self._locked(shared=False)
-
-    def _locked(self, *, shared: bool) -> AbstractContextManager[None]:
-        # A file: on NFS a folder cannot be locked alone.
-        return locked(self._path.with_name(".records.lock"), shared=shared)
+        return locked(records_lock(self._store), shared=False)
 
     def write(self, record: Record) -> None:
         """Keep a record."""

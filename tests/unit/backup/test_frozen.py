@@ -18,6 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from holdtrue.backup import back_up, restore
 from holdtrue.backup._frozen import Frozen, frozen, is_left_out
 from holdtrue.errors import RegistryError, StackError
+from holdtrue.plan import Journal
 from holdtrue.serving import capture_places, fold_in
 from holdtrue.serving._capture import Capture
 from holdtrue.serving._fold import batches_of, table_lock
@@ -205,6 +206,26 @@ def test_captured_rows_are_there_once_whoever_moves_them(bare: Store, tmp_path: 
             assert found == sorted(f"id-{number}" for number in range(len(found)))
             n_found.append(len(found))
     assert n_found == sorted(n_found)
+
+
+def test_a_backup_waits_for_who_gives_records_up(bare: Store) -> None:
+    """What is marked meanwhile is marked in it: its rows may be gone."""
+    record = bare.path("steps/split/a.json")
+    write_atomically(record, b"kept")
+    with ThreadPoolExecutor(1) as pool:
+        entered = Event()
+
+        def freeze() -> bytes:
+            entered.set()
+            with frozen(bare) as now:
+                return contents(now)["steps/split/a.json"]
+
+        with Journal(bare, "s").giving_up():
+            found = pool.submit(freeze)
+            assert entered.wait(60)
+            write_atomically(record, b"pruned")
+            assert not found.done()
+        assert found.result(60) == b"pruned"
 
 
 def test_a_backup_waits_for_who_folds_in(bare: Store) -> None:
