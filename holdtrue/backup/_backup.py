@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import secrets
 import shutil
 from datetime import UTC, datetime
 from threading import Lock
@@ -35,7 +34,8 @@ from holdtrue.backup._transfers import Transfers
 from holdtrue.errors import ConfigError, DataError, TargetError
 from holdtrue.references import Reference
 from holdtrue.registry import Registry
-from holdtrue.store import alone, read_json, write_json
+from holdtrue.registry._marker import identify, read_marker
+from holdtrue.store import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from holdtrue.progress import Progress
     from holdtrue.store import Store
 
-_IDENTITY = "store.json"
 # Of the disk, for what else is written meanwhile.
 _SPARE_BYTES = 10_000_000
 
@@ -98,6 +97,7 @@ def back_up(
 
     Raises:
         ConfigError: There is no store, or the target is of another one or holds something else.
+        RegistryAwayError: The database that the registry is in does not answer.
         RegistryError: The registry is damaged: it is not backed up so.
         StackError: Another backup of this store is being made, or a file has changed while it was
             read, on a file system without hard links.
@@ -163,19 +163,11 @@ def _refuse_emptied(store: Store, target: Target) -> None:
 
 
 def _identity(store: Store, *, dry_run: bool) -> str:
-    """What tells a store from others, wherever it lies; made with its first backup."""
-    path = store.path(_IDENTITY)
-    try:
-        found = read_json(path)
-        if found is None:
-            found = {"id": secrets.token_hex(16)}
-            if not dry_run:
-                write_json(path, found)
-        return str(found["id"])
-    except (ValueError, KeyError, TypeError):
-        message = f"{path} is damaged: it does not say which store this is"
-        hint = "take the store from holdtrue.json at the target of its backups, or remove the file"
-        raise ConfigError(message, hint=hint) from None
+    """What tells a store from others, wherever it lies; made when first asked for."""
+    marker = read_marker(store)
+    if marker is None and dry_run:
+        return "none yet"
+    return identify(store) if marker is None else marker.store
 
 
 class _Run:

@@ -21,6 +21,8 @@ from holdtrue.backup._manifest import StoredFolder
 from holdtrue.backup._target import CHUNK_BYTES
 from holdtrue.errors import RegistryError, StackError, refused_by_machine
 from holdtrue.plan._journal import records_lock
+from holdtrue.registry import copy_registry
+from holdtrue.registry._marker import MARKER
 from holdtrue.serving._capture import CLOSED_SUFFIX, OPEN_SUFFIX
 from holdtrue.serving._fold import batches_of, capture_places, table_lock
 from holdtrue.serving._statistics import LOCK_SUFFIX, TOTAL
@@ -148,7 +150,8 @@ def frozen(store: Store) -> Iterator[Frozen]:
     try:
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
         work.mkdir(parents=True, mode=0o700)
-        walk = _Walk(store, work)
+        copied = copy_registry(store, work)
+        walk = _Walk(store, work, copied=(REGISTRY, MARKER) if copied else ())
         lock = records_lock(store)
         # Retention gives up no rows before all that names them has its second name.
         with locked(lock, shared=True) if lock.parent.is_dir() else nullcontext():
@@ -166,10 +169,11 @@ def frozen(store: Store) -> Iterator[Frozen]:
 class _Walk:
     """Gives each file of a store a second name."""
 
-    def __init__(self, store: Store, work: Path) -> None:
+    def __init__(self, store: Store, work: Path, *, copied: tuple[str, ...]) -> None:
         self._store = store
         self._work = work
-        self.files: list[FrozenFile] = []
+        self._copied = copied
+        self.files = [_frozen(name, work / name, growing=False, known=False) for name in copied]
         self.folders: list[StoredFolder] = []
         self.links: list[str] = []
 
@@ -190,7 +194,7 @@ class _Walk:
         path = self._store.root / name
         try:
             kind = path.lstat().st_mode
-            if is_left_out(name):
+            if is_left_out(name) or name in self._copied:
                 return
             if stat.S_ISLNK(kind):
                 self.links.append(name)
@@ -204,28 +208,40 @@ class _Walk:
 
     def _file(self, name: str, path: Path) -> FrozenFile:
         copy = self._work / (name if name == REGISTRY else str(len(self.files)))
-        database = name.endswith(_SQLITE)
-        if database:
+        if name.endswith(_SQLITE):
             _copy_database(path, copy)
-        else:
-            try:
-                os.link(path, copy)
-            except FileNotFoundError:
-                raise
-            except OSError:  # a file system without hard links
-                copy = path
-        with copy.open("rb") as file:
-            seen, of = os.fstat(file.fileno()), path.stat() if database else None
-            size = _whole_lines(file, seen.st_size) if name.endswith(_GROWING) else seen.st_size
-        return FrozenFile(
-            name=name,
-            path=copy,
-            number=seen.st_ino,
-            size=size,
-            mode=stat.S_IMODE((of or seen).st_mode) & MODE_BITS,
-            mtime_ns=(of or seen).st_mtime_ns,
-            stamp=None if database else f"{seen.st_size}-{seen.st_mtime_ns}-{seen.st_ino}",
-        )
+            shutil.copystat(path, copy)
+            return _frozen(name, copy, growing=False, known=False)
+        try:
+            os.link(path, copy)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without hard links
+            copy = path
+        return _frozen(name, copy, growing=name.endswith(_GROWING), known=True)
+
+
+def _frozen(name: str, path: Path, *, growing: bool, known: bool) -> FrozenFile:
+    """A file that has its second name.
+
+    Args:
+        name: Path in the store.
+        path: Where to read it.
+        growing: Whether it is added to by lines.
+        known: Whether it is the store's own, and no copy that is made anew each time.
+    """
+    with path.open("rb") as file:
+        seen = os.fstat(file.fileno())
+        size = _whole_lines(file, seen.st_size) if growing else seen.st_size
+    return FrozenFile(
+        name=name,
+        path=path,
+        number=seen.st_ino,
+        size=size,
+        mode=stat.S_IMODE(seen.st_mode) & MODE_BITS,
+        mtime_ns=seen.st_mtime_ns,
+        stamp=f"{seen.st_size}-{seen.st_mtime_ns}-{seen.st_ino}" if known else None,
+    )
 
 
 def _listed(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Versions, champion, history."""
 
-from holdtrue.registry._move import Moved, move_registry
+from holdtrue.registry._move import Moved, copy_registry, move_registry
 from holdtrue.registry._records import (
     BY_ITSELF,
     REFITTED,
@@ -19,6 +19,7 @@ __all__ = [
     "Moved",
     "RegisteredVersion",
     "Registry",
+    "copy_registry",
     "move_registry",
     "stale",
     "verdict_first",

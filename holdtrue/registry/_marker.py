@@ -7,14 +7,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import FROM_BACKUP, ConfigError
 from holdtrue.references import Reference
 from holdtrue.store import locked, read_json, write_json
 
 if TYPE_CHECKING:
     from holdtrue.store import Store
 
-_FILE = "registry.json"
+MARKER = "registry.json"
 
 
 class Marker(Reference):
@@ -32,13 +32,13 @@ def read_marker(store: Store) -> Marker | None:
     Raises:
         ConfigError: It is damaged.
     """
-    path = store.path(_FILE)
+    path = store.path(MARKER)
     try:
         content = read_json(path)
         return None if content is None else Marker.model_validate(content)
     except (ValidationError, ValueError):
         message = f"{path}, which says where the registry is, is damaged"
-        raise ConfigError(message, hint="restore it from a backup") from None
+        raise ConfigError(message, hint=f"restore it {FROM_BACKUP}") from None
 
 
 def identify(store: Store) -> str:
@@ -47,10 +47,15 @@ def identify(store: Store) -> str:
         return marker.store
     with locked(store.path("registry.lock")):
         marker = read_marker(store) or Marker(store=uuid4().hex)
-        write_json(store.path(_FILE), marker.model_dump())
+        write_marker(store, marker)
     return marker.store
 
 
 def remember(store: Store, database: str | None) -> None:
     """Say in the store where its registry is from now on."""
-    write_json(store.path(_FILE), Marker(store=identify(store), database=database).model_dump())
+    write_marker(store, Marker(store=identify(store), database=database))
+
+
+def write_marker(store: Store, marker: Marker) -> None:
+    """Have a store know this."""
+    write_json(store.path(MARKER), marker.model_dump())

@@ -12,18 +12,18 @@ from holdtrue.references import Reference
 from holdtrue.registry import _schema as t
 from holdtrue.registry._database import Owner, owner_of, set_owner
 from holdtrue.registry._file import File
-from holdtrue.registry._marker import identify, read_marker, remember
-from holdtrue.registry._place import file_of, server_of
-from holdtrue.store import REGISTRY_VARIABLE
+from holdtrue.registry._marker import Marker, identify, read_marker, remember, write_marker
+from holdtrue.registry._place import database_of, file_of, server_of
+from holdtrue.store import REGISTRY_VARIABLE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from sqlalchemy import Column, Connection, Row, Table
     from sqlalchemy.types import TypeEngine
 
     from holdtrue.registry._database import Database
-    from holdtrue.store import Store
 
 Kind = Literal["postgresql", "sqlite"]
 # What is moved; in this order.
@@ -86,6 +86,38 @@ def move_registry(store: Store, to: str, *, dry_run: bool = False) -> Moved:
         file.close()
     remember(store, target.name if target is server else None)
     return moved
+
+
+def copy_registry(store: Store, folder: Path) -> bool:
+    """Copy a registry that is in a database into files, as they lie in a store that has its own.
+
+    Nobody writes meanwhile.
+
+    Args:
+        store: Whose registry it is.
+        folder: That gets the files.
+
+    Returns:
+        Whether it was copied; not where it is a file of the store, or nowhere yet.
+
+    Raises:
+        ConfigError: The environment and the store do not say the same.
+        RegistryAwayError: The database does not answer.
+        RegistryError: It cannot be used, or is that of another store.
+    """
+    source = database_of(store)
+    if isinstance(source, File) or not source.exists:
+        return False
+    alone = Store(folder)
+    target = file_of(alone)
+    try:
+        with source.transaction() as old, target.connected() as new:
+            target.prepare(new)
+            _copy(old, new)
+    finally:
+        target.close()
+    write_marker(alone, Marker(store=identify(store)))
+    return True
 
 
 def _move(store: Store, source: Database, target: Database) -> Moved:

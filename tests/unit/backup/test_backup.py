@@ -269,7 +269,7 @@ def test_a_target_that_is_none(store: Store, address: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as told:
         back_up(store, address.format(root=store.root))
     assert "s3cr3t" not in str(told.value)
-    assert not (store.root / "store.json").exists()
+    assert not (store.root / "registry.json").exists()
 
 
 def test_a_target_that_cannot_be_written(store: Store, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_dry_run_leaves_nothing(store: Store, target: Path) -> None:
     assert not target.exists()
     assert tree(store.root) == before
     made = back_up(store, str(target))
-    identity = store.path("store.json").stat().st_size
+    identity = store.path("registry.json").stat().st_size
     assert tried.sent_files == made.sent_files - 1
     assert tried.sent_bytes == made.sent_bytes - identity
 
@@ -337,8 +337,8 @@ def test_a_dry_run_leaves_nothing(store: Store, target: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"id": 1'])
 def test_an_identity_that_is_damaged(store: Store, target: Path, content: str) -> None:
     back_up(store, str(target))
-    store.path("store.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"store\.json is damaged"):
+    store.path("registry.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"registry\.json, which says .* is damaged"):
         back_up(store, str(target))
 
 

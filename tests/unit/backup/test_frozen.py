@@ -124,7 +124,7 @@ def test_what_grows_is_cut_at_the_end_of_a_line(bare: Store, written: bytes, kep
         *[("serving/a/stats/b.json", False), ("serving/a/stats/b.lock", True)],
         *[("batch/a/work", True), ("batch/a/scored", False), ("backtests/a", False)],
         *[("backtests/a/backtest.html", False), ("backtests/a/registry.db", True)],
-        *[("backtests/a/data", True), ("backed-up.json", True), ("store.json", False)],
+        *[("backtests/a/data", True), ("backed-up.json", True), ("registry.json", False)],
         *[("bundles/logs", False), ("data/prefect/splits", False), (".gitignore", True)],
     ],
 )

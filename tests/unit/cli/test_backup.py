@@ -93,4 +93,4 @@ def test_bad_input(
 ) -> None:
     found, printed = run(*arguments)
     assert (found, said in " ".join(printed.split())) == (code, True), printed
-    assert not store.path("store.json").exists()
+    assert not store.path("registry.json").exists()
