@@ -109,6 +109,8 @@ def test_the_environment_reaches_what_runs(stack, tmp_path):
     variables = stack.environment()
     assert variables["RAY_AUTH_MODE"] == "token"
     assert variables["RAY_USAGE_STATS_ENABLED"] == "0"
+    for settings in (variables, stack.brief_ray_settings()):
+        assert settings["OMP_WAIT_POLICY"] == "passive"
     assert "PREFECT_API_URL" not in variables
     assert "PREFECT_HOME" not in variables
     remember(stack, prefect_api="http://127.0.0.1:3/api", processes=(me("prefect"),))
