@@ -12,6 +12,10 @@ from xdist.scheduler import LoadFileScheduling
 from holdtrue.store import REGISTRY_VARIABLE
 from tests.postgres import postgres as postgres
 
+# A thread of OpenMP that waits for another turns on its core, which the tests of the other worker
+# need: a fit of milliseconds then takes seconds. It is read when the library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # They look at one loop, which the first of them goes through.
 _ONE_LOOP = {"tests/e2e/test_browser.py", "tests/e2e/test_loop.py"}
 
