@@ -384,7 +384,7 @@ def test_a_backup_that_fails_is_told_and_the_next_one_is_whole(trained, tmp_path
         "-m", "holdtrue.cli", "restore", str(target), HOLDTRUE_HOME=str(tmp_path / "new")
     )
     assert "fruit: version 1" in again
-    left_out = {"prefect", "logs", "backed-up.json"}
+    left_out = {"prefect", "logs", "backed-up.json", "registry.lock"}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names - left_out
     assert "proven: " in trained.run(
         "-m", "holdtrue.cli", "verify", FILE, HOLDTRUE_HOME=str(tmp_path / "new")
