@@ -37,7 +37,7 @@ class SameRows(Reference):
         if not self.refitted:
             return ""
         versions = ", ".join(map(str, self.refitted))
-        return f"of version {versions} the fit before the refit, which alone has not learnt them"
+        return f"of version {versions} what was fitted before the refit, and has not learnt them"
 
 
 class Comparison(Reference):

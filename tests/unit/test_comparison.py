@@ -425,6 +425,6 @@ def test_a_refitted_version_is_compared_by_the_fit_that_was_measured(
     model = differing(found, "model")
     assert model.keys() == {"digest", "refitted on"}
     assert (
-        "(test rows of version 2; of version 2 the fit before the refit, which alone has not "
+        "(test rows of version 2; of version 2 what was fitted before the refit, and has not "
         "learnt them)"
     ) in comparison_text(found)
