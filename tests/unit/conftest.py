@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
 
 from holdtrue.models import Signature, pipeline, target_of, typed, write_bundle
@@ -36,6 +38,9 @@ from tests.unit.receiver import receiver as receiver
 # How long an example takes says how busy the machine is: timings belong to the benchmarks.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A process of the command builds the tree of its commands once, and so does one that runs hundreds.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from holdtrue.store import HOME_VARIABLE, Store
 
 Run = Callable[..., tuple[int, str]]
 N = 200
+PORT = free_ports(1)[0]
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def declare(project: Path) -> Callable[..., Path]:
             "features": {"numeric": ["x"]},
             "model": {"candidates": [{"estimator": "sklearn.linear_model.LogisticRegression"}]},
             "tune": {"metric": "log_loss", "trials": 1},
-            "serve": {"port": free_ports(1)[0]},
+            "serve": {"port": PORT},
             **sections,
         }
         path = project / "small.yaml"
