@@ -79,7 +79,9 @@ def test_labels_that_come_late_are_joined_with_what_was_scored(
 def test_no_step_serves(visits: Visits) -> None:
     system = visits.declare(serve=NO_ENDPOINT)
     planned = [step.step for step in make_plan(system.context())]
-    assert planned == [step.name for step in STEPS if step.name not in {"refit", "serve"}]
+    assert planned == [
+        step.name for step in STEPS if step.name not in {"rolling", "refit", "serve"}
+    ]
     with pytest.raises(ConfigError, match="no step serve in the plan of visits: it is not decl"):
         steps_until("serve", system.declaration)
     with pytest.raises(ConfigError, match="visits declares no endpoint"):

@@ -73,7 +73,7 @@ def listing(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".gitignore"
+        if path.is_file() and path.name not in {".gitignore", ".records.lock"}  # which is empty
     }
 
 
