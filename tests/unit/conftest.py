@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,12 @@ settings.load_profile("untimed")
 
 # A process of the command builds the tree of its commands once, and so does one that runs hundreds.
 typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test puts on the path, such as a project with flows of its own, goes with it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture
