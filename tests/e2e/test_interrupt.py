@@ -19,7 +19,7 @@ from tests.e2e._project import ended, ran, wait_for
 
 pytestmark = pytest.mark.e2e
 
-TRAINING = [step.name for step in STEPS if step.name not in {"refit", "serve"}]
+TRAINING = [step.name for step in STEPS if step.name not in {"rolling", "refit", "serve"}]
 
 
 def test_ctrl_c_during_the_search_leaves_nothing_but_what_is_finished(new_project):

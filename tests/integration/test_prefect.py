@@ -48,7 +48,7 @@ model:
     - estimator: sklearn.linear_model.LogisticRegression
       space: {{C: {{float: [0.1, 10], log: true}}}}
 tune: {{metric: log_loss, trials: 2, folds: 2}}
-evaluate: {{refit: true}}
+evaluate: {{refit: true, rolling: 2}}
 serve: {{port: {port}}}
 batch: {{since: 2026-01-20, delay: 1h, to: scored}}
 """
