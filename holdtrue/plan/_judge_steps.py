@@ -117,7 +117,10 @@ JUDGE_STEPS = (
         output=Evaluation,
         run=_evaluate,
         reads=_reads_evaluation,
-        rooms=("evaluation", "models/_known.py"),
+        rooms=(
+            *("evaluation", "models/_known.py"),
+            *("models/_measured.py", "plan/_measured.py"),
+        ),
         inputs=("check", "split", "fit", "rolling"),
         outside=_opponent,
     ),

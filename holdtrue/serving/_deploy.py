@@ -30,6 +30,8 @@ STOP_TIMEOUT_S = 20.0
 """How long a replica that is stopped may take."""
 _START_S = 120.0
 """What a deployment may take beside the models."""
+# So long Ray Serve may take to act on what it was told, and still tell how it stood before.
+_HEARD_S = 3.0
 _POLL_S = 0.1
 _REQUEST_TIMEOUT_S = 90.0
 _READY_TIMEOUT_S = 10.0
@@ -405,12 +407,14 @@ def _replicas(slate: Slate) -> list[ReplicaStatistics]:
 def _wait(control: Control, url: str, slate: Slate, deadline: float) -> None:
     said = "nothing yet"
     version = slate.champion.version
+    # Until then a failure may be that of what was to be served before.
+    heard = time.monotonic() + _HEARD_S
     with Endpoint(url) as endpoint:
         while time.monotonic() < deadline:
             app = control.details()["applications"].get(slate.system, {})
             said = f"{app.get('status', 'not started')} {app.get('message', '')}".strip()
             parts = app.get("deployments", {}).values()
-            if app.get("status") == "DEPLOY_FAILED":
+            if app.get("status") == "DEPLOY_FAILED" and time.monotonic() > heard:
                 message = f"version {version} cannot be served: {last_error(_said(app)) or said}"
                 raise ServingError(message)
             replicas = _replicas(slate)
