@@ -348,7 +348,7 @@ def _on_same_rows(
     if rows.empty:
         return None, f"no test row of version {newest.version.number} is new to all of them"
     parts = parts_of(newest.output("rolling", Rolling), split.boundary)
-    moments = None if split.boundary is None else rows[time]
+    moments = rows.get(time)  # by another declaration there may be none
     answered = together(
         *(
             Rows.of(

@@ -6,7 +6,6 @@ keeps what it was. Files that grow are cut at the end of a line, and SQLite copi
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -92,13 +91,6 @@ class FrozenFile:
         if not whole:
             message = f"{self.name} was changed while it was read"
             raise StackError(message, hint="run the same command again: what was sent is kept")
-
-    def sha256(self) -> str:
-        """Digest of the content; raises as `chunks`."""
-        state = hashlib.sha256()
-        for chunk in self.chunks():
-            state.update(chunk)
-        return state.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def expected_shift(
     ):
         return None
     parts = parts_of(rolling_of(store, challenger), split.boundary)
-    moments = None if split.boundary is None else rows[context.declaration.data.time]
+    moments = rows.get(context.declaration.data.time)  # by another declaration there may be none
     means = [
         fits.predict(typed(rows, fits.signature), fits.which(moments, len(rows), parts))
         .reshape(len(rows), -1)
