@@ -69,7 +69,7 @@ def _changed(context: Context, last: RegisteredVersion) -> str:
         digest = read.output["digest"]
     else:
         declaration = context.declaration
-        times = declaration.features.temporal
+        times = declaration.features.times
         digest = table_digest(read_source(declaration.data, context.project, None, None, times))
     if digest == learnt.output["digest"]:
         return ""

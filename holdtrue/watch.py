@@ -257,6 +257,7 @@ def _compare_windows(
     pending: Profile | None = None
     start = begin
     folder = context.store.path("profiles", context.system, "windows")
+    roles = signature.roles
     for number in range(n_windows):
         window_start, window_end = begin + number * length, begin + (number + 1) * length
         progress(number, n_windows, f"comparing {window_start:%Y-%m-%d %H:%M}")
@@ -264,8 +265,8 @@ def _compare_windows(
         if len(rows):
             profile = Profile.take(
                 _feature_frame(rows, signature, by_event=context.declaration.data.time is not None),
-                (*signature.numeric, *signature.temporal),
-                signature.categorical,
+                (*roles.numbers, *roles.times),
+                roles.categories,
             )
             profile.write(folder / f"{window_start:%Y-%m-%dT%H%M%S}.bin")
             pending = profile if pending is None else pending.merge(profile)
@@ -303,7 +304,7 @@ def _where_it_left_off(
 
 
 def _feature_frame(rows: pa.Table, signature: Signature, *, by_event: bool) -> pd.DataFrame:
-    """Captured rows as feature columns, shape (n_rows, n_features), for a profile.
+    """Captured rows as the columns that were sent, shape (n_rows, n_columns), for a profile.
 
     Args:
         rows: What was captured.
@@ -317,19 +318,20 @@ def _feature_frame(rows: pa.Table, signature: Signature, *, by_event: bool) -> p
 
     records = [orjson.loads(row) for row in rows["row"].to_pylist()]
     columns: dict[str, Any] = {}
+    roles = signature.roles
     for name in signature.columns:
         values = [record.get(name) for record in records]
-        if name in signature.temporal:
+        if name in roles.times:
             text = pd.Series(values, dtype=object)
             columns[name] = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
             continue
-        dtype = object if name in signature.categorical else "float64"
+        dtype = object if name in roles.categories else "float64"
         columns[name] = pd.Series(values, dtype=dtype)
     frame = pd.DataFrame(columns)
     if not by_event:
         return frame
     event = rows["event_time"].to_pandas().fillna(rows["received"].to_pandas())
-    return until_event(frame, signature.temporal, event)
+    return until_event(frame, roles.times, event)
 
 
 def _history(context: Context) -> History:

@@ -74,7 +74,7 @@ def read_past(
         first = _LONG_AGO if start is None else start - data.labels_after - data.window
     if start is not None:
         _refuse_span(start, end)
-    table = read_source(data, system.project, first, end, declared.features.temporal)
+    table = read_source(data, system.project, first, end, declared.features.times)
     table = table.filter(pc.is_valid(table[data.time]))
     times = table[data.time].cast("int64").to_numpy()
     if not len(times):

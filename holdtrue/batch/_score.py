@@ -292,7 +292,7 @@ def values_of(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from holdtrue.models.compiled._calendar import NULL
+    from holdtrue.times import NULL
 
     types = pa.types
     if types.is_timestamp(column.type):

@@ -16,10 +16,11 @@ from holdtrue.data._built_in import (
     new_finding,
     rare_rows,
 )
+from holdtrue.data._derived import derived_of, inputs_of
 from holdtrue.data._kinds import FIRST_YEAR, LAST_YEAR
 from holdtrue.data._sources import require_columns
 from holdtrue.errors import DataError
-from holdtrue.references import DataCheck, Finding, NewClass
+from holdtrue.references import DataCheck, Finding, NewClass, roles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from holdtrue.declaration import ColumnContract, Declaration
-    from holdtrue.references import Kind, Snapshot
+    from holdtrue.references import Derived, Kind, Snapshot
     from holdtrue.store import Store
 
 # Text columns with more values than this are taken for names, not categories, when features are
@@ -51,6 +52,8 @@ class Checked:
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     temporal: tuple[str, ...]
+    derived: tuple[Derived, ...]
+    inputs: dict[str, Kind]
     classes: tuple[str, ...] | None
     new_classes: dict[str, NewClass]
 
@@ -80,10 +83,13 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
     data = declaration.data
     _require(declaration, list(kinds), len(frame))
     _require_target(declaration, frame[data.target])
+    derived = derived_of(declaration.features, kinds)
     numeric, categorical, temporal = features(declaration, frame, kinds)
+    inputs = inputs_of(derived, kinds, {*numeric, *categorical, *temporal})
+    numbers, _, times = roles(numeric, categorical, temporal, inputs)
     findings: list[Finding] = []
     broken = pd.Series("", index=frame.index)
-    for finding, rows in _row_findings(declaration, frame, kinds, numeric, temporal):
+    for finding, rows in _row_findings(declaration, frame, kinds, numbers, times):
         findings.append(finding)
         if rows is not None:
             broken = broken.mask(rows & (broken == ""), finding.rule)
@@ -110,7 +116,7 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
     findings.extend(built_in(declaration.data.target, kept, kinds, classes, **used))
     quarantined = frame[bad].assign(reason=broken[bad])
     # The time of the event may be a feature, too.
-    every = dict.fromkeys((data.time, *numeric, *categorical, *temporal))
+    every = dict.fromkeys((data.time, *numeric, *categorical, *temporal, *inputs))
     seen = [name for name in every if name is not None]
     return Checked(
         kept=kept,
@@ -120,6 +126,8 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         unlabelled=int((~labelled).sum()),
         classes=classes,
         new_classes=late,
+        derived=derived,
+        inputs=inputs,
         **used,
     )
 
@@ -146,6 +154,8 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
         numeric=checked.numeric,
         categorical=checked.categorical,
         temporal=checked.temporal,
+        derived=checked.derived,
+        inputs=checked.inputs,
         classes=checked.classes,
         new_classes=checked.new_classes,
     )
@@ -200,10 +210,10 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     wanted = {data.target: "data.target"}
     wanted |= dict.fromkeys(data.key, "data.key")
     wanted |= dict.fromkeys(data.contract.columns, "data.contract.columns")
-    wanted |= dict.fromkeys(declaration.features.numeric, "features.numeric")
-    wanted |= dict.fromkeys(declaration.features.categorical, "features.categorical")
-    wanted |= dict.fromkeys(declaration.features.temporal, "features.temporal")
-    wanted |= dict.fromkeys(declaration.features.exclude, "features.exclude")
+    declared = declaration.features
+    for role in ("numeric", "categorical", "temporal", "exclude"):
+        named = [name for name in getattr(declared, role) if name not in declared.derive]
+        wanted |= dict.fromkeys(named, f"features.{role}")
     wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
     wanted |= dict.fromkeys(declaration.monitor.columns, "monitor.columns")
     require_columns(present, wanted, "the data")
@@ -218,10 +228,14 @@ def features(
         DataError: A declared feature holds values of another kind, or no feature is left.
     """
     declared = declaration.features
-    if declared.numeric or declared.categorical or declared.temporal:
-        odd = [name for name in declared.numeric if kinds[name] in ("string", "time")]
-        odd += [name for name in declared.categorical if kinds[name] == "time"]
-        odd += [name for name in declared.temporal if kinds[name] != "time"]
+    numeric, categorical, temporal = (
+        [name for name in getattr(declared, role) if name not in declared.derive]
+        for role in ("numeric", "categorical", "temporal")
+    )
+    if numeric or categorical or temporal:
+        odd = [name for name in numeric if kinds[name] in ("string", "time")]
+        odd += [name for name in categorical if kinds[name] == "time"]
+        odd += [name for name in temporal if kinds[name] != "time"]
         if odd:
             name = odd[0]
             role = next(
@@ -231,10 +245,9 @@ def features(
             fits = {"string": "categorical", "time": "temporal"}.get(kinds[name], "numeric")
             hint = f"name it in features.{fits}, or have the source make other values of it"
             raise DataError(message, hint=hint)
-        return declared.numeric, declared.categorical, declared.temporal
+        return tuple(numeric), tuple(categorical), tuple(temporal)
     data = declaration.data
     out = {data.target, data.time, *data.key, *declared.exclude}
-    numeric, categorical, temporal = [], [], []
     for name, kind in kinds.items():
         if name in out:
             continue
@@ -244,7 +257,7 @@ def features(
             categorical.append(name)
         elif kind == "time":
             temporal.append(name)
-    if not numeric and not categorical and not temporal:
+    if not numeric and not categorical and not temporal and not declared.derive:
         message = "no column is left that could be a feature"
         raise DataError(message, hint="name them under features")
     return tuple(numeric), tuple(categorical), tuple(temporal)

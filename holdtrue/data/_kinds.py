@@ -138,7 +138,7 @@ def kinds_of(table: pa.Table) -> dict[str, Kind]:
 
 
 FIRST_YEAR, LAST_YEAR = 1678, 2261
-"""Of a feature that is a time: what nanoseconds since 1970 can count (see `_calendar`)."""
+"""Of a feature that is a time: what nanoseconds since 1970 can count (see `holdtrue.times`)."""
 
 _PANDAS: Mapping[Kind, str] = {
     "integer": "Int64",

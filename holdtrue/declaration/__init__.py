@@ -13,11 +13,11 @@ from holdtrue.declaration._data import (
     Source,
 )
 from holdtrue.declaration._draft import draft
+from holdtrue.declaration._features import Features
 from holdtrue.declaration._loader import load, parse
 from holdtrue.declaration._models import (
     Declaration,
     Evaluate,
-    Features,
     Gate,
     Keep,
     Monitor,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from holdtrue.declaration._batch import Batch, ToDelta
 from holdtrue.declaration._data import Data
+from holdtrue.declaration._features import Features, names_of
 from holdtrue.declaration._notify import Notify
 from holdtrue.declaration._search import Model, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
@@ -20,37 +20,6 @@ from holdtrue.declaration._values import Duration, Rate, Share, Size, format_dur
 
 Automation = Literal["manual", "pipeline", "cicd"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")]
-
-
-class Features(Section):
-    """Which columns the model sees.
-
-    Left out: every column but target, time and key, by its type.
-    """
-
-    numeric: tuple[str, ...] = ()
-    """Columns used as numbers."""
-    categorical: tuple[str, ...] = ()
-    """Columns used as categories."""
-    temporal: tuple[str, ...] = ()
-    """Columns of times; month, weekday and so on are made of them."""
-    exclude: tuple[str, ...] = ()
-    """Columns that are never used, when the others are found by type."""
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> Self:
-        kinds = ("numeric", "categorical", "temporal", "numeric")
-        for one, other in pairwise(kinds):
-            twice = sorted(set(getattr(self, one)) & set(getattr(self, other)))
-            if twice:
-                message = f"both {one} and {other}: {', '.join(twice)}"
-                raise ValueError(message)
-        used = {*self.numeric, *self.categorical, *self.temporal}
-        left_out = sorted(used & {*self.exclude})
-        if left_out:
-            message = f"both used and in exclude: {', '.join(left_out)}"
-            raise ValueError(message)
-        return self
 
 
 class Evaluate(Section):
@@ -313,12 +282,15 @@ class Declaration(Section):
         used = {*features.numeric, *features.categorical, *features.temporal}
         if self.data.target in used:
             problems.append(f"features: {self.data.target} is the target")
+        problems += self._unfit_derived()
         # Found by type, a feature is any column but these.
-        none = {self.data.target, self.data.time, *self.data.key, *features.exclude}
+        never = {self.data.target, self.data.time, *self.data.key, *features.exclude}
+        never |= features.derive.keys()
+        by_name = used - features.derive.keys()
         problems.extend(
             f"monitor.columns: {name} is not among the features"
             for name in self.monitor.columns
-            if (name not in used if used else name in none)
+            if name not in features.inputs and (name not in by_name if by_name else name in never)
         )
         source = self.data.source
         if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
@@ -332,6 +304,22 @@ class Declaration(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _unfit_derived(self) -> list[str]:
+        """What is wrong with columns that are computed of others."""
+        data = self.data
+        taken = {data.target: "the target", data.time: "data.time"}
+        taken |= dict.fromkeys(data.key, "in data.key")
+        problems = []
+        for name, text in self.features.derive.items():
+            if name in taken:
+                problems.append(f"features.derive: {name} is {taken[name]}; take another name")
+            if data.target in names_of(text):
+                problems.append(
+                    f"features.derive: {name} is made of {data.target}, the target, which is not "
+                    "known when a row is answered"
+                )
+        return problems
 
     def _unfit_batch(self) -> list[str]:
         """What is wrong with what is scored without being asked, and with having no endpoint."""

@@ -8,8 +8,16 @@ from datetime import timedelta
 from ipaddress import IPv4Address
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic_core import core_schema
+
+from holdtrue.expressions import ExpressionError, parse
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -38,6 +46,19 @@ def parse_address(value: Any) -> str:
         return str(IPv4Address(value))
     except (ValueError, TypeError) as err:
         message = "expected an IPv4 address such as 127.0.0.1, or 0.0.0.0 for all of this machine"
+        raise ValueError(message) from err
+
+
+def parse_expression(value: str) -> str:
+    """Read an expression over columns, such as ``distance / hours``; which there are, is not known.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return parse(value).text
+    except ExpressionError as err:
+        message = f"expected {err}"
         raise ValueError(message) from err
 
 
@@ -176,6 +197,7 @@ Address = Annotated[
     BeforeValidator(parse_address),
     WithJsonSchema({"type": "string", "pattern": ADDRESS_PATTERN, "examples": ["127.0.0.1"]}),
 ]
+Formula = Annotated[str, AfterValidator(parse_expression)]
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

@@ -14,6 +14,7 @@ import numpy as np
 from holdtrue import __version__
 from holdtrue.errors import ServingError, TrainingError
 from holdtrue.models._answering import Answering
+from holdtrue.models._derivation import difference, extended
 from holdtrue.models._estimator import construct
 from holdtrue.models._frame import from_columns, from_rows
 from holdtrue.models._manifest import (
@@ -33,6 +34,7 @@ from holdtrue.models._manifest import (
 from holdtrue.models._served import ServedModel
 from holdtrue.models._signature import Signature
 from holdtrue.models._skops import dump_skops, load_skops, package_of
+from holdtrue.models.compiled._columns import as_list
 from holdtrue.references import Compilation
 from holdtrue.store import new_folder
 
@@ -163,8 +165,14 @@ def write_bundle(
     else:
         trusted = package_of(model)
         files[ESTIMATOR] = dump_skops(model)
-    rows = training or {name: [row[name] for row in sample] for name in signature.columns}
-    compiled, compilation = _compile(fitted, signature, answering, files.get(BOOSTER), rows)
+    given = training or {name: [row[name] for row in sample] for name in signature.columns}
+    # What the encoder sees: for that it is proven, at every threshold.
+    rows = _seen(given, signature)
+    differs = difference(given, signature)
+    if differs is None:
+        compiled, compilation = _compile(fitted, signature, answering, files.get(BOOSTER), rows)
+    else:
+        compiled, compilation = None, Compilation(compiled=False, reason=differs)
     if compiled is not None:
         files |= compiled.files()
     manifest = {
@@ -195,6 +203,14 @@ def write_bundle(
     return digest_of((path / MANIFEST).read_bytes())
 
 
+def _seen(given: Mapping[str, Sequence[Any]], signature: Signature) -> Mapping[str, Sequence[Any]]:
+    """Columns of rows as the encoder takes them, with what is derived."""
+    if not signature.derived:
+        return given
+    made = extended(given, len(next(iter(given.values()))), signature)
+    return {name: as_list(values) for name, values in made.items()}
+
+
 def _compile(
     fitted: Pipeline,
     signature: Signature,
@@ -207,11 +223,12 @@ def _compile(
 
     if not all(rows.values()):
         return None, Compilation(compiled=False, reason="there are no rows to prove it on")
+    seen = signature.encoded
     try:
-        compiled = compile_pipeline(fitted, signature, booster)
+        compiled = compile_pipeline(fitted, seen, booster)
         proof = prove(
             compiled,
-            lambda columns: scores(fitted, signature, from_columns(columns, signature)),
+            lambda columns: scores(fitted, seen, from_columns(columns, seen)),
             rows,
             calibrated=answering.calibrated,
         )

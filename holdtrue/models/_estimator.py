@@ -255,8 +255,9 @@ def encoder(
 
     from holdtrue.models._temporal import TemporalEncoder
 
-    numeric, categorical = list(signature.numeric), list(signature.categorical)
-    temporal = list(signature.temporal)
+    seen = signature.encoded
+    numeric, categorical = list(seen.numeric), list(seen.categorical)
+    temporal = list(seen.temporal)
     if kind == "plain":
         if signature.task == "classification":
             folds: Any = StratifiedKFold(5, shuffle=True, random_state=seed)

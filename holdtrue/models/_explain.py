@@ -1,4 +1,4 @@
-"""Why a score is what it is: each original column's share of it."""
+"""Why a score is what it is: the share of each column, original or derived."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Contributions:
     """Shapley values of the scores of some rows: base + the sum over columns is the score."""
 
     columns: tuple[str, ...]
-    """The original columns, in the signature's order."""
+    """The original columns, in the signature's order, and those that are derived."""
     outputs: tuple[str | None, ...]
     """What is explained: the second of two classes, each of more, or None (a regression)."""
     base: Floats
@@ -113,7 +113,7 @@ def contributions(model: ServedModel, rows: Rows) -> Contributions:
     values = explainer(rows.matrix, places_of(columns)) / scorer.divisor
     base = explainer.base / scorer.divisor
     places = {column.name: number for number, column in enumerate(columns)}
-    signature = model.signature
+    signature = model.signature.encoded
     outputs: tuple[str | None, ...] = signature.classes or (None,)
     return Contributions(
         columns=tuple(signature.columns),

@@ -20,7 +20,7 @@ from holdtrue.models._conformal import fit_interval
 from holdtrue.models._estimator import limited, pipeline
 from holdtrue.models._frame import in_utc, target_of, typed
 from holdtrue.models._known import taught
-from holdtrue.models.compiled._calendar import FIRST, LAST, text_of
+from holdtrue.times import FIRST, LAST, text_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -172,7 +172,7 @@ def _texts(column: pd.Series) -> tuple[list[str | None], np.ndarray]:
 def sample_of(train: pd.DataFrame, signature: Signature) -> list[dict[str, Any]]:
     """The first rows as records, by which a bundle proves that it answers as it did."""
     first = train[list(signature.columns)].head(SAMPLE_ROWS)
-    first = first.assign(**{name: _texts(first[name])[0] for name in signature.temporal})
+    first = first.assign(**{name: _texts(first[name])[0] for name in signature.roles.times})
     records: list[dict[str, Any]] = json.loads(first.to_json(orient="records"))
     return records
 
@@ -182,11 +182,10 @@ def _with_values(frame: pd.DataFrame, signature: Signature) -> pd.DataFrame:
 
     scikit-learn's HistGradientBoosting cannot be fitted on a column of missing values only.
     """
-    numbers = {name: 0.0 for name in signature.numeric if frame[name].isna().all()}
+    seen = signature.encoded
+    numbers = {name: 0.0 for name in seen.numeric if frame[name].isna().all()}
     times = {
-        name: pd.Timestamp(0).as_unit("us")
-        for name in signature.temporal
-        if frame[name].isna().all()
+        name: pd.Timestamp(0).as_unit("us") for name in seen.temporal if frame[name].isna().all()
     }
     return frame.assign(**numbers, **times) if numbers or times else frame
 

@@ -10,7 +10,7 @@ from holdtrue.errors import TrainingError
 from holdtrue.models._bundle import SAMPLE_ROWS
 from holdtrue.models._estimator import construct, encoding
 from holdtrue.models._rows import BATCH_ROWS
-from holdtrue.models.compiled._calendar import PARTS
+from holdtrue.times import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +69,9 @@ def _left(columns: int, limit_bytes: int) -> int:
 
 def columns_of(signature: Signature) -> int:
     """Columns of the matrix, at most: with more than two classes a category has one for each."""
-    classes = len(signature.classes or ())
-    categories = len(signature.categorical) * (classes if classes > 2 else 1)
-    return len(signature.numeric) + categories + len(signature.temporal) * len(PARTS)
+    classes, seen = len(signature.classes or ()), signature.encoded
+    categories = len(seen.categorical) * (classes if classes > 2 else 1)
+    return len(seen.numeric) + categories + len(seen.temporal) * len(PARTS)
 
 
 def plan_fit(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from holdtrue.models.compiled._columns import CLASSES, as_list, moments, numbers
+from holdtrue.models._derivation import Derivation, extended
+from holdtrue.models.compiled._columns import CLASSES, as_list, columns_of, moments, numbers
 from holdtrue.models.compiled._rules import MISSING, checked, refuse_keys
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from holdtrue.expressions import Value
     from holdtrue.models._signature import Signature
     from holdtrue.references import Kind
 
@@ -28,9 +30,12 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
         signature: The columns that are wanted.
 
     Returns:
-        shape (n_rows, n_features): numbers as float64 with NaN for missing, categories as text,
-        times as datetime64[us] in UTC with NaT for missing.
+        shape (n_rows, n_features), with what is derived: numbers as float64 with NaN for missing,
+        categories as text, times as datetime64[us] in UTC with NaT for missing.
     """
+    if signature.derived:
+        table = _with_derived(table, signature)
+        signature = signature.encoded
     columns: dict[str, Any] = {}
     for name in signature.columns:
         column = table[name]
@@ -45,6 +50,30 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
         else:
             columns[name] = column.to_numpy(dtype="float64", na_value=np.nan)
     return pd.DataFrame(columns, index=table.index)
+
+
+def _with_derived(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
+    """The same rows with what is derived of their columns."""
+    derivation = Derivation.of(signature)
+    values = {name: _values(table[name], kind) for name, kind in derivation.takes.items()}
+    made = derivation.columns(values, len(table))
+    columns = {
+        name: pd.Series(column, index=table.index, dtype=column.dtype)
+        for name, column in made.items()
+    }
+    return table.assign(**columns)
+
+
+def _values(column: pd.Series, kind: Kind) -> Value:
+    """A column as expressions take it."""
+    if kind == "string":
+        texts: Value = column.astype(object).where(column.notna(), None).to_numpy(object)
+        return texts
+    if kind == "time":
+        times: Value = in_utc(column).to_numpy()
+        return times
+    numbers: Value = column.to_numpy(dtype="float64", na_value=np.nan)
+    return numbers
 
 
 def in_utc(column: pd.Series) -> pd.Series:
@@ -80,18 +109,6 @@ def from_rows(rows: Sequence[Mapping[str, Any]], signature: Signature) -> pd.Dat
     return from_columns(columns_of(rows, signature), signature)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]], signature: Signature) -> dict[str, list[Any]]:
-    """The values of records by column.
-
-    Raises:
-        ValueProblem: A record lacks a column or has one too many.
-    """
-    for number, row in enumerate(rows):
-        if row.keys() != signature.columns.keys():
-            refuse_keys(number, row, signature.columns)
-    return {name: [row[name] for row in rows] for name in signature.columns}
-
-
 def from_columns(columns: Mapping[str, Any], signature: Signature) -> pd.DataFrame:
     """Check columns from outside and bring them into the form that pipelines are fitted on.
 
@@ -125,6 +142,9 @@ def checked_columns(
         ValueProblem: As `from_columns`.
     """
     refuse_keys(0, columns, signature.columns)
+    if signature.derived:
+        columns = extended(columns, len(next(iter(columns.values()))), signature)
+        signature = signature.encoded
     ready: dict[str, list[str] | npt.NDArray[Any]] = {}
     for name, kind in signature.columns.items():
         if name in signature.categorical:

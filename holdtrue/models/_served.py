@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.errors import ServingError
+from holdtrue.errors import ServingError, ValueProblem
 from holdtrue.models._answering import Answering
+from holdtrue.models._derivation import extended, extended_records
 from holdtrue.models._manifest import (
     TOLERANCE,
     compilation_of,
@@ -20,6 +21,13 @@ from holdtrue.models._manifest import (
 )
 from holdtrue.models._signature import Signature
 from holdtrue.models.compiled import Compiled, Encoded
+from holdtrue.models.compiled._columns import (
+    as_list,
+    check_columns,
+    columns_of,
+    problems,
+    some_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,10 +35,13 @@ if TYPE_CHECKING:
 
     from sklearn.pipeline import Pipeline
 
-    from holdtrue.errors import ValueProblem
     from holdtrue.models._explain import Contributions
 
     Floats = npt.NDArray[np.float64]
+
+
+_FEW = 16
+"""Records of which more are derived as columns, which takes less time then."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ class ServedModel:
         scorer = pipeline = None
         known: dict[str, frozenset[str]] = {}
         if compilation.compiled:
-            scorer = Compiled.read(files, signature, switch_rows=read_switch_rows(path))
+            scorer = Compiled.read(files, signature.encoded, switch_rows=read_switch_rows(path))
         else:
             from holdtrue.models._bundle import load_pipeline
 
@@ -126,11 +137,15 @@ class ServedModel:
         Raises:
             ValueProblem: A record is not acceptable; says which row, which column and why.
         """
-        if self.scorer is not None:
+        if self.scorer is not None and not self.signature.derived:
             return self.scorer.encode(records)
-        from holdtrue.models._frame import checked_columns, columns_of
-
         columns = columns_of(records, self.signature)
+        if self.scorer is not None:
+            if len(records) > _FEW:
+                return self.encode_columns(columns, len(records))
+            return self.scorer.encode(extended_records(records, self.signature))
+        from holdtrue.models._frame import checked_columns
+
         return self._counted(checked_columns(columns, self.signature), len(records))
 
     def encode_columns(self, columns: Mapping[str, Any], n_rows: int) -> Rows:
@@ -145,12 +160,14 @@ class ServedModel:
             ValueProblem: A column or value is not acceptable; the first one is named.
         """
         if self.scorer is not None:
+            if self.signature.derived:
+                check_columns(columns, n_rows, self.signature)
+                columns = extended(columns, n_rows, self.signature)
             return self.scorer.encode_columns(columns, n_rows)
         from holdtrue.models._frame import checked_columns
-        from holdtrue.models.compiled._columns import as_list, check_columns
 
         check_columns(columns, n_rows, self.signature)
-        times = self.signature.temporal
+        times = self.signature.roles.times
         lists = {n: values if n in times else as_list(values) for n, values in columns.items()}
         return self._counted(checked_columns(lists, self.signature), n_rows)
 
@@ -160,11 +177,21 @@ class ServedModel:
         Raises:
             ValueProblem: The columns are not those of the model, or not all of the same length.
         """
-        if self.scorer is not None:
+        if self.scorer is not None and not self.signature.derived:
             return self.scorer.problems(columns, n_rows)
-        from holdtrue.models.compiled._columns import problems
-
-        return problems(columns, n_rows, self.signature)
+        found = problems(columns, n_rows, self.signature)
+        if self.scorer is None:
+            return found
+        # What is derived is known of rows that are acceptable only.
+        wrong = {problem.row for problem in found}
+        good = [row for row in range(n_rows) if row not in wrong]
+        kept = {name: some_of(values, good) for name, values in columns.items()}
+        made = extended(kept, len(good), self.signature)
+        found += [
+            ValueProblem(good[one.row], one.column, one.found, one.expected)
+            for one in self.scorer.problems(made, len(good))
+        ]
+        return sorted(found, key=lambda problem: problem.row)
 
     def predict(self, rows: Rows) -> Floats:
         """Score rows.
@@ -221,9 +248,11 @@ class ServedModel:
                 self.predict(self.encode_columns(columns, len(self.sample))),
                 np.concatenate([self.predict(self.encode([record])) for record in self.sample]),
             ]
-            if self.scorer is not None:
-                matrix = self.scorer.encode(self.sample).matrix
-                scored = [self.scorer.scores(matrix, engine) for engine in self.scorer.engines]
+            together = self.encode(self.sample)
+            if self.scorer is not None and isinstance(together, Encoded):
+                scored = [
+                    self.scorer.scores(together.matrix, engine) for engine in self.scorer.engines
+                ]
                 answered += map(self.answering.calibrated, scored)
         except ServingError as err:
             message = f"the model at {self.path} does not take its own sample: {err.message}"
@@ -298,5 +327,5 @@ def _known(pipeline: Pipeline, signature: Signature) -> dict[str, frozenset[str]
         return {}
     return {
         name: frozenset(map(str, known))
-        for name, known in zip(signature.categorical, categories, strict=True)
+        for name, known in zip(signature.encoded.categorical, categories, strict=True)
     }

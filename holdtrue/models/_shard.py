@@ -144,7 +144,7 @@ def fit_encoders(job: Job) -> Encoders:
 
     final = fitted(np.ones(len(frame), dtype=bool))
     without: tuple[Any, ...] = ()
-    if job.signature.categorical:
+    if job.signature.encoded.categorical:
         # The same numbers of a time, whatever varies in the rows outside a fold.
         times = final.named_transformers_.get("temporal")
         parts = None if times is None else times.parts_

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from holdtrue.models.compiled._calendar import DAY
+from holdtrue.times import DAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-# By the names in `holdtrue.models.compiled._calendar`. Computed by pandas: what is compiled
+# By the names in `holdtrue.times`. Computed by pandas: what is compiled
 # computes them by itself, and is proven against it.
 _FIELDS = {"month": "month", "day": "day", "weekday": "day_of_week", "hour": "hour"}
 

@@ -32,7 +32,7 @@ def _extract(work: Work) -> Snapshot:
         end = context.labelled_until
         start = None if data.window is None else end - data.window
     work.progress(0, 0, "reading the source")
-    times = context.declaration.features.temporal
+    times = context.declaration.features.times
     table = read_source(data, context.project, start, end, times)
     refuse_unusable(context.declaration, table)
     work.progress(0, 0, f"writing {len(table):,} rows")
@@ -62,16 +62,16 @@ def _profile(work: Work) -> ProfileRef:
     declaration, check = context.declaration, work.get("check", DataCheck)
     frame = pd.read_parquet(context.store.path(check.asked))
     work.progress(0, 0, f"profiling {len(frame):,} rows, calibrating the alarm")
-    time = declaration.data.time
+    time, roles = declaration.data.time, check.roles
     when = None if time is None else frame[time]
     if when is not None:
-        frame = until_event(frame, check.temporal, when)
+        frame = until_event(frame, roles.times, when)
     folder = context.store.path("profiles", context.system, work.digest)
     digest, blocks, columns = reference(
         frame,
         when,
-        (*check.numeric, *check.temporal),
-        check.categorical,
+        (*roles.numbers, *roles.times),
+        roles.categories,
         window=declaration.monitor.window,
         false_alarms=declaration.monitor.false_alarms,
         folder=folder,
@@ -111,8 +111,9 @@ def _dump(declaration: Declaration, **parts: set[str] | bool) -> dict[str, Any]:
 
 def _reads_source(declaration: Declaration) -> dict[str, Any]:
     windowed = {"window", "labels_after"} if declaration.data.time is not None else set()
-    times = {"temporal"} if declaration.features.temporal else set()
-    return _dump(declaration, data={"source", "time"} | windowed, features=times)
+    read = _dump(declaration, data={"source", "time"} | windowed)
+    times = declaration.features.times
+    return read | ({"times": [*times]} if times else {})
 
 
 DATA_STEPS = (
@@ -145,7 +146,13 @@ DATA_STEPS = (
             features=True,
             evaluate={"slices"},
         ),
-        rooms=("data/_contract.py", "data/_built_in.py", "data/_kinds.py"),
+        rooms=(
+            "data/_contract.py",
+            "data/_built_in.py",
+            "data/_derived.py",
+            "data/_kinds.py",
+            "expressions",
+        ),
         inputs=("extract",),
         paths=lambda r: (
             tuple(filter(None, (r.kept, r.asked, r.quarantine))) if isinstance(r, DataCheck) else ()

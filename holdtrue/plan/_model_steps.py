@@ -72,13 +72,15 @@ def signature_of(
     classes = check.classes
     if classes is not None and split is not None:
         classes = tuple(name for name in classes if name not in split.untaught)
-    names = (*check.numeric, *check.categorical, *check.temporal)
+    names = (*check.numeric, *check.categorical, *check.temporal, *check.inputs)
     return Signature(
         target=declaration.data.target,
         task=declaration.task,
         classes=classes,
         columns={name: snapshot.columns[name] for name in names},
         categorical=check.categorical,
+        derived=check.derived,
+        inputs=tuple(check.inputs),
     )
 
 
@@ -370,7 +372,7 @@ MODEL_STEPS = (
         output=Study,
         run=_tune,
         reads=_reads_search,
-        rooms=("tuning", "models", "evaluation/_metrics.py"),
+        rooms=("tuning", "models", "expressions", "times.py", "evaluation/_metrics.py"),
         inputs=("extract", "check", "split"),
         outside=_libraries,
         uses_ray=True,
@@ -381,7 +383,7 @@ MODEL_STEPS = (
         output=ModelRef,
         run=_fit,
         reads=reads_fit,
-        rooms=("models", "tuning/_folds.py"),
+        rooms=("models", "expressions", "times.py", "tuning/_folds.py"),
         inputs=("extract", "check", "split", "tune"),
         paths=lambda r: (r.bundle,) if isinstance(r, ModelRef) else (),
         uses_ray=True,

@@ -3,11 +3,14 @@
 from holdtrue.references._data import (
     ColumnSummary,
     DataCheck,
+    Derived,
     Finding,
     NewClass,
     ProfileRef,
+    Roles,
     Snapshot,
     Split,
+    roles,
 )
 from holdtrue.references._drift import (
     ColumnDrift,
@@ -53,6 +56,7 @@ __all__ = [
     "DataCheck",
     "Decision",
     "Decisions",
+    "Derived",
     "Difference",
     "Digest",
     "DriftReport",
@@ -73,6 +77,7 @@ __all__ = [
     "Reference",
     "Refit",
     "Release",
+    "Roles",
     "Rolling",
     "ScoredInterval",
     "SliceResult",
@@ -84,4 +89,5 @@ __all__ = [
     "Version",
     "WindowCheck",
     "moment_words",
+    "roles",
 ]

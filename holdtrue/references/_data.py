@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from holdtrue.references._reference import Digest, Kind, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Snapshot(Reference):
@@ -52,6 +55,38 @@ class NewClass(Reference):
         return f"{self.rows:,} rows, the first of {self.since:%Y-%m-%d %H:%M} UTC"
 
 
+class Derived(Reference):
+    """A column that is computed of others."""
+
+    name: str
+    expression: str
+    kind: Literal["number", "string"]
+    """Of what it gives."""
+    used: Literal["numeric", "categorical"] | None
+    """How the model sees it; None: only others are made of it."""
+
+
+class Roles(NamedTuple):
+    """Names of columns by how a profile takes them."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+    times: tuple[str, ...]
+
+
+def roles(
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+    temporal: tuple[str, ...],
+    inputs: Mapping[str, Kind],
+) -> Roles:
+    """Features and what derived ones are made of, by how a profile takes them."""
+    texts = [name for name, kind in inputs.items() if kind == "string"]
+    times = [name for name, kind in inputs.items() if kind == "time"]
+    others = [name for name in inputs if name not in (*texts, *times)]
+    return Roles((*numeric, *others), (*categorical, *texts), (*temporal, *times))
+
+
 class DataCheck(Reference):
     """What the contract said about a snapshot, and which rows are left to learn from."""
 
@@ -76,10 +111,19 @@ class DataCheck(Reference):
     """Feature columns used as categories."""
     temporal: tuple[str, ...] = ()
     """Feature columns used as times."""
+    derived: tuple[Derived, ...] = ()
+    """Columns that are computed of others, in order."""
+    inputs: dict[str, Kind] = {}
+    """Columns that nothing but the derived ones are made of, with the kinds of their values."""
     classes: tuple[str, ...] | None
     """Names of the classes, sorted; None for regression."""
     new_classes: dict[str, NewClass] = {}
     """Those of them that came late, where rows have a time."""
+
+    @property
+    def roles(self) -> Roles:
+        """The columns that a row has, as a profile takes them."""
+        return roles(self.numeric, self.categorical, self.temporal, self.inputs)
 
     @property
     def broken(self) -> tuple[Finding, ...]:

@@ -124,7 +124,7 @@ def _headline(check: DataCheck) -> str:
 
 def _written(name: str, declaration: Declaration, check: DataCheck) -> Callable[[float], str]:
     """How the values of a column's profile are written: times are profiled in seconds."""
-    if name not in check.temporal:
+    if name not in check.roles.times:
         return number
     if declaration.data.time is None:
         return lambda seconds: moment(_EPOCH + timedelta(seconds=seconds))

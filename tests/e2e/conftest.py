@@ -22,6 +22,8 @@ from tests.e2e._project import Project
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND, END = (datetime(2013, 7, day, tzinfo=UTC) for day in (1, 15, 22))
 BETTER = "  - {metric: log_loss, better_than: champion, confidence: 95%}\n"
+# What a request does not have, and the model sees.
+DERIVED = "features:\n  derive: {route: origin + '-' + dest, night: departure_minute >= 1260}\n"
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,8 @@ def new_project(tmp_path_factory):
         assert "port: 8710" in declared
         assert BETTER in declared
         declared = declared.replace("port: 8710", f"port: {project.port}")
+        declared = declared.replace("features:\n", DERIVED, 1)
+        assert DERIVED in declared
         project.champions_judge.write_text(declared)
         # So that a second model is promoted for certain, and there is something to go back to.
         project.file.write_text(declared.replace(BETTER, ""))

@@ -17,7 +17,7 @@ from holdtrue.monitoring import Before
 from holdtrue.plan import Context, Journal
 from holdtrue.plan._journal import Record
 from holdtrue.quality import PERFORMANCE_WINDOWS, measure_quality
-from holdtrue.references import ColumnDrift, Decision, DriftReport, WindowCheck
+from holdtrue.references import ColumnDrift, Decision, Derived, DriftReport, WindowCheck
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
@@ -305,6 +305,36 @@ def test_times_are_compared_by_how_long_before_the_event_they_were():
     late = captured.set_column(1, "event_time", pa.nulls(3, moment))
     frame = _feature_frame(late, signature, by_event=True)
     assert frame["due"].dt.total_seconds()[0] == 20 * 3600
+
+
+def test_what_only_expressions_are_made_of_is_profiled_as_what_it_is() -> None:
+    signature = Signature(
+        target="y",
+        task="regression",
+        classes=None,
+        columns={"age": "number", "due": "time", "note": "string", "size": "integer"},
+        categorical=(),
+        derived=(
+            Derived(name="soon", expression="day(due)", kind="number", used="numeric"),
+            Derived(name="vip", expression="note == 'vip'", kind="number", used="numeric"),
+            Derived(name="twice", expression="size * 2", kind="number", used="numeric"),
+        ),
+        inputs=("due", "note", "size"),
+    )
+    row = orjson.dumps({"age": 3, "due": "2126-01-01T04:00:00Z", "note": "vip", "size": None})
+    moment = pa.timestamp("us", tz="UTC")
+    captured = pa.table(
+        {
+            "row": [row.decode()],
+            "event_time": pa.array([NOW], moment),
+            "received": pa.array([NOW], moment),
+        }
+    )
+    frame = _feature_frame(captured, signature, by_event=False)
+    assert signature.roles == (("age", "size"), ("note",), ("due",))
+    assert frame["due"][0] == NOW + timedelta(hours=4)
+    assert frame["note"].tolist() == ["vip"]
+    assert frame["size"].isna().tolist() == [True]
 
 
 def test_of_windows_with_too_few_rows_the_last_one_is_told() -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
-from holdtrue.models.compiled._calendar import FIRST, LAST, NULL
 from holdtrue.models.compiled._rules import checked, outside, refuse_keys
+from holdtrue.times import FIRST, LAST, NULL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdtrue.models._signature import Signature
-    from holdtrue.models.compiled._calendar import Moments
     from holdtrue.references import Kind
+    from holdtrue.times import Moments
 
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
@@ -32,6 +32,18 @@ CLASSES: dict[Kind, type] = {
 }
 """What JSON makes of a value of this kind."""
 _NONE = type(None)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], signature: Signature) -> dict[str, list[Any]]:
+    """The values of records by column.
+
+    Raises:
+        ValueProblem: A record lacks a column or has one too many.
+    """
+    for number, row in enumerate(rows):
+        if row.keys() != signature.columns.keys():
+            refuse_keys(number, row, signature.columns)
+    return {name: [row[name] for row in rows] for name in signature.columns}
 
 
 def check_columns(columns: Mapping[str, Any], n_rows: int, signature: Signature) -> None:
@@ -161,6 +173,11 @@ def _surely_good(values: Any, kind: Kind) -> bool:
     if kind == "string":
         return set(map(type, as_list(values))) <= {str, _NONE}
     return _fast_numbers(values, kind) is not None
+
+
+def some_of(values: Any, rows: Sequence[int]) -> Any:
+    """Some of the values of a column, which stay what they are: an array, or a list."""
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
 
 
 def as_list(values: Any) -> Sequence[Any]:

@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
 from holdtrue.models.compiled import _columns
-from holdtrue.models.compiled._calendar import PARTS, count_of, is_inside, part, parts_of
 from holdtrue.models.compiled._columns import CLASSES
 from holdtrue.models.compiled._rules import EXPECTED, MISSING, checked, key_of, refuse_keys
+from holdtrue.times import PARTS, count_of, is_inside, part, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdtrue.models._signature import Signature
-    from holdtrue.models.compiled._calendar import Moments
     from holdtrue.references import Kind
+    from holdtrue.times import Moments
 
     Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdtrue.models.compiled._axes import NumberAxis
-from holdtrue.models.compiled._calendar import (
+from holdtrue.models.compiled._encode import Number
+from holdtrue.times import (
     DAY,
     FIRST,
     HOUR,
@@ -20,7 +21,6 @@ from holdtrue.models.compiled._calendar import (
     parts_of,
     text_of,
 )
-from holdtrue.models.compiled._encode import Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

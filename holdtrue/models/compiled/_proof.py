@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from holdtrue.errors import ValueProblem
 from holdtrue.models.compiled._axes import unseen_values
-from holdtrue.models.compiled._calendar import DAY, FIRST, HOUR, LAST, text_of
 from holdtrue.models.compiled._compiled import NEVER, SWITCH_ROWS, Compiled
 from holdtrue.models.compiled._encode import Category, Moment, Number
 from holdtrue.models.compiled._paths import Walk
+from holdtrue.times import DAY, FIRST, HOUR, LAST, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ValueProblem
-from holdtrue.models.compiled._calendar import count_of, is_inside
+from holdtrue.times import count_of, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -460,3 +460,71 @@ def test_rows_of_a_class_with_too_few_are_set_aside_where_two_have_enough(
     many = check(declare(), frame.assign(y=["a"] * 200 + ["b"] * 191 + ["c"] * 9))
     broken = [found.detail for found in many.findings if found.blocking and not found.passed]
     assert f"9 of 400 rows (2.25%), 9 of them break {rule}" in broken
+
+
+DERIVE = {
+    "density": "weight / size",
+    "shade": "color + '-' + text(size // 50)",
+    "heavy": "density > 0",
+    "half": "size / 2",
+}
+
+
+def test_what_is_derived_is_known_by_kind_and_use(declare: Declare, frame: pd.DataFrame) -> None:
+    found = check(
+        declare(
+            features={
+                "numeric": ["size"],
+                "categorical": ["heavy"],
+                "exclude": ["half"],
+                "derive": DERIVE,
+            }
+        ),
+        frame,
+    )
+    assert (found.numeric, found.categorical, found.temporal) == (("size",), (), ())
+    assert found.inputs == {"weight": "number", "color": "string"}
+    assert [(one.name, one.kind, one.used) for one in found.derived] == [
+        ("density", "number", "numeric"),
+        ("shade", "string", "categorical"),
+        ("heavy", "number", "categorical"),
+        ("half", "number", None),
+    ]
+    assert list(found.asked) == ["size", "weight", "color"]
+
+
+def test_features_found_by_type_are_joined_by_what_is_derived(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    found = check(
+        declare(features={"exclude": ["color", "id"], "derive": {"shade": "lower(color)"}}), frame
+    )
+    assert (found.numeric, found.categorical) == (("size", "weight"), ())
+    assert found.inputs == {"color": "string"}
+
+
+def test_infinite_numbers_that_only_expressions_take_are_set_aside(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    frame.loc[3, "weight"] = np.inf
+    declared = declare(features={"numeric": ["size"], "derive": {"double": "2 * weight"}})
+    assert len(check(declared, frame).quarantined) == 1
+
+
+@pytest.mark.parametrize(
+    ("derive", "said"),
+    [
+        ({"size": "weight * 2"}, "features.derive: size is a column of the data"),
+        (
+            {"odd": "color * 2"},
+            r"features.derive: odd = color \* 2 cannot be computed: text \* a number is not known",
+        ),
+        ({"odd": "sise * 2"}, "there is no column sise in the data; did you mean size"),
+        ({"odd": "day(weight)"}, r"day\(...\) takes a time, not a number"),
+    ],
+)
+def test_expressions_that_do_not_fit_the_data_are_refused(
+    declare: Declare, frame: pd.DataFrame, derive: dict[str, str], said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        check(declare(features={"derive": derive}), frame)

@@ -211,6 +211,49 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "[distance, late]",
             "f.yaml:15:11: features: late is the target",
         ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {speed: distance /}}",
+            "f.yaml:15:72: features.derive.speed: expected an expression such as distance / hours "
+            '(invalid syntax, at: distance /)\n  got: "distance /"',
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {speed: 3}}",
+            "f.yaml:15:72: features.derive.speed: expected text\n"
+            "  got: 3; put text that looks like something else in quotes",
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {was: 1 - late}}",
+            "f.yaml:15:64: features.derive: was is made of late, the target, which is not known "
+            "when a row is answered",
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {id: distance * 2}}",
+            "f.yaml:15:64: features.derive: id is in data.key\n  take another name",
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {two: one * 2, one: distance * 2}}",
+            "f.yaml:15:11: features: derive: two is made of one, which is declared after it",
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], derive: {two: two * 2}}",
+            "f.yaml:15:11: features: derive: two is made of itself",
+        ),
+        (
+            "categorical: [origin]}",
+            "categorical: [origin], temporal: [two], derive: {two: distance * 2}}",
+            "f.yaml:15:11: features: temporal: two is derived, and what is derived is no time",
+        ),
+        (
+            "retrain:",
+            "monitor: {columns: {two: {drift: 2}}}\nretrain:",
+            "f.yaml:28:20: monitor.columns: two is not among the features",
+        ),
     ],
 )
 def test_a_mistake_is_one_plain_message_in_its_place(

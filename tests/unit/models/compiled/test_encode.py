@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from holdtrue.errors import ValueProblem
 from holdtrue.models import Signature, from_rows
 from holdtrue.models.compiled import problems
-from holdtrue.models.compiled._calendar import count_of
 from holdtrue.models.compiled._encode import Encoder, Number
+from holdtrue.times import count_of
 
 OUTSIDE = "a time outside of these years"
 PLAIN = "sklearn.ensemble.HistGradientBoostingClassifier"

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdtrue.models.compiled._calendar import DAY, FIRST, HOUR, LAST, parts_of
 from holdtrue.models.compiled._moments import _VALUES, Held, _found, _has
+from holdtrue.times import DAY, FIRST, HOUR, LAST, parts_of
 
 DAYS = st.integers(FIRST // DAY, LAST // DAY - 1_000)
 

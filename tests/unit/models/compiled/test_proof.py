@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from holdtrue.models.compiled import Compiled, Proof, prove
-from holdtrue.models.compiled._calendar import PARTS
 from holdtrue.models.compiled._compiled import NEVER
 from holdtrue.models.compiled._encode import Category, Number
 from holdtrue.models.compiled._linear import Linear
 from holdtrue.models.compiled._onnx import write_onnx
 from holdtrue.models.compiled._paths import Walk
 from holdtrue.models.compiled._proof import break_even
+from holdtrue.times import PARTS
 
 TREES = [
     ("xgboost.XGBClassifier", "two", {"n_estimators": 8, "max_depth": 4}),

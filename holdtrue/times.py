@@ -67,9 +67,18 @@ def parts_of(count: int) -> tuple[float, int, int, int, int]:
         count: From `FIRST` to `LAST`.
     """
     days, rest = divmod(count, DAY)
-    on = date.fromordinal(days + _EPOCH_ORDINAL)
+    on = date_of(count)
     # As a float first: beyond 2^53 the quotient of whole numbers is rounded otherwise than NumPy's.
     return float(count) / DAY, on.month, on.day, (days + _THURSDAY) % 7, rest // HOUR
+
+
+def date_of(count: int) -> date:
+    """The date of a moment, in UTC.
+
+    Args:
+        count: From `FIRST` to `LAST`.
+    """
+    return date.fromordinal(count // DAY + _EPOCH_ORDINAL)
 
 
 def part(counts: Counts, name: str) -> npt.NDArray[np.float64]:

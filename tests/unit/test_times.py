@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdtrue.models.compiled._calendar import (
+from holdtrue.times import (
     FIRST,
     LAST,
     PARTS,
