@@ -20,6 +20,7 @@ from holdtrue.data._derived import derived_of, inputs_of
 from holdtrue.data._kinds import FIRST_YEAR, LAST_YEAR
 from holdtrue.data._sources import require_columns
 from holdtrue.errors import DataError
+from holdtrue.models import with_derived
 from holdtrue.references import DataCheck, Finding, NewClass, roles
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Checked:
     temporal: tuple[str, ...]
     derived: tuple[Derived, ...]
     inputs: dict[str, Kind]
+    derived_missing: dict[str, float]
     classes: tuple[str, ...] | None
     new_classes: dict[str, NewClass]
 
@@ -113,7 +115,14 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         message = f"data.target: {data.target} holds {kind} values, regression needs numbers"
         raise DataError(message)
     used = {"numeric": numeric, "categorical": categorical, "temporal": temporal}
-    findings.extend(built_in(declaration.data.target, kept, kinds, classes, **used))
+    seen_as = {one.name: one for one in derived if one.used is not None}
+    wide = with_derived(kept, derived, kinds) if derived else kept
+    roles_of = {
+        role: (*names, *(name for name, one in seen_as.items() if one.used == role))
+        for role, names in used.items()
+    }
+    kinds_of = kinds | {name: one.kind for name, one in seen_as.items()}
+    findings.extend(built_in(data.target, wide, kinds_of, classes, **roles_of))
     quarantined = frame[bad].assign(reason=broken[bad])
     # The time of the event may be a feature, too.
     every = dict.fromkeys((data.time, *numeric, *categorical, *temporal, *inputs))
@@ -128,6 +137,7 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
         new_classes=late,
         derived=derived,
         inputs=inputs,
+        derived_missing={name: float(wide[name].isna().mean()) for name in seen_as},
         **used,
     )
 
@@ -156,6 +166,7 @@ def write_check(store: Store, folder: str, snapshot: Snapshot, checked: Checked)
         temporal=checked.temporal,
         derived=checked.derived,
         inputs=checked.inputs,
+        derived_missing=checked.derived_missing,
         classes=checked.classes,
         new_classes=checked.new_classes,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         pipeline,
     )
     from holdtrue.models._fit import fit_bundle, learn_answering, sample_of
-    from holdtrue.models._frame import from_columns, from_rows, target_of, typed
+    from holdtrue.models._frame import from_columns, from_rows, target_of, typed, with_derived
     from holdtrue.models._known import FEWEST_TO_FIT, spread, taught, untaught
     from holdtrue.models._loss import constant_params, loss_params
     from holdtrue.models._manifest import digest_of, read_setting, read_signature
@@ -66,6 +66,7 @@ __all__ = [
     "taught",
     "typed",
     "untaught",
+    "with_derived",
     "write_bundle",
 ]
 
@@ -107,6 +108,7 @@ _HOMES = {
     "taught": "_known",
     "typed": "_frame",
     "untaught": "_known",
+    "with_derived": "_frame",
     "write_bundle": "_bundle",
 }
 

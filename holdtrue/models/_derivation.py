@@ -33,13 +33,17 @@ class Derivation:
     """The columns that they are made of."""
 
     @classmethod
-    def of(cls, signature: Signature) -> Derivation:
-        """What computes the derived columns of a model.
+    def of(cls, derived: tuple[Derived, ...], columns: Mapping[str, Kind]) -> Derivation:
+        """What computes derived columns.
+
+        Args:
+            derived: In order.
+            columns: Of a row, by name.
 
         Raises:
             ExpressionError: An expression does not fit the kinds of the columns.
         """
-        return _made(signature.derived, tuple(signature.columns.items()))
+        return _made(derived, tuple(columns.items()))
 
     def columns(self, values: Mapping[str, Value], n_rows: int) -> dict[str, Value]:
         """Compute the columns that the model sees.
@@ -98,7 +102,7 @@ def extended(columns: Mapping[str, Any], n_rows: int, signature: Signature) -> d
     Raises:
         ValueProblem: As `Derivation.given`.
     """
-    made = Derivation.of(signature).given(columns, n_rows)
+    made = Derivation.of(signature.derived, signature.columns).given(columns, n_rows)
     kept = {name: values for name, values in columns.items() if name not in signature.inputs}
     return kept | made
 
@@ -115,7 +119,7 @@ def extended_records(
     Raises:
         ValueProblem: As `Derivation.record`.
     """
-    derivation, inputs = Derivation.of(signature), signature.inputs
+    derivation, inputs = Derivation.of(signature.derived, signature.columns), signature.inputs
     return [
         {name: value for name, value in record.items() if name not in inputs}
         | derivation.record(record, row)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from holdtrue.expressions import Value
     from holdtrue.models._signature import Signature
-    from holdtrue.references import Kind
+    from holdtrue.references import Derived, Kind
 
 
 def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
         categories as text, times as datetime64[us] in UTC with NaT for missing.
     """
     if signature.derived:
-        table = _with_derived(table, signature)
+        table = with_derived(table, signature.derived, signature.columns)
         signature = signature.encoded
     columns: dict[str, Any] = {}
     for name in signature.columns:
@@ -52,9 +52,17 @@ def typed(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
-def _with_derived(table: pd.DataFrame, signature: Signature) -> pd.DataFrame:
-    """The same rows with what is derived of their columns."""
-    derivation = Derivation.of(signature)
+def with_derived(
+    table: pd.DataFrame, derived: tuple[Derived, ...], kinds: Mapping[str, Kind]
+) -> pd.DataFrame:
+    """The same rows with what is derived of their columns.
+
+    Args:
+        table: shape (n_rows, any columns), in the dtypes of `holdtrue.data.load`.
+        derived: In order.
+        kinds: Of the columns.
+    """
+    derivation = Derivation.of(derived, kinds)
     values = {name: _values(table[name], kind) for name, kind in derivation.takes.items()}
     made = derivation.columns(values, len(table))
     columns = {

@@ -151,6 +151,7 @@ DATA_STEPS = (
             "data/_built_in.py",
             "data/_derived.py",
             "data/_kinds.py",
+            "models/_derivation.py",
             "expressions",
         ),
         inputs=("extract",),

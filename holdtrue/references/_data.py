@@ -115,6 +115,8 @@ class DataCheck(Reference):
     """Columns that are computed of others, in order."""
     inputs: dict[str, Kind] = {}
     """Columns that nothing but the derived ones are made of, with the kinds of their values."""
+    derived_missing: dict[str, float] = {}
+    """Of what is derived and used, the share of missing values in the rows to learn from."""
     classes: tuple[str, ...] | None
     """Names of the classes, sorted; None for regression."""
     new_classes: dict[str, NewClass] = {}

@@ -105,6 +105,16 @@ def data_markdown(
         parts.append(f"{cell(split.note)}.")
     if failed:
         parts += ["## Contract", table(["Rule", "Verdict", "Rows", "What was found"], failed)]
+    if check.derived:
+        derived = [
+            [
+                one.name,
+                one.expression,
+                share(check.derived_missing[one.name]) if one.used else "-",
+            ]
+            for one in check.derived
+        ]
+        parts += ["## What is derived", table(["Feature", "Expression", "Missing"], derived)]
     parts += ["## Columns", table(["Column", "Missing", "Distinct", "Typical"], columns)]
     return "\n\n".join(parts)
 

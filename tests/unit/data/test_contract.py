@@ -528,3 +528,28 @@ def test_expressions_that_do_not_fit_the_data_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=said):
         check(declare(features={"derive": derive}), frame)
+
+
+def test_what_is_derived_is_held_against_the_built_in_checks(
+    declare: Declare, frame: pd.DataFrame
+) -> None:
+    frame["code"] = "n" + frame["y"].astype(str)
+    found = check(
+        declare(
+            features={
+                "numeric": ["size"],
+                "derive": {
+                    "never": "number(color)",
+                    "told": "number(code[1:])",
+                    "some": "size / 2 if weight > 0 else None",
+                },
+            }
+        ),
+        frame,
+    )
+    assert finding(found, "features: none constant").detail == "never"
+    leak = finding(found, "features: none gives the target away")
+    assert leak.blocking
+    assert "told alone orders the target" in leak.detail
+    assert found.derived_missing["never"] == 1.0
+    assert found.derived_missing["some"] == pytest.approx((frame["weight"] <= 0).mean())

@@ -207,19 +207,19 @@ def test_rows_that_are_too_large_are_found_among_others_that_are_wrong(
     assert found == [(3, "way"), (5, "hours")]
     # The way is finite; a speed as large is none.
     one = {name: [None] for name in SIGNATURE.columns} | {"way": [1.7e308], "hours": [1]}
-    assert Derivation.of(SIGNATURE).given(one, 1)["speed"].tolist() == [None]
+    assert Derivation.of(DERIVED, SIGNATURE.columns).given(one, 1)["speed"].tolist() == [None]
 
 
 def test_what_differs_alone_is_not_compiled(
     rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert difference(json_columns(rows, SIGNATURE), SIGNATURE) is None
-    derivation = Derivation.of(SIGNATURE)
+    derivation = Derivation.of(DERIVED, SIGNATURE.columns)
     first = derivation.programs[0]
     broken = type(first)(first.type, first.run, lambda row: (first.one(row) or 0.0) + 1e-9)
     programs = (broken, *derivation.programs[1:])
     made = Derivation(derivation.derived, programs, derivation.takes)
-    monkeypatch.setattr(Derivation, "of", classmethod(lambda cls, signature: made))
+    monkeypatch.setattr(Derivation, "of", classmethod(lambda *_: made))
     digest = write(tmp_path / "one", rows, "xgboost.XGBClassifier", {"n_estimators": 2})
     model = ServedModel.load(tmp_path / "one", digest)
     assert not model.compiled
@@ -276,8 +276,8 @@ def test_a_broken_proof_of_the_sample_is_an_error(
 ) -> None:
     digest = write(tmp_path / "one", rows, "xgboost.XGBClassifier", {"n_estimators": 2})
     model = ServedModel.load(tmp_path / "one", digest)
-    made = Derivation.of(SIGNATURE)
+    made = Derivation.of(DERIVED, SIGNATURE.columns)
     other = Derivation(made.derived, made.programs[:1] * 5, made.takes)
-    monkeypatch.setattr(Derivation, "of", classmethod(lambda cls, signature: other))
+    monkeypatch.setattr(Derivation, "of", classmethod(lambda *_: other))
     with pytest.raises(ServingError):
         model.verify()

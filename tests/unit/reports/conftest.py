@@ -13,6 +13,7 @@ from holdtrue.references import (
     ColumnSummary,
     DataCheck,
     Decision,
+    Derived,
     DriftReport,
     Estimate,
     Evaluation,
@@ -123,6 +124,11 @@ def make_data(kind: str) -> tuple[Snapshot, DataCheck, ProfileRef, Split]:
         findings=findings,
         numeric=("distance", "temp", "precip"),
         categorical=("origin",),
+        derived=(
+            Derived(name="dew", expression="temp / 2", kind="number", used=None),
+            Derived(name="wet", expression="dew < 3", kind="number", used="numeric"),
+        ),
+        derived_missing={"wet": 0.0093},
         classes=classes,
     )
     steps = np.linspace(0, 1, 201)

@@ -39,6 +39,15 @@ def write_all(sample, folder: Path) -> dict[str, str]:
     return {path.stem: path.read_text() for path in folder.iterdir()}
 
 
+def test_what_is_derived_is_shown_with_its_expression(sample, tmp_path: Path) -> None:
+    page = write_all(sample, tmp_path)["data"]
+    assert re.search(r"wet</th><td><code>dew &lt; 3</code></td><td>a number</td>.*>0.9", page)
+    assert re.search(r"dew</th><td><code>temp / 2</code></td><td>part of others</td>", page)
+    s = sample
+    said = data_markdown(s.declaration, s.snapshot, s.check, s.profile, s.split)
+    assert "| wet | dew &lt; 3 | 0.9" in said
+
+
 def test_rows_that_break_the_contract_have_a_page_before_they_are_profiled(
     sample, tmp_path: Path
 ) -> None:
