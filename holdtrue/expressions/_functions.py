@@ -6,12 +6,16 @@ negative number) is missing, and so is what is made of something missing.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 
+from holdtrue.expressions._types import ExpressionError
 from holdtrue.times import DAY, HOUR, date_of, part
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400.0
 _MINUTE = 60_000_000
+_QUARTER = 15 * _MINUTE
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LARGEST = 1e300
 """Numbers beyond it are missing: scaled, they might be infinite."""
 
@@ -119,12 +125,51 @@ def _round_one(value: float, digits: float = 0.0) -> float | None:
 
 
 def _calendar(name: str, one: Callable[[int], int]) -> Function:
-    def run(times: Value) -> Floats:
+    def run(times: Value, zone: Value | None = None) -> Floats:
         null = np.isnat(times)
         counts = np.where(null, 0, times.view(np.int64))
+        if zone is not None and len(times):
+            quarters, at = np.unique(counts // _QUARTER, return_inverse=True)
+            ahead = [_ahead(quarter, str(zone[0])) for quarter in quarters.tolist()]
+            counts = counts + np.array(ahead, np.int64)[at]
         return np.where(null, np.nan, _part(counts, name))
 
-    return Function(("time",), "number", run, lambda count: float(one(count)))
+    def alone(count: int, zone: str | None = None) -> float:
+        if zone is not None:
+            count += _ahead(count // _QUARTER, zone)
+        return float(one(count))
+
+    return Function(("time", "text"), "number", run, alone, 1, 2, literal=(1,))
+
+
+@lru_cache(maxsize=100_000)
+def _ahead(quarter: int, zone: str) -> int:
+    """How far a zone's clocks are ahead of UTC, in microseconds.
+
+    They are set at whole quarters of an hour, as in every zone since 1972.
+
+    Args:
+        quarter: Quarters of an hour since 1970.
+        zone: One that `check_zone` takes.
+    """
+    moment = _EPOCH + timedelta(minutes=15 * quarter)
+    ahead = moment.astimezone(ZoneInfo(zone)).utcoffset() or timedelta()
+    return ahead // timedelta(microseconds=1)
+
+
+def check_zone(name: str) -> None:
+    """Refuse a time zone that there is not.
+
+    Raises:
+        ExpressionError: It is not in the machine's time zone database.
+    """
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as err:
+        near = difflib.get_close_matches(name, available_timezones(), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        message = f"a time zone such as 'America/New_York', not {name[:60]}{meant}"
+        raise ExpressionError(message) from err
 
 
 def _part(counts: npt.NDArray[np.int64], name: str) -> Floats:

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from holdtrue.expressions._functions import FUNCTIONS
+from holdtrue.expressions._functions import FUNCTIONS, check_zone
 from holdtrue.expressions._types import ExpressionError
 
 if TYPE_CHECKING:
@@ -215,7 +215,9 @@ def _arguments(node: ast.Call) -> list[ast.expr]:
     for place in written:
         if place < len(given):
             value = literal(given[place], f"the {place + 1}. in the brackets of {name}")
-            if not isinstance(value, str):
+            if name in _OF_TIMES:
+                check_zone(str(value))
+            elif not isinstance(value, str):
                 whole(given[place], f"the {place + 1}. in the brackets of {name}")
     return [*given]
 

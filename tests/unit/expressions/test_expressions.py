@@ -138,6 +138,18 @@ def test_parts_of_times_are_those_of_pandas(part: str) -> None:
     assert found == [*expected, None]
 
 
+def test_parts_of_times_in_a_zone_are_those_of_its_clocks() -> None:
+    first = datetime(2023, 1, 1, tzinfo=UTC)
+    moments = [first + timedelta(minutes=13 * step) for step in range(41_000)]
+    index = pd.DatetimeIndex(moments).as_unit("us")
+    counts = index.tz_localize(None).astype("int64").tolist()
+    for zone in ("America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe"):
+        there = index.tz_convert(zone)
+        for part in ("hour", "minute", "day"):
+            found = both(f"{part}(start, '{zone}')", [row(start=count) for count in counts])
+            assert found == getattr(there, part).astype("float64").tolist(), (zone, part)
+
+
 numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.none() | st.text(max_size=6)
 times = st.none() | st.integers(-(10**15), 10**15)
@@ -165,6 +177,8 @@ def call(name: str) -> str:
     takes = FUNCTIONS[name].takes
     one = {"number": "a", "text": "text", "time": "start", "span": "end - start"}
     first = one[takes[0]]
+    if takes[0] == "time":
+        return f"{name}(start, 'Europe/Vienna') + {name}(end)"
     return CALLS.get(name) or f"{name}({first}{', other' if len(takes) > 1 else ''})"
 
 
@@ -204,6 +218,13 @@ def test_rows_alone_have_the_bits_that_they_have_among_others(rows: list[dict[st
         ("a in b", r"a list in brackets after in, such as \('JFK', 'LGA'\)"),
         ("a in (b,)", "a number or a text as what stands after in, not b"),
         ("column(a)", "the name of one column in quotes"),
+        (
+            "hour(start, 'New_York')",
+            "a time zone such as 'America/New_York', not New_York; did you",
+        ),
+        ("hour(start, '../../etc/passwd')", "a time zone such as 'America/New_York', not ../"),
+        ("hour(start, text)", "a number or a text as the 2. in the brackets of hour, not text"),
+        ("hour(start, 3)", "a time zone such as 'America/New_York', not 3"),
         ("log(a, base=2)", "operators, comparisons and functions"),
         ("a" * 2_001, "at most 2,000 characters"),
         ("not " * 400 + "flag", "at most 300 parts"),
