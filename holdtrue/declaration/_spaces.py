@@ -20,6 +20,14 @@ _XGBOOST: DeclaredSpace = {
     "colsample_bytree": {"float": [0.5, 1.0]},
     "reg_lambda": {"float": [0.01, 100.0], "log": True},
 }
+_LIGHTGBM: DeclaredSpace = {
+    "num_leaves": {"int": [7, 127], "log": True},
+    "learning_rate": {"float": [0.01, 0.3], "log": True},
+    "n_estimators": {"int": [50, 600], "log": True},
+    "min_child_samples": {"int": [5, 200], "log": True},
+    "colsample_bytree": {"float": [0.5, 1.0]},
+    "reg_lambda": {"float": [0.01, 100.0], "log": True},
+}
 _HIST_GRADIENT_BOOSTING: DeclaredSpace = {
     "learning_rate": {"float": [0.01, 0.3], "log": True},
     "max_iter": {"int": [50, 500], "log": True},
@@ -47,6 +55,8 @@ _ELASTIC_NET: DeclaredSpace = {
 SPACES: dict[str, DeclaredSpace] = {
     "xgboost.XGBClassifier": _XGBOOST,
     "xgboost.XGBRegressor": _XGBOOST,
+    "lightgbm.LGBMClassifier": _LIGHTGBM,
+    "lightgbm.LGBMRegressor": _LIGHTGBM,
     "sklearn.ensemble.HistGradientBoostingClassifier": _HIST_GRADIENT_BOOSTING,
     "sklearn.ensemble.HistGradientBoostingRegressor": _HIST_GRADIENT_BOOSTING,
     "sklearn.ensemble.RandomForestClassifier": _FOREST,

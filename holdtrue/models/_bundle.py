@@ -188,7 +188,7 @@ def write_bundle(
         "sample": sample,
         "expected": expected.tolist(),
         "versions": {"holdtrue": __version__}
-        | {name: metadata.version(name) for name in _PACKAGES},
+        | {name: metadata.version(name) for name in (*_PACKAGES, *_others(estimator))},
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     # Not sorted: columns keep their order.
@@ -274,6 +274,16 @@ def _prove(folder: Path, digest: str) -> None:
     except ServingError as err:
         message = f"the model was compiled, and cannot be read back: {err.message}"
         raise TrainingError(message) from err
+
+
+def _others(estimator: str) -> tuple[str, ...]:
+    """The package of an estimator, where that is one of its own that is installed by its name."""
+    package = estimator.partition(".")[0]
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ()
+    return () if package in ("sklearn", *_PACKAGES) else (package,)
 
 
 def _is_xgboost(estimator: str) -> bool:

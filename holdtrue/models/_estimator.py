@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, ServingError, TrainingError
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 RARE = 20
 # Probabilities of a classifier that has none are learnt on rows that it was not fitted on.
 _FOLDS = 3
+# LightGBM chooses by a race of its threads how it sums up, unless it is told, and what it is about
+# to do goes to standard output.
+_LIGHTGBM = {"deterministic": True, "force_col_wise": True, "verbosity": -1}
 
 
 def import_object(path: str, what: str) -> Any:
@@ -82,6 +86,8 @@ def check_candidate(
         message = f"estimator {candidate.estimator} does not fit {task}: {reason}"
         raise ConfigError(message)
     known = _parameters(estimator)
+    if known is not None and _is_lightgbm(estimator):
+        known |= _lightgbm_names()
     for name in (*candidate.params, *candidate.space):
         if known is not None and name not in known:
             same = [one for one in known if one.lower() == name.lower()]
@@ -160,6 +166,18 @@ def _parameters(estimator: Any) -> set[str] | None:
     return names
 
 
+def _is_lightgbm(estimator: Any) -> bool:
+    return str(estimator.__module__).partition(".")[0] == "lightgbm"
+
+
+def _lightgbm_names() -> set[str]:
+    """What LightGBM's estimators take besides: all parameters of its library, and other names."""
+    from lightgbm.basic import _ConfigAliases
+
+    every: dict[str, list[str]] = _ConfigAliases._get_all_param_aliases()
+    return {*every, *itertools.chain.from_iterable(every.values())}
+
+
 def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> Any:
     """Make an unfitted estimator.
 
@@ -183,6 +201,10 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
     # scikit-learn's linear models warn that n_jobs has no effect any more.
     if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
         filled["n_jobs"] = threads
+    if _is_lightgbm(estimator):
+        filled |= _LIGHTGBM
+        if "force_row_wise" in params:
+            del filled["force_col_wise"]
     made = estimator(**(filled | params))
     if not isinstance(made, ClassifierMixin) or hasattr(made, "predict_proba"):
         return made

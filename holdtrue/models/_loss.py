@@ -26,6 +26,10 @@ _LOSSES: dict[str, _Words] = {
         "absolute": {"objective": "reg:absoluteerror"},
         "huber": {"objective": "reg:pseudohubererror"},
     },
+    "LGBMRegressor": {
+        "squared": {"objective": "regression"},
+        "absolute": {"objective": "regression_l1"},
+    },
     "HistGradientBoostingRegressor": {
         "squared": {"loss": "squared_error"},
         "absolute": {"loss": "absolute_error"},
@@ -92,7 +96,7 @@ def _losses_of(estimator: Any) -> _Words | None:
 def _family(estimator: Any) -> str | None:
     """Name of the class whose losses are known: the estimator's own, or of one it comes from."""
     for kind in estimator.__mro__:
-        if kind.__module__.partition(".")[0] in ("sklearn", "xgboost") and (
+        if kind.__module__.partition(".")[0] in ("lightgbm", "sklearn", "xgboost") and (
             kind.__name__ in _LOSSES or kind.__name__ in _ONLY_SQUARED
         ):
             return str(kind.__name__)

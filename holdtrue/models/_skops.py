@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Besides the types that skops trusts by itself. Nothing here can run code when loaded.
 _TRUSTED = ("numpy", "sklearn")
 _TRUSTED_TYPES = (
+    "collections.OrderedDict",  # LightGBM keeps its best scores in one
     "holdtrue.models._temporal.TemporalEncoder",
     "holdtrue.models._confusion.ConfusionClassifier",
 )

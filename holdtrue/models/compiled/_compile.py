@@ -12,6 +12,7 @@ from holdtrue.models._estimator import unwrapped
 from holdtrue.models.compiled._compiled import Compiled
 from holdtrue.models.compiled._encode import Category, Column, Moment, Number, Part
 from holdtrue.models.compiled._forests import ALONE, AVERAGED, BINNED, BOOSTED, read_ensemble
+from holdtrue.models.compiled._lightgbm import LIGHTGBM, read_lightgbm
 from holdtrue.models.compiled._linear import CLASSIFIERS, GENERALISED, REGRESSORS, read_linear
 from holdtrue.models.compiled._onnx import write_onnx
 from holdtrue.models.compiled._refusal import NotCompilable
@@ -62,6 +63,9 @@ def compile_pipeline(
         booster = booster_json or bytes(model.get_booster().save_raw(raw_format="json"))
         trees, link, rounds = read_booster(booster)
         extra: dict[str, Any] = {"booster": booster, "rounds": rounds}
+    elif library == "lightgbm" and name in LIGHTGBM:
+        trees, link, divisor = read_lightgbm(model)
+        extra = {"divisor": divisor}
     elif library == "sklearn" and name in (*BINNED, *BOOSTED, *AVERAGED, *ALONE):
         trees, link, divisor = read_ensemble(model)
         extra = {"divisor": divisor}

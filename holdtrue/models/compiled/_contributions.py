@@ -11,6 +11,7 @@ import orjson
 
 from holdtrue.errors import ServingError
 from holdtrue.models.compiled._forests import ALONE, BINNED, read_ensemble
+from holdtrue.models.compiled._lightgbm import LIGHTGBM, cover_of, read_lightgbm
 from holdtrue.models.compiled._xgboost import read_booster
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def explainer_of(scorer: Compiled, fitted: Callable[[], Any]) -> Explainer:
 
     Args:
         scorer: The model.
-        fitted: Gives scikit-learn's estimator; called for its trees only, whose cover is there.
+        fitted: Gives the estimator; called for trees of scikit-learn and LightGBM, whose cover is
+            there.
 
     Raises:
         ServingError: It has too many leaves.
@@ -174,9 +176,11 @@ def _read_booster(content: bytes) -> tuple[Trees, Floats]:
 
 
 def _read_ensemble(model: Any) -> tuple[Trees, Floats]:
-    """scikit-learn's trees with their cover: the weight of their training rows."""
-    trees, _, _ = read_ensemble(model)
+    """Trees of scikit-learn or LightGBM with their cover: the weight of their training rows."""
     name = type(model).__name__
+    if name in LIGHTGBM:
+        return read_lightgbm(model)[0], cover_of(model)
+    trees, _, _ = read_ensemble(model)
     if name in BINNED:
         return trees, np.concatenate(
             [tree.nodes["count"] for each in model._predictors for tree in each]

@@ -31,6 +31,9 @@ ESTIMATORS: list[tuple[str, dict[str, Any], tuple[str, ...] | None]] = [
     ("sklearn.linear_model.Ridge", {"alpha": 2.0}, None),
     ("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 5}, TWO),
     ("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 5}, None),
+    ("lightgbm.LGBMClassifier", {"n_estimators": 5}, TWO),
+    ("lightgbm.LGBMClassifier", {"n_estimators": 5}, THREE),
+    ("lightgbm.LGBMRegressor", {"n_estimators": 5}, None),
 ]
 
 

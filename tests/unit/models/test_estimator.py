@@ -147,6 +147,27 @@ def test_an_unknown_parameter_names_the_nearest(rest: dict[str, Any]) -> None:
     assert caught.value.hint == "did you mean max_depth?"
 
 
+def test_lightgbm_takes_the_names_of_its_library_too() -> None:
+    known = {"num_leaves": 7, "max_bin": 63, "bagging_fraction": 0.5, "extra_trees": True}
+    check_candidate(candidate("lightgbm.LGBMClassifier", params=known), "classification")
+    with pytest.raises(ConfigError, match="LGBMClassifier has no parameter num_leafs") as caught:
+        check_candidate(
+            candidate("lightgbm.LGBMClassifier", params={"num_leafs": 7}), "classification"
+        )
+    assert caught.value.hint in ("did you mean num_leaf?", "did you mean num_leaves?")
+
+
+def test_lightgbm_is_quiet_and_sums_up_in_one_way_unless_it_is_told_otherwise() -> None:
+    made = construct("lightgbm.LGBMClassifier", {}, seed=7, threads=2)
+    assert (made.random_state, made.n_jobs) == (7, 2)
+    params = made.get_params()
+    assert params["deterministic"] is True
+    assert params["force_col_wise"] is True
+    assert params["verbosity"] == -1
+    told = construct("lightgbm.LGBMClassifier", {"force_row_wise": True}, seed=7, threads=2)
+    assert "force_col_wise" not in told.get_params()
+
+
 def test_a_parameter_in_the_wrong_case_is_known() -> None:
     space = {"c": {"float": [0.1, 1]}}
     with pytest.raises(ConfigError, match="has no parameter c") as caught:

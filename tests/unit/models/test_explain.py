@@ -37,6 +37,9 @@ MODELS: list[Any] = [
         ("sklearn.ensemble.ExtraTreesRegressor", {"n_estimators": 5}, None, "y"),
         ("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 9}, THREE, "log-odds"),
         ("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 9}, None, "y"),
+        ("lightgbm.LGBMClassifier", {"n_estimators": 9}, TWO, "log-odds"),
+        ("lightgbm.LGBMClassifier", {"n_estimators": 9}, THREE, "log-odds"),
+        ("lightgbm.LGBMRegressor", {"n_estimators": 9}, None, "y"),
         ("sklearn.ensemble.GradientBoostingClassifier", {"n_estimators": 9}, THREE, "log-odds"),
         ("sklearn.tree.DecisionTreeClassifier", {"max_depth": 4}, TWO, "probability"),
     )
@@ -169,6 +172,23 @@ def expected(tree: Tree, cover: np.ndarray, row: np.ndarray, known: frozenset[in
         return below(sides[0] if goes_left else sides[1])
 
     return below(0)
+
+
+@pytest.mark.parametrize("classes", [TWO, THREE, None])
+def test_trees_of_lightgbm_are_explained_as_by_lightgbm_itself(served, classes):
+    path = "lightgbm.LGBMRegressor" if classes is None else "lightgbm.LGBMClassifier"
+    model, fitted, frame, sample = served(path, {"n_estimators": 9}, classes)
+    encoded = np.asarray(fitted["features"].transform(frame))[: len(sample)]
+    found = contributions(model, model.encode(sample))
+    wanted = fitted["model"].booster_.predict(encoded, pred_contrib=True)
+    by_place = wanted.reshape(len(sample), len(found.outputs), -1)
+    assert np.allclose(found.base, by_place[:, :, -1], atol=1e-9)
+    # Of a class of several a category has a place for each.
+    columns = model.scorer.encoder.columns
+    for number, column in enumerate(found.columns):
+        at = next((one.at, one.width) for one in columns if one.name == column)
+        shares = by_place[:, :, at[0] : at[0] + at[1]].sum(axis=2)
+        assert np.allclose(found.values[:, number], shares, atol=1e-9), column
 
 
 @settings(max_examples=40)

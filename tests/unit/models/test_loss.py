@@ -13,6 +13,7 @@ from holdtrue.models._loss import _LOSSES, _ONLY_SQUARED, _losses_of
 
 WHERE = {
     "XGBRegressor": "xgboost",
+    "LGBMRegressor": "lightgbm",
     "HuberRegressor": "sklearn.linear_model",
     "QuantileRegressor": "sklearn.linear_model",
     "SGDRegressor": "sklearn.linear_model",
@@ -26,6 +27,7 @@ ALL = [
 ]
 TREES = [
     "xgboost.XGBRegressor",
+    "lightgbm.LGBMRegressor",
     "sklearn.ensemble.HistGradientBoostingRegressor",
     "sklearn.ensemble.RandomForestRegressor",
 ]

@@ -23,6 +23,8 @@ TREES = [
     ("xgboost.XGBClassifier", "three", {"n_estimators": 3, "max_depth": 3}),
     ("sklearn.ensemble.HistGradientBoostingClassifier", "two", {"max_iter": 5}),
     ("sklearn.ensemble.HistGradientBoostingRegressor", "value", {"max_iter": 5}),
+    ("lightgbm.LGBMClassifier", "two", {"n_estimators": 5}),
+    ("lightgbm.LGBMRegressor", "value", {"n_estimators": 5}),
     ("sklearn.ensemble.RandomForestClassifier", "three", {"n_estimators": 3, "max_depth": 5}),
     ("sklearn.ensemble.GradientBoostingRegressor", "value", {"n_estimators": 5}),
 ]
