@@ -234,13 +234,7 @@ def _interval(model: ServedModel, scores: list[float]) -> tuple[float, float] | 
 def _recompute(model: ServedModel, row: dict[str, Any], before: list[float]) -> Recomputed:
     """Score a row by each of the ways that the model has: any may have given the answer."""
     rows = model.encode([row])
-    each = [model.predict(rows)]
-    if model.scorer is not None:
-        matrix = model.scorer.encode([row]).matrix
-        each += [
-            model.answering.calibrated(model.scorer.scores(matrix, engine))
-            for engine in model.scorer.engines
-        ]
+    each = [model.predict(rows), *model.by_engine(rows)]
     answered = np.array(before, dtype=np.float64)
     candidates = [np.ravel(scores) for scores in each]
     best = min(candidates, key=lambda scores: float(np.max(np.abs(scores - answered))))

@@ -217,6 +217,13 @@ class ServedModel:
 
         return scores(self.pipeline, self.signature, to_frame(rows.columns))
 
+    def by_engine(self, rows: Rows) -> list[Floats]:
+        """What `predict` gives by each way to sum up leaves; nothing of a model without trees."""
+        if self.scorer is None or not isinstance(rows, Encoded):
+            return []
+        scored = [self.scorer.scores(rows.matrix, engine) for engine in self.scorer.engines]
+        return [self.answering.calibrated(scores) for scores in scored]
+
     def contributions(self, rows: Rows) -> Contributions:
         """How much each column adds to each row's score.
 
@@ -248,12 +255,7 @@ class ServedModel:
                 self.predict(self.encode_columns(columns, len(self.sample))),
                 np.concatenate([self.predict(self.encode([record])) for record in self.sample]),
             ]
-            together = self.encode(self.sample)
-            if self.scorer is not None and isinstance(together, Encoded):
-                scored = [
-                    self.scorer.scores(together.matrix, engine) for engine in self.scorer.engines
-                ]
-                answered += map(self.answering.calibrated, scored)
+            answered += self.by_engine(self.encode(self.sample))
         except ServingError as err:
             message = f"the model at {self.path} does not take its own sample: {err.message}"
             raise ServingError(message) from err

@@ -20,6 +20,7 @@ from holdtrue.plan import BY_NAME, Journal
 from holdtrue.plan._digest import code_digest
 from holdtrue.plan._journal import Record
 from holdtrue.plan._plan import _rooms
+from holdtrue.references import Derived
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in
 from holdtrue.serving._asked import Answered
@@ -36,6 +37,19 @@ SIGNATURE = Signature(
     classes=("no", "yes"),
     columns={"distance": "number", "carrier": "string", "departure": "time"},
     categorical=("carrier",),
+)
+DERIVED = SIGNATURE.model_copy(
+    update={
+        "derived": (
+            Derived(
+                name="far",
+                expression="distance * hour(departure, 'America/New_York')",
+                kind="number",
+                used="numeric",
+            ),
+        ),
+        "inputs": ("departure",),
+    }
 )
 CHANCE = np.random.default_rng(0)
 ROWS = [
@@ -79,16 +93,16 @@ def declare(**serve) -> Declaration:
 class House:
     """A store with a registered version, and replicas that have answered."""
 
-    def __init__(self, root, estimator=XGBOOST) -> None:
+    def __init__(self, root, estimator=XGBOOST, signature=SIGNATURE) -> None:
         self.store = Store(root / ".holdtrue")
         self.declaration = declare()
         params = {"n_estimators": 8} if estimator == XGBOOST else {}
-        model = pipeline(estimator, params, SIGNATURE, seed=0, threads=1)
+        model = pipeline(estimator, params, signature, seed=0, threads=1)
         target = [int(n % 3 == 0) for n in range(60)]
-        model.fit(typed(pd.DataFrame(ROWS), SIGNATURE), target)
+        model.fit(typed(pd.DataFrame(ROWS), signature), target)
         bundle = self.store.path("bundles", "flights", "one")
         self.digest = write_bundle(
-            *(bundle, model, SIGNATURE), estimator=estimator, params=params, sample=ROWS[:10]
+            *(bundle, model, signature), estimator=estimator, params=params, sample=ROWS[:10]
         )
         self.registry = Registry(self.store)
         self.version = self.registry.register(
@@ -182,9 +196,10 @@ def test_a_prediction_leads_to_its_model_data_declaration_and_code(house):
         assert said in text
 
 
+@pytest.mark.parametrize("signature", [SIGNATURE, DERIVED], ids=["plain", "derived"])
 @pytest.mark.parametrize("estimator", [XGBOOST, LINEAR, NOT_COMPILED])
-def test_every_prediction_is_computed_again_to_the_same_bits(tmp_path, estimator):
-    house = House(tmp_path, estimator)
+def test_every_prediction_is_computed_again_to_the_same_bits(tmp_path, estimator, signature):
+    house = House(tmp_path, estimator, signature)
     names = [name for row in ROWS for name in house.answer([row])]
     names += house.answer(ROWS * 5)  # a request of many rows may be scored in another way
     fold_in(house.folder, house.table, wait_s=0)
