@@ -27,6 +27,8 @@ _FOLDS = 3
 # LightGBM chooses by a race of its threads how it sums up, unless it is told, and what it is about
 # to do goes to standard output.
 _LIGHTGBM = {"deterministic": True, "force_col_wise": True, "verbosity": -1}
+# What CatBoost prints is said by one of these, and by no two.
+_CATBOOST_SAYS = {"logging_level", "metric_period", "silent", "verbose", "verbose_eval"}
 
 
 def import_object(path: str, what: str) -> Any:
@@ -86,7 +88,7 @@ def check_candidate(
         message = f"estimator {candidate.estimator} does not fit {task}: {reason}"
         raise ConfigError(message)
     known = _parameters(estimator)
-    if known is not None and _is_lightgbm(estimator):
+    if known is not None and _is_of(estimator, "lightgbm"):
         known |= _lightgbm_names()
     for name in (*candidate.params, *candidate.space):
         if known is not None and name not in known:
@@ -160,14 +162,17 @@ def _check_written(candidate: Candidate) -> None:
 def _parameters(estimator: Any) -> set[str] | None:
     """Names of the constructor's parameters; None where any name is taken."""
     try:
-        names = set(estimator().get_params())
+        given = set(estimator().get_params())
     except TypeError:
         return None
-    return names
+    # CatBoost's know only what was set; what may be is in the constructor.
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [p.name for p in inspect.signature(estimator).parameters.values() if p.kind in kinds]
+    return given.union(named)
 
 
-def _is_lightgbm(estimator: Any) -> bool:
-    return str(estimator.__module__).partition(".")[0] == "lightgbm"
+def _is_of(estimator: Any, library: str) -> bool:
+    return str(estimator.__module__).partition(".")[0] == library
 
 
 def _lightgbm_names() -> set[str]:
@@ -201,10 +206,16 @@ def construct(path: str, params: dict[str, Any], *, seed: int, threads: int) -> 
     # scikit-learn's linear models warn that n_jobs has no effect any more.
     if "n_jobs" in known and not estimator.__module__.startswith("sklearn.linear_model"):
         filled["n_jobs"] = threads
-    if _is_lightgbm(estimator):
+    if _is_of(estimator, "lightgbm"):
         filled |= _LIGHTGBM
         if "force_row_wise" in params:
             del filled["force_col_wise"]
+    if _is_of(estimator, "catboost"):
+        filled |= {"thread_count": threads, "allow_writing_files": False}
+        if not params.keys() & _CATBOOST_SAYS:
+            filled["logging_level"] = "Silent"
+        if "random_seed" in params:
+            del filled["random_state"]
     made = estimator(**(filled | params))
     if not isinstance(made, ClassifierMixin) or hasattr(made, "predict_proba"):
         return made

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import Ridge, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 
 from holdtrue.declaration import Candidate
 from holdtrue.errors import ConfigError
@@ -145,6 +145,29 @@ def test_an_unknown_parameter_names_the_nearest(rest: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="XGBClassifier has no parameter max_dept") as caught:
         check_candidate(candidate("xgboost.XGBClassifier", **rest), "classification")
     assert caught.value.hint == "did you mean max_depth?"
+
+
+class Forgetful(LogisticRegression):
+    """Says of its parameters only those that were set, as CatBoost's do."""
+
+    def __init__(self, C: float = 1.0, *, strength: float = 1.0) -> None:  # noqa: N803
+        super().__init__(C=C)
+        self.strength = strength
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {}
+
+
+def test_what_an_estimator_does_not_say_of_its_parameters_is_in_its_constructor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_models", SimpleNamespace(Forgetful=Forgetful))
+    path = "own_models.Forgetful"
+    assert construct(path, {"strength": 2.0}, seed=0, threads=1).strength == 2.0
+    check_candidate(candidate(path, params={"strength": 2.0}), "classification")
+    with pytest.raises(ConfigError, match="has no parameter strenght") as caught:
+        check_candidate(candidate(path, params={"strenght": 2.0}), "classification")
+    assert caught.value.hint == "did you mean strength?"
 
 
 def test_lightgbm_takes_the_names_of_its_library_too() -> None:
