@@ -74,7 +74,7 @@ def check_committed(system: Declared) -> None:
     """
     if system.declaration.automation != "cicd":
         return
-    changed = uncommitted(system.project)
+    changed = uncommitted(system.project, system.files)
     if changed is None:
         message = (
             f"automation: cicd applies what is committed, and {system.project} is in no commit"

@@ -81,13 +81,29 @@ backtest_commands.add_to(app)
 
 @app.command()
 def check(file: DeclarationFile, as_json: AsJson = False) -> None:
-    """Refuse a declaration that cannot work, with line and column; runs nothing."""
+    """Refuse a declaration that cannot work, with line and column; runs nothing.
+
+    Of one that extends another it says what it declares otherwise.
+    """
     system = system_of(file)
     system.check()
     declared = system.declaration
     candidates = [candidate.estimator for candidate in declared.model.candidates]
     words = f"{file}: {declared.name} is in order ({declared.task}; {', '.join(candidates)})"
-    facts = {"name": declared.name, "task": declared.task, "candidates": candidates}
+    facts: dict[str, Any] = {
+        "name": declared.name,
+        "task": declared.task,
+        "candidates": candidates,
+        "extends": [str(path.relative_to(system.project)) for path in system.files[1:]],
+        "changes": [
+            {"key": change.key, "before": change.before, "after": change.after}
+            for change in system.changes
+        ],
+    }
+    if facts["extends"]:
+        words += f"\nit extends {', which extends '.join(facts['extends'])}, and says otherwise:"
+        width = max(len(change.key) for change in system.changes)
+        words += "".join(f"\n  {one.key:<{width}}  {one.words}" for one in system.changes)
     tell(words, facts, as_json=as_json)
 
 

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdtrue.declaration import Declaration, load
+from holdtrue.declaration import load_layers
 from holdtrue.errors import ConfigError
 from holdtrue.store import Store, find_project, put_on_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from holdtrue.declaration import Declaration
     from holdtrue.lineage import Taken
     from holdtrue.plan import Context
     from holdtrue.progress import Reporter
@@ -38,7 +39,12 @@ class Declared:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.declaration: Declaration = load(self.path)
+        loaded = load_layers(self.path)
+        self.declaration: Declaration = loaded.declaration
+        self.files = loaded.files
+        """The file itself, and those that it extends; absolute."""
+        self.changes = loaded.changes
+        """What it says otherwise than the one that it extends."""
         self.project = find_project(self.path)
         self.store = Store.of(self.path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from holdtrue.references import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # A patch of more says that data were changed, not code.
@@ -59,20 +60,28 @@ def origin_of(project: Path) -> Origin | None:
     return Origin(commit=commit.strip(), changed=tuple(changed[:_FILES]), patch=patch or None)
 
 
-def uncommitted(project: Path) -> list[str] | None:
+def uncommitted(project: Path, files: Iterable[Path] = ()) -> list[str] | None:
     """Files of code and declarations in a folder that are not as the commit has them, new ones too.
 
     Args:
         project: The folder.
+        files: Of it, that have to be in the commit whatever their names end with, and whatever Git
+            is told to ignore.
 
     Returns:
         Names from the repository's folder; None where `origin_of` gives None.
     """
     how = ("--porcelain", "-z", "--no-renames", "--untracked-files=all")
     listed = _git(project, "status", *how, "--", *_CODE)
+    paths = [str(file) for file in files]
+    if listed is not None and paths:
+        more = _git(
+            project, "--literal-pathspecs", "status", *how, "--ignored=matching", "--", *paths
+        )
+        listed = None if more is None else listed + more
     if listed is None or commit_named(project, "HEAD") is None:
         return None
-    return [entry[3:] for entry in listed.split("\0") if entry]
+    return [*dict.fromkeys(entry[3:] for entry in listed.split("\0") if entry)]
 
 
 def commit_named(project: Path, name: str) -> str | None:

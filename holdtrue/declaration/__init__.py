@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdtrue.declaration._batch import Batch, ToDelta
+from holdtrue.declaration._changes import Change, changes
 from holdtrue.declaration._data import (
     Bounds,
     ColumnContract,
@@ -14,7 +15,7 @@ from holdtrue.declaration._data import (
 )
 from holdtrue.declaration._draft import draft
 from holdtrue.declaration._features import Features
-from holdtrue.declaration._loader import load, parse
+from holdtrue.declaration._loader import Loaded, load, load_layers, parse
 from holdtrue.declaration._models import (
     Declaration,
     Evaluate,
@@ -56,6 +57,7 @@ __all__ = [
     "Batch",
     "Bounds",
     "Candidate",
+    "Change",
     "ColumnContract",
     "Contract",
     "Cost",
@@ -69,6 +71,7 @@ __all__ = [
     "Gate",
     "Keep",
     "Limits",
+    "Loaded",
     "Metric",
     "Model",
     "Monitor",
@@ -89,6 +92,7 @@ __all__ = [
     "ToDelta",
     "Tune",
     "Watched",
+    "changes",
     "combinations",
     "draft",
     "format_duration",
@@ -97,6 +101,7 @@ __all__ = [
     "is_active",
     "json_schema",
     "load",
+    "load_layers",
     "ordered",
     "parse",
     "parse_duration",

@@ -115,6 +115,10 @@ class Source(Section):
     delta: Delta | None = None
     """A Delta table."""
 
+    @classmethod
+    def chosen(cls, value: dict[str, Any]) -> object:
+        return [name for name in SOURCES if value.get(name) is not None] or None
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if sum(getattr(self, name) is not None for name in SOURCES) != 1:

@@ -6,11 +6,13 @@ import json
 import os
 import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from holdtrue.declaration._auto import expand
+from holdtrue.declaration._changes import Change, changes
+from holdtrue.declaration._layers import EXTENDS, compose
 from holdtrue.declaration._mistakes import from_pydantic
 from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._yaml import SURROGATE, Document, Mark, Path, Problem, read, spell
@@ -18,13 +20,22 @@ from holdtrue.errors import ConfigError
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-MAX_BYTES = 1_000_000
 _SHOWN = 20
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}?")
 _NOTIFY = "notify"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Loaded(NamedTuple):
+    """A declaration, and the files that say it."""
+
+    declaration: Declaration
+    files: tuple[pathlib.Path, ...]
+    """Absolute; the file itself, and those that it extends, each extended by the one before it."""
+    changes: tuple[Change, ...]
+    """What it says otherwise than the file that it extends, without passwords."""
 
 
 def load(path: pathlib.Path) -> Declaration:
@@ -37,30 +48,17 @@ def load(path: pathlib.Path) -> Declaration:
         ConfigError: The file cannot be read, or what it says is not acceptable; the message lists
             every mistake as ``file:line:column: place: what is wrong``.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as err:
-        message = f"{path}: no such file"
-        raise ConfigError(
-            message, hint="check the path, or make a first one with: holdtrue init"
-        ) from err
-    except IsADirectoryError as err:
-        message = f"{path}: is a folder, expected a YAML file"
-        raise ConfigError(message) from err
-    except OSError as err:
-        message = f"{path}: cannot be read: {err.strerror}"
-        raise ConfigError(message) from err
-    if len(raw) > MAX_BYTES:
-        message = f"{path}: larger than 1 MB; a declaration holds settings, not data"
-        raise ConfigError(message)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = raw.count(b"\n", 0, err.start) + 1
-        message = f"{path}:{line}: not UTF-8 (byte {raw[err.start]:#04x}); save the file as UTF-8"
-        raise ConfigError(message) from err
-    return parse(text, str(path))
+    return load_layers(path).declaration
+
+
+def load_layers(path: pathlib.Path) -> Loaded:
+    """Read a declaration, and what was said by which file; arguments and errors as for `load`."""
+    document = compose(path)
+    declaration = _declaration(document)
+    if document.base is None:
+        return Loaded(declaration, document.files, ())
+    found = changes(document.base.value, document.value)
+    return Loaded(declaration, document.files, tuple(change.hidden() for change in found))
 
 
 def parse(text: str, source: str = "<text>") -> Declaration:
@@ -73,16 +71,32 @@ def parse(text: str, source: str = "<text>") -> Declaration:
     Raises:
         ConfigError: What it says is not acceptable; the message lists every mistake.
     """
-    document = read(text)
+    document = read(text, source)
+    if isinstance(document.value, dict) and EXTENDS in document.value:
+        del document.value[EXTENDS]
+        said = "only a file can extend another one"
+        document.problems.append(
+            Problem(None, (EXTENDS,), said, "write this to a file, and load that")
+        )
+    return _declaration(document)
+
+
+def _declaration(document: Document) -> Declaration:
+    """Make a declaration of what was read.
+
+    Raises:
+        ConfigError: It is not acceptable.
+    """
     problems = document.problems
     if document.value is None and problems:
-        raise _refusal(source, document, problems)
+        raise _refusal(document, problems)
     if not isinstance(document.value, dict):
         expected = "expected a mapping such as `name: flights`"
-        raise _refusal(source, document, [Problem(Mark(1, 1), (), "not a mapping", expected)])
+        raise _refusal(document, [Problem(None, (), "not a mapping", expected)])
     secrets: dict[str, str] = {}
     value, unknown = expand(_resolve(document.value, (), document, secrets))
     problems.extend(unknown)
+    problems.extend(_unnamed(document, value.get("name")))
     if any(problem.path == (_NOTIFY, "secret") for problem in document.unset):
         # What is posted without its signature would be taken for a forgery.
         value[_NOTIFY]["to"] = []
@@ -94,13 +108,34 @@ def parse(text: str, source: str = "<text>") -> Declaration:
         known = {problem.path for problem in problems if problem.path}
         found = [problem for problem in from_pydantic(err, document) if problem.path not in known]
         # Not from err: its text shows the environment's values.
-        raise _refusal(source, document, [*problems, *found], secrets) from None
+        raise _refusal(document, [*problems, *found], secrets) from None
     if problems:
-        raise _refusal(source, document, problems, secrets)
+        raise _refusal(document, problems, secrets)
     if document.unset:
-        lines = tuple(_line(problem, source, document) for problem in document.unset)
+        lines = tuple(_line(problem, document) for problem in document.unset)
         declaration = declaration.model_copy(update={_NOTIFY: declaration.notify.lacking(lines)})
     return declaration
+
+
+def _unnamed(document: Document, name: Any) -> Iterator[Problem]:
+    """Refuse a file that would be another declaration of the very system of one that it extends."""
+    base = document.base
+    if base is None:
+        return
+    if document.marks.get(("name",), (Mark(0, 0),))[0].source != document.source:
+        text = f"missing key: a file that extends {base.source} declares another system"
+        advice = "give it a name of its own: two declarations of one would undo each other"
+        yield Problem(document.marks[EXTENDS,][0], ("name",), text, advice)
+        return
+    while base is not None:
+        if name is not None and name == _resolve(base.value.get("name"), (), Document(), {}):
+            text = f"{name} is declared by {base.source}, which this file extends"
+            advice = (
+                "give it a name of its own: two declarations of one system would undo each other"
+            )
+            yield Problem(None, ("name",), text, advice)
+            return
+        base = base.base
 
 
 def _resolve(value: Any, path: Path, document: Document, secrets: dict[str, str]) -> Any:
@@ -139,18 +174,18 @@ def _resolve(value: Any, path: Path, document: Document, secrets: dict[str, str]
 
 
 def _refusal(
-    source: str,
     document: Document,
     problems: list[Problem],
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> ConfigError:
-    """Make one error of all problems, in the order of the file."""
+    """Make one error of all problems, in the order of the file, and then of those it extends."""
     placed = sorted(
-        ((_place(problem, document), problem) for problem in problems), key=lambda pair: pair[0]
+        ((_place(problem, document), problem) for problem in problems),
+        key=lambda pair: (pair[0].source != document.source, pair[0].source, pair[0]),
     )
     lines = []
     for _, problem in placed[:_SHOWN]:
-        lines.append(_line(problem, source, document, secrets))
+        lines.append(_line(problem, document, secrets))
         if problem.advice:
             lines.append(f"  {_masked(problem.advice, secrets)}")
     if len(placed) > _SHOWN:
@@ -160,14 +195,13 @@ def _refusal(
 
 def _line(
     problem: Problem,
-    source: str,
     document: Document,
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A problem with its place, less what to do about it."""
     mark = _place(problem, document)
     place = f"{spell(problem.path)}: " if problem.path else ""
-    return f"{source}:{mark.line}:{mark.column}: {place}{_masked(problem.text, secrets)}"
+    return f"{mark.source}:{mark.line}:{mark.column}: {place}{_masked(problem.text, secrets)}"
 
 
 def _masked(text: str, secrets: Mapping[str, str]) -> str:
@@ -186,5 +220,6 @@ def _place(problem: Problem, document: Document) -> Mark:
     while path and path not in document.marks:
         path = path[:-1]
     # A whole place is pointed at by its value; one that is missing, by the key that should hold it.
-    key, value = document.marks.get(path, (Mark(1, 1), Mark(1, 1)))
+    start = Mark(1, 1, document.source)
+    key, value = document.marks.get(path, (start, start))
     return value if path == problem.path else key

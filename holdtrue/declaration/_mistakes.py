@@ -9,10 +9,10 @@ import types
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
-
+from holdtrue.declaration._changes import HIDDEN
 from holdtrue.declaration._data import Source, without_password
 from holdtrue.declaration._models import Declaration
+from holdtrue.declaration._section import Section
 from holdtrue.declaration._yaml import Document, Path, Problem
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ PATTERNS = {
     r"^[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://": "a URL such as postgresql://user:password@host/name",
     r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$": "a URL such as mailto://user:password@example.com",
 }
-# What lets somebody write to a receiver.
-_HIDDEN = {("notify", "to"), ("notify", "secret")}
 _PLACE = re.compile(rf"(?:{'|'.join(Declaration.model_fields)})[\w.\[\]]*: ")
 
 
@@ -105,7 +103,7 @@ def _problems(path: Path, details: list[ErrorDetails], document: Document) -> li
     first = details[0]
     kind = first["type"]
     value = _value(document.value, path)
-    if path[:2] in _HIDDEN and isinstance(value, str):
+    if path[:2] in HIDDEN and isinstance(value, str):
         value = "***"
     if kind == "extra_forbidden":
         known = _keys(path[:-1])
@@ -149,7 +147,7 @@ def _expected(detail: ErrorDetails) -> str:
 def _advice(kind: str, path: Path, value: Any) -> str:
     """Show the bad value and what to write for the usual slips."""
     got = f"got: {_show(value)}"
-    if kind == "model_type" and isinstance(value, str) and Source in _models(_annotation(path)):
+    if kind == "model_type" and isinstance(value, str) and Source in models_at(path):
         return f"{got}; write {{files: {value[:_LONGEST_VALUE]}}}"
     if kind == "model_type":
         return f"{got}; allowed keys: {', '.join(_keys(path))}"
@@ -210,12 +208,13 @@ def _show(value: Any) -> str:
 
 def _keys(path: Path) -> list[str]:
     """The keys that a place may have."""
-    return next((list(model.model_fields) for model in _models(_annotation(path))), [])
+    known = next((list(model.model_fields) for model in models_at(path)), [])
+    return known if path else [*known, "extends"]
 
 
 def _description(path: Path) -> str:
     """What the models say about a key."""
-    for model in _models(_annotation(path[:-1])):
+    for model in models_at(path[:-1]):
         field = model.model_fields.get(str(path[-1]))
         if field is not None and field.description:
             return field.description.split("\n")[0]
@@ -231,18 +230,19 @@ def _annotation(path: Path) -> Any:
             origin = get_origin(option)
             if origin in (dict, tuple):
                 inner = get_args(option)[1 if origin is dict else 0]
-            elif isinstance(option, type) and issubclass(option, BaseModel):
+            elif isinstance(option, type) and issubclass(option, Section):
                 field = option.model_fields.get(str(part))
                 inner = field.annotation if field is not None else None
         here = inner
     return here
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_at(path: Path) -> list[type[Section]]:
+    """The parts of a declaration that may stand at a place."""
     return [
         option
-        for option in _options(annotation)
-        if isinstance(option, type) and issubclass(option, BaseModel)
+        for option in _options(_annotation(path))
+        if isinstance(option, type) and issubclass(option, Section)
     ]
 
 

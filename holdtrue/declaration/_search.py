@@ -217,6 +217,10 @@ class Pruner(Section):
     patience: PositiveInt = 3
     """With patient."""
 
+    @classmethod
+    def chosen(cls, value: dict[str, Any]) -> object:
+        return value.get("rule")
+
     @property
     def one_in(self) -> int:
         """Of so many trials at a rung one goes on."""

@@ -49,3 +49,14 @@ class Section(BaseModel):
     """A part of a declaration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def chosen(cls, value: dict[str, Any]) -> object:
+        """What a mapping is about, of several things that this part may be.
+
+        None where it does not say so, or where there is only one.
+
+        Args:
+            value: What a file says, unchecked.
+        """
+        return None

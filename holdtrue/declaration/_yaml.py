@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Iterator
 
 Path = tuple[str | int, ...]
@@ -34,10 +35,12 @@ _SYNTAX_ADVICE = {
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """A position in the text; both count from 1."""
+    """A position in a text; line and column count from 1."""
 
     line: int
     column: int
+    source: str = ""
+    """Name of the text."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,20 @@ class Problem:
 class Document:
     """What a YAML text says and where it says it."""
 
+    source: str = ""
+    """Name of the text."""
     value: Any = None
     marks: dict[Path, tuple[Mark, Mark]] = field(default_factory=dict)
     """For each place: where its key and where its value starts. For items both are the same."""
     problems: list[Problem] = field(default_factory=list)
     unset: list[Problem] = field(default_factory=list)
     """Variables of receivers that are not set: nobody needs these but who writes to them."""
+    empty: set[Path] = field(default_factory=set)
+    """Places of keys after which nothing is written, not even ``null``."""
+    base: Document | None = None
+    """What it extends, which is in its value; None for nothing."""
+    files: tuple[pathlib.Path, ...] = ()
+    """The files that it was read from, each extended by the one before it."""
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
@@ -78,8 +89,9 @@ class _Loader(yaml.SafeLoader):
     # Scalars are told apart by _scalar(): the rules built in here are those of YAML 1.1.
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the attribute's name and kind are PyYAML's
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: str) -> None:
         super().__init__(text)
+        self.name = source  # which every mark has
         self.depth = 0
         self.nodes = 0
         self.tagged: list[yaml.Mark] = []
@@ -99,14 +111,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read(text: str) -> Document:
-    """Read YAML text into plain values, with every mistake that does not hide the rest."""
-    document = Document()
+def read(text: str, source: str = "") -> Document:
+    """Read YAML text into plain values, with every mistake that does not hide the rest.
+
+    Args:
+        text: The text.
+        source: Its name.
+    """
+    document = Document(source)
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, source)
         root = loader.get_single_node()
     except yaml.reader.ReaderError as err:
-        document.problems.append(_unreadable(text, err))
+        document.problems.append(_unreadable(text, source, err))
     except yaml.MarkedYAMLError as err:
         document.problems.append(_syntax(err))
     except _Refused as err:
@@ -119,9 +136,8 @@ def read(text: str) -> Document:
         document.problems.append(problem)
     else:
         if root is None:
-            problem = Problem(
-                Mark(1, 1), (), "the file is empty", "expected a mapping such as `name: flights`"
-            )
+            advice = "expected a mapping such as `name: flights`"
+            problem = Problem(Mark(1, 1, source), (), "the file is empty", advice)
             document.problems.append(problem)
             return document
         for mark in loader.tagged:
@@ -199,6 +215,8 @@ class _Walk:
                 yield key.value, child, key.start_mark
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        if node.style is None and not node.value:
+            self.document.empty.add(path)
         value = _scalar(node.value) if node.style is None else node.value
         if isinstance(value, str) and SURROGATE.search(value):
             self.note(
@@ -235,12 +253,12 @@ def _scalar(text: str) -> Any:
 
 
 def _mark(mark: yaml.Mark) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1)
+    return Mark(mark.line + 1, mark.column + 1, mark.name)
 
 
-def _unreadable(text: str, err: yaml.reader.ReaderError) -> Problem:
+def _unreadable(text: str, source: str, err: yaml.reader.ReaderError) -> Problem:
     before = text[: err.position]
-    mark = Mark(before.count("\n") + 1, err.position - (before.rfind("\n") + 1) + 1)
+    mark = Mark(before.count("\n") + 1, err.position - (before.rfind("\n") + 1) + 1, source)
     return Problem(mark, (), f"the character U+{err.character:04X} is not allowed", "remove it")
 
 

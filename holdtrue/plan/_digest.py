@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.declaration import changes
 from holdtrue.models import digest_of
 
 if TYPE_CHECKING:
@@ -40,26 +41,12 @@ def digest(components: Mapping[str, Any]) -> str:
     return digest_of(json.dumps(dict(components), sort_keys=True, default=str).encode())
 
 
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Say where two declarations differ, such as ``tune.trials: 20 -> 30``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        said = []
-        for key in sorted({*old, *new}):
-            inner = f"{place}.{key}" if place else str(key)
-            said.extend(differences(old.get(key), new.get(key), inner))
-        return said
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        said = []
-        for i, (before, after) in enumerate(zip(old, new, strict=True)):
-            said.extend(differences(before, after, f"{place}[{i}]"))
-        return said
-    if old == new:
-        return []
-    if all(isinstance(value, str) and DIGEST.fullmatch(value) for value in (old, new)):
-        return [f"{place}: changed"]  # what a digest is of, only a machine can read in it
-    return [f"{place}: {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    said = []
+    for change in changes(old, new):
+        both = (change.before, change.after)
+        # What a digest is of, only a machine can read in it.
+        opaque = all(isinstance(value, str) and DIGEST.fullmatch(value) for value in both)
+        said.append(f"{change.key}: {'changed' if opaque else change.words}")
+    return said
