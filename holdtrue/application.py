@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import holdtrue
-from holdtrue.declaration import load
+from holdtrue.declaration import load, load_layers
 from holdtrue.declaration._values import format_duration
 from holdtrue.declared import utc
 from holdtrue.errors import ConfigError, StackError
@@ -78,14 +78,14 @@ class Layout:
                 project; its prefect.yaml cannot be added to; or a module would be hidden.
             StackError: The installation lacks the files.
         """
-        declaration = load(file)
-        to = _project(file, project, declaration)
+        declaration, files, _ = load_layers(file)
+        to = _project(file, project, declaration, files)
         for folder in ("flows", "tasks"):
             if (to / f"{folder}.py").exists():
                 message = f"{to}: {folder}.py would be hidden by the folder {folder}/"
                 raise ConfigError(message, hint="rename it first")
         source = _source()
-        name = file.resolve().relative_to(to).as_posix()
+        name = files[0].relative_to(to).as_posix()
         paths = [path for folder in _FOLDERS for path in _files(source, folder)]
         wanted = {path: (source / path).read_bytes() for path in paths}
         if github:
@@ -208,14 +208,21 @@ def first_run(batch: Batch) -> datetime:
     return over_until(_ANCHOR, batch.every, timedelta(0), batch.since) + batch.delay
 
 
-def _project(file: Path, project: Path | None, declaration: Declaration) -> Path:
-    """Where a declaration's application is laid out."""
+def _project(
+    file: Path, project: Path | None, declaration: Declaration, files: tuple[Path, ...]
+) -> Path:
+    """Where a declaration's application is laid out.
+
+    Raises:
+        ConfigError: One of its files is not there, or what it refers to would not be found.
+    """
     known, here = find_project(file), Path.cwd()
     to = project.resolve() if project is not None else known
     if project is None and not is_project(known) and file.resolve().is_relative_to(here):
         to = here
-    if not file.resolve().is_relative_to(to):
-        message = f"{file} is not in {to}"
+    outside = [one for one in files if not one.is_relative_to(to)]
+    if outside:
+        message = f"{file if outside[0] == files[0] else outside[0]} is not in {to}"
         raise ConfigError(message, hint="give a --project that holds it, or move it there")
     if to == known:
         return to

@@ -113,6 +113,26 @@ def test_where_there_is_no_commit_nothing_is_known_to_differ(tmp_path: Path) -> 
     assert uncommitted(tmp_path) is None
 
 
+def test_files_that_have_to_be_committed_are_named_also_where_git_ignores_them(
+    project: Path,
+) -> None:
+    (project / ".gitignore").write_text("local*\n")
+    (project / "[a] base.conf").write_text("seed: 1\n")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "-m", "second")
+    files = [project / "churn.yaml", project / "[a] base.conf"]
+    assert uncommitted(project, files) == []
+    files[1].write_text("seed: 2\n")
+    (project / "local.yaml").write_text("seed: 3\n")
+    files[0].write_text("name: other\n")
+    assert uncommitted(project) == ["churn/churn.yaml"]
+    assert uncommitted(project, [*files, project / "local.yaml"]) == [
+        "churn/churn.yaml",
+        "churn/[a] base.conf",
+        "churn/local.yaml",
+    ]
+
+
 def test_only_what_is_committed_is_applied_where_that_is_declared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,3 +162,21 @@ def test_only_what_is_committed_is_applied_where_that_is_declared(
         System(file).apply(until="split")
     assert "commit it" in (said.value.hint or "")
     assert System(file).plan()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "third")
+    over = tmp_path / "over.yaml"
+    over.write_text("extends: small.yaml\nname: over\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "fourth")
+    assert System(over).apply(until="split").ran
+    file.write_text(f"{file.read_text()}# and more\n")
+    with pytest.raises(ConfigError, match=r"not small\.yaml\n"):
+        System(over).apply(until="split")
+    git(tmp_path, "checkout", "--quiet", "small.yaml")
+    (tmp_path / "ignored.yaml").write_text(file.read_text())
+    (tmp_path / ".gitignore").write_text("ignored.yaml\n.holdtrue\n")
+    over.write_text("extends: ignored.yaml\nname: over\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "fifth")
+    with pytest.raises(ConfigError, match=r"not ignored\.yaml\n"):
+        System(over).apply(until="split")

@@ -86,6 +86,32 @@ def test_nothing_is_overwritten(run: Run, rows: Path, tmp_path: Path) -> None:
     assert run("init", rows.name, "--target", "stays", "--output", "other.yaml")[0] == 0
 
 
+def test_what_a_file_says_otherwise_is_shown(run: Run, rows: Path, tmp_path: Path) -> None:
+    run("init", rows.name, "--target", "stays")
+    facts = json.loads(run("check", "visits.yaml", "--json")[1])
+    assert (facts["extends"], facts["changes"]) == ([], [])
+    over = tmp_path / "staging.yaml"
+    over.write_text("extends: visits.yaml\nname: visits-staging\ntune: {trials: 3, cpus: 2}\n")
+    code, printed = run("check", over.name)
+    trials = load(tmp_path / "visits.yaml").tune.trials
+    assert code == 0
+    assert printed.splitlines()[1:] == [
+        "it extends visits.yaml, and says otherwise:",
+        '  name         "visits" -> "visits-staging"',
+        "  tune.cpus    null -> 2",
+        f"  tune.trials  {trials} -> 3",
+    ]
+    facts = json.loads(run("check", over.name, "--json")[1])
+    assert facts["extends"] == ["visits.yaml"]
+    assert facts["changes"][2] == {"key": "tune.trials", "before": trials, "after": 3}
+    over.write_text("extends: visit.yaml\nname: visits-staging\n")
+    code, printed = run("plan", over.name)
+    assert (code, printed.startswith("error: staging.yaml:1:10: extends: visit.yaml: no")) == (
+        2,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     ("file", "target", "said"),
     [

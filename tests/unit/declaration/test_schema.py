@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from jsonschema import Draft202012Validator
+
 from holdtrue.declaration import Section, json_schema, write_schema
 from holdtrue.declaration._mistakes import PATTERNS
 from holdtrue.declaration._values import (
@@ -13,6 +16,7 @@ from holdtrue.declaration._values import (
     SHARE_PATTERN,
     SIZE_PATTERN,
 )
+from holdtrue.declaration._yaml import read
 
 
 def every(schema: Any, key: str) -> set[str]:
@@ -47,10 +51,11 @@ def test_defaults_are_written_as_they_are_declared() -> None:
 def test_what_is_understood_while_reading_is_allowed() -> None:
     schema = json_schema()
     definitions = schema["$defs"]
-    assert set(schema["required"]) == {"name", "task", "data", "model"}
+    whole = definitions["Declaration"]
+    assert set(whole["required"]) == {"name", "task", "data", "model"}
     assert "required" not in definitions["Tune"]
     for field, word in (
-        (schema["properties"]["model"], "auto"),
+        (whole["properties"]["model"], "auto"),
         (definitions["Model"]["properties"]["candidates"], "auto"),
         (definitions["Candidate"]["properties"]["space"], "auto"),
         (definitions["Tune"]["properties"]["pruner"], "hyperband"),
@@ -58,6 +63,35 @@ def test_what_is_understood_while_reading_is_allowed() -> None:
     ):
         assert word in field["anyOf"][0]["enum"]
         assert field["description"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("{extends: a.yaml, name: b}", True),
+        (
+            "{extends: a.yaml, name: b, data: {time: null, source: {database: {url: 'sqlite:///c'}}}}",
+            True,
+        ),
+        ("{extends: a.yaml, name: b, data: {contract: {columns: {c: null, d: {min: ~}}}}}", True),
+        ("{extends: a.yaml, name: b, tune: {pruner: {factor: 2}, trials: null}}", True),
+        ("{extends: a.yaml, name: b, tune: {trails: 2}}", False),
+        ("{extends: a.yaml, name: b, tune: {trials: many}}", False),
+        ("{extends: a.yaml, name: b, promote: [{at_least: 1}]}", False),
+        ("{extends: a.yaml, name: null}", False),
+        ("{extends: a.yaml}", False),
+        ("{name: b, tune: {trials: 2}}", False),
+    ],
+)
+def test_editors_know_what_a_file_may_leave_out_that_extends_another(text: str, fits: bool) -> None:
+    Draft202012Validator.check_schema(json_schema())
+    assert Draft202012Validator(json_schema()).is_valid(read(text).value) == fits
+
+
+def test_a_whole_declaration_fits(good: str) -> None:
+    validator = Draft202012Validator(json_schema())
+    assert validator.is_valid(read(good).value)
+    assert not validator.is_valid(read(good.replace("trials: 40", "trials: null")).value)
 
 
 def test_every_definition_that_is_pointed_to_is_there() -> None:

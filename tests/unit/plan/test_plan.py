@@ -294,6 +294,25 @@ def test_a_run_that_has_read_its_rows_goes_on_whatever_becomes_of_the_source(
         assert declared.plan(until="extract")[0].runs
 
 
+def test_it_is_all_the_same_which_file_says_what_is_declared(system: Make, project: Path) -> None:
+    system("tune.trials", 3)
+    base, over = project / "small.yaml", project / "over.yaml"
+    alone, differing = yaml.safe_load(base.read_text()), {"data": {"window": "20d"}, "seed": 2}
+    heading = {"extends": "small.yaml", "name": "over"}
+    over.write_text(yaml.safe_dump({**heading, **differing}))
+    applied = System(over).apply(until="split")
+    assert list(applied.ran) == DATA
+    base.write_text(yaml.safe_dump({**alone, "data": {**alone["data"], "window": "20d"}}))
+    over.write_text(yaml.safe_dump({**heading, "seed": 2}))
+    assert System(over).apply(until="split").ran == ()
+    over.write_text(yaml.safe_dump({**alone, **differing, "data": alone["data"], "name": "over"}))
+    (step,) = System(over).plan(until="extract")
+    assert step.reason == 'data.window: "20d" -> "30d"'
+    over.write_text(yaml.safe_dump({**heading, "data": {"window": None}}))
+    (step,) = System(over).plan(until="extract")
+    assert step.reason == 'data.window: "20d" -> null'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

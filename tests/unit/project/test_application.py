@@ -174,6 +174,35 @@ def test_a_system_with_the_port_or_the_name_of_another_is_refused(tmp_path: Path
     assert names == ["fruit", "plums", "pears"]
 
 
+def test_a_declaration_that_extends_another_is_a_system_beside_it(tmp_path: Path) -> None:
+    lay_out(declare(tmp_path))
+    file = tmp_path / "staging.yaml"
+    file.write_text("extends: fruit.yaml\nname: fruit-staging\n")
+    with pytest.raises(ConfigError, match=r"serve.port is 8700, as in fruit.yaml\n.* 8701"):
+        Layout.around(file)
+    file.write_text(f"{file.read_text()}serve: {{port: 8701}}\nmonitor: {{every: 1h}}\n")
+    lay_out(file)
+    names = [name for flow, name in deployed(tmp_path) if flow == "train"]
+    assert names == ["fruit", "fruit-staging"]
+    assert other_intervals(tmp_path) == []
+    (tmp_path / "fruit.yaml").write_text(TEXT.format(name="fruit", port=8_703))
+    file.write_text("extends: fruit.yaml\nname: fruit-staging\n")  # the port of the one below
+    with pytest.raises(ConfigError, match=r"serve.port is 8703, as in fruit.yaml\n"):
+        Layout.around(declare(tmp_path, "pears.yaml", "pears", 8_703))
+    file.unlink()
+    assert Layout.around(file.with_name("fruit.yaml")).files == {}
+
+
+def test_a_project_that_lacks_what_a_declaration_extends_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    declare(tmp_path)
+    file = tmp_path / "envs" / "staging.yaml"
+    file.parent.mkdir()
+    file.write_text("extends: ../fruit.yaml\nname: staging\n")
+    with pytest.raises(ConfigError, match=r"fruit.yaml is not in .*envs\n"):
+        Layout.around(file, file.parent)
+
+
 def test_what_was_changed_is_written_over_only_where_it_is_asked_for(tmp_path: Path) -> None:
     file = declare(tmp_path)
     lay_out(file)
