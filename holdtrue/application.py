@@ -78,14 +78,15 @@ class Layout:
                 project; its prefect.yaml cannot be added to; or a module would be hidden.
             StackError: The installation lacks the files.
         """
-        declaration, files, _ = load_layers(file)
-        to = _project(file, project, declaration, files)
+        loaded = load_layers(file)
+        declaration = loaded.declaration
+        to = _project(file, project, declaration, loaded.files)
         for folder in ("flows", "tasks"):
             if (to / f"{folder}.py").exists():
                 message = f"{to}: {folder}.py would be hidden by the folder {folder}/"
                 raise ConfigError(message, hint="rename it first")
         source = _source()
-        name = files[0].relative_to(to).as_posix()
+        name = loaded.files[0].relative_to(to).as_posix()
         paths = [path for folder in _FOLDERS for path in _files(source, folder)]
         wanted = {path: (source / path).read_bytes() for path in paths}
         if github:
@@ -214,7 +215,8 @@ def _project(
     """Where a declaration's application is laid out.
 
     Raises:
-        ConfigError: One of its files is not there, or what it refers to would not be found.
+        ConfigError: One of its files is not in there, or what was done so far or the rows would not
+            be found.
     """
     known, here = find_project(file), Path.cwd()
     to = project.resolve() if project is not None else known
@@ -226,12 +228,12 @@ def _project(
         raise ConfigError(message, hint="give a --project that holds it, or move it there")
     if to == known:
         return to
-    store, files = Store.of(file).root, declaration.data.source.files
+    store, pattern = Store.of(file).root, declaration.data.source.files
     if store == known / FOLDER and store.exists():
         message = f"{store} holds what was done so far, and would not be found"
         raise ConfigError(message, hint=f"move it to {to / FOLDER}")
-    if files is not None and not glob.glob(str(to / files), recursive=True):  # noqa: PTH207 - may be absolute
-        message = f"{file}: with {to} as the project, no file matches data.source.files: {files}"
+    if pattern is not None and not glob.glob(str(to / pattern), recursive=True):  # noqa: PTH207 - may be absolute
+        message = f"{file}: with {to} as the project, no file matches data.source.files: {pattern}"
         raise ConfigError(message, hint="paths start from the project's folder: change it first")
     return to
 

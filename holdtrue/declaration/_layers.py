@@ -175,23 +175,24 @@ class _Merge:
         self.problems: list[Problem] = []
 
     def value(self, path: Path, under: Any, over: Any) -> Any:
-        """The value of a place of which both say something."""
+        """The value of a place of which the document says something, and the other one perhaps."""
         if not isinstance(under, dict) or not isinstance(over, dict) or _other(path, under, over):
             return self._whole(self.document, path, over)
         self.marks[path] = self.document.marks[path]
+        known = {name for model in models_at(path) for name in model.model_fields}
         merged = {}
         for key in [*under, *(key for key in over if key not in under)]:
             place = (*path, key)
             if key not in over:
                 merged[key] = self._whole(self.base, place, under[key])
-            elif key not in under:
-                merged[key] = self._whole(self.document, place, over[key])
-            elif over[key] is None:
+            elif over[key] is not None:
+                merged[key] = self.value(place, under.get(key, {}), over[key])
+            elif key in under or (key in known and place not in self.document.empty):
                 # Kept, so that what is missed then is missed here.
                 self.marks[place] = self.document.marks[place]
                 self._refuse_empty(place)
             else:
-                merged[key] = self.value(place, under[key], over[key])
+                merged[key] = self._whole(self.document, place, None)
         return merged
 
     def _whole(self, document: Document, path: Path, value: Any) -> Any:

@@ -78,7 +78,7 @@ def _extending(
         """The same where mappings are merged; what is in a list is whole."""
         if not isinstance(schema, dict):
             return schema
-        found = {}
+        found: dict[str, Any] = {}
         for key, value in schema.items():
             if key == "$ref":
                 name = value.removeprefix(_PART)

@@ -67,12 +67,14 @@ def test_null_takes_a_key_out_so_that_its_default_holds() -> None:
     assert said(path)["tune.trials"] == (40, None)
 
 
-def test_null_for_what_nobody_says_is_null_as_in_any_file() -> None:
-    assert load(over("evaluate: {rolling: null}\n")).evaluate.rolling is None
-    assert "staging.yaml:3:16: serve.port: expected a whole" in mistakes(
-        over("serve: {port:  null}\n")
-    )
+def test_null_for_what_nobody_says_leaves_the_default_and_is_no_cover_for_a_slip() -> None:
+    declared = load(over("serve: {port: null}\nevaluate: {rolling: null}\nbatch: null\n"))
+    assert (declared.serve.port, declared.evaluate.rolling, declared.batch) == (8700, None, None)
     assert "staging.yaml:3:1: serv: unknown key" in mistakes(over("serv: null\n"))
+    assert "staging.yaml:3:12: serve.prot: unknown" in mistakes(over("serve: {   prot: null}\n"))
+    rule = "data: {contract: {columns: {distanc: null}}}\n"
+    assert "3:38: data.contract.columns.distanc: expected a mapping" in mistakes(over(rule))
+    assert "staging.yaml:3:14: serve.port: expected a whole" in mistakes(over("serve: {port: }\n"))
 
 
 @pytest.mark.parametrize("text", ["promote:\n", "tune:\n  # trials: 8\nseed: 1\n"])

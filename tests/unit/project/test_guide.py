@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from holdtrue.declaration import Tune, parse
+from holdtrue.declaration import Tune, load, parse
 from holdtrue.declaration._search import PrunerRule
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide"
@@ -32,13 +33,20 @@ def examples(name: str) -> list[str]:
 @pytest.mark.parametrize(
     "name", sorted(path.name for path in GUIDE.glob("*.md") if "```yaml" in path.read_text())
 )
-def test_every_example_can_be_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_can_be_declared(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(GUIDE.parents[1] / "configs" / "flights.yaml", tmp_path)
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
     found = examples(name)
     assert found
     for example in found:
         given = set(re.findall(r"^(\w+):", example, re.MULTILINE))
+        if "extends" in given:
+            (tmp_path / "example.yaml").write_text(example)
+            load(tmp_path / "example.yaml")
+            continue
         missing = [f"{key}: {value}\n" for key, value in REST.items() if key not in given]
         parse("".join(missing) + example, name)
 
