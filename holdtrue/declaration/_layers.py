@@ -6,11 +6,11 @@ import pathlib
 from typing import Any
 
 from holdtrue.declaration._mistakes import models_at
+from holdtrue.declaration._section import EXTENDS
 from holdtrue.declaration._yaml import Document, Mark, Path, Problem, read
 from holdtrue.errors import ConfigError
 from holdtrue.store import find_project
 
-EXTENDS = "extends"
 MAX_BYTES = 1_000_000
 MAX_FILES = 5
 

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from holdtrue.declaration._auto import expand
 from holdtrue.declaration._changes import Change, changes
-from holdtrue.declaration._layers import EXTENDS, compose
+from holdtrue.declaration._layers import compose
 from holdtrue.declaration._mistakes import from_pydantic
 from holdtrue.declaration._models import Declaration
+from holdtrue.declaration._section import EXTENDS
 from holdtrue.declaration._yaml import SURROGATE, Document, Mark, Path, Problem, read, spell
 from holdtrue.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from holdtrue.declaration._changes import HIDDEN
 from holdtrue.declaration._data import Source, without_password
 from holdtrue.declaration._models import Declaration
-from holdtrue.declaration._section import Section
+from holdtrue.declaration._section import EXTENDS, Section
 from holdtrue.declaration._yaml import Document, Path, Problem
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _show(value: Any) -> str:
 def _keys(path: Path) -> list[str]:
     """The keys that a place may have."""
     known = next((list(model.model_fields) for model in models_at(path)), [])
-    return known if path else [*known, "extends"]
+    return known if path else [*known, EXTENDS]
 
 
 def _description(path: Path) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from holdtrue.declaration._layers import EXTENDS
 from holdtrue.declaration._models import Declaration
+from holdtrue.declaration._section import EXTENDS
 from holdtrue.declaration._values import Rate, format_duration
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
+EXTENDS = "extends"
+"""The key by which a file names the one that it extends; of no declaration, as it is merged then."""
+
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
 
 # Every metric with the direction in which it is better and the tasks it fits.
