@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 EXTENDS = "extends"
-"""The key by which a file names the one that it extends; of no declaration, as it is merged then."""
+"""The key by which a file names the one that it extends; once merged, no declaration has it."""
 
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
 
