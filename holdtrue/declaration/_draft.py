@@ -270,6 +270,9 @@ def _head(
         lines += [
             f"    - {_word(column)}  # {reason}" for column, reason in columns.exclude.items()
         ]
+    lines.append(
+        "  # derive: {ratio: one / other}  # computed of columns, of those of requests too"
+    )
     return lines
 
 

@@ -285,13 +285,18 @@ class Declaration(Section):
         problems += self._unfit_derived()
         # Found by type, a feature is any column but these.
         never = {self.data.target, self.data.time, *self.data.key, *features.exclude}
-        never |= features.derive.keys()
         by_name = used - features.derive.keys()
-        problems.extend(
-            f"monitor.columns: {name} is not among the features"
-            for name in self.monitor.columns
-            if name not in features.inputs and (name not in by_name if by_name else name in never)
-        )
+        for name in self.monitor.columns:
+            if name in features.derive:
+                made_of = ", ".join(names_of(features.derive[name]))
+                problems.append(
+                    f"monitor.columns: {name} is derived; what is watched are the columns that "
+                    f"come in: {made_of}"
+                )
+            elif name not in features.inputs and (
+                name not in by_name if by_name else name in never
+            ):
+                problems.append(f"monitor.columns: {name} is not among the features")
         source = self.data.source
         if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
             problems.append(

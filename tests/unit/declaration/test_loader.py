@@ -250,9 +250,11 @@ def test_a_good_declaration_gives_typed_values(good: str) -> None:
             "f.yaml:15:11: features: temporal: two is derived, and what is derived is no time",
         ),
         (
-            "retrain:",
-            "monitor: {columns: {two: {drift: 2}}}\nretrain:",
-            "f.yaml:28:20: monitor.columns: two is not among the features",
+            "categorical: [origin]}\n",
+            "categorical: [origin], derive: {two: distance * hours}}\n"
+            "monitor: {columns: {two: {drift: 2}}}\n",
+            "f.yaml:16:20: monitor.columns: two is derived\n"
+            "  what is watched are the columns that come in: distance, hours",
         ),
     ],
 )

@@ -1,0 +1,1 @@
+bash: line 1: /tmp/w/ci.sh: Permission denied
