@@ -17,7 +17,8 @@ from holdtrue.errors import (
     StackError,
 )
 from holdtrue.notifications import notify
-from holdtrue.plan import begin_rollout, deploy_arms, release_lock, serve_now
+from holdtrue.plan import begin_rollout, deploy_arms, note_served, release_lock, serve_now
+from holdtrue.references import Release
 from holdtrue.rollout import Arms, Counts, Moments, decide, follow, observe, stop
 
 if TYPE_CHECKING:
@@ -375,10 +376,10 @@ def _install(context: Context, champion: Champion, number: int, reason: str, act
     from holdtrue.mirror import mirror
 
     registry, system = context.registry, context.system
-    up = context.serves
+    up, endpoint = context.serves, ""
+    version = registry.version(system, number)
     if up:
-        version = registry.version(system, number)
-        deploy_arms(context, replace(champion, version=version), None)
+        endpoint = deploy_arms(context, replace(champion, version=version), None)
     try:
         registry.promote(
             system, number, generation=champion.generation, reason=reason, action=action
@@ -391,12 +392,15 @@ def _install(context: Context, champion: Champion, number: int, reason: str, act
         if up:
             deploy_arms(context, champion, None)  # as far as is known it still is
         raise
+    if up:
+        release = Release(system=system, version=number, digest=version.digest, endpoint=endpoint)
+        note_served(context, release)
     mirror(context)
 
 
 def _serve(context: Context) -> None:
     if context.serves:
-        serve_now(context)
+        note_served(context, serve_now(context))
 
 
 def counts_of(context: Context, rollout: Rollout) -> Arms:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from holdtrue.plan._release_steps import (
         deploy_arms,
         not_served,
+        note_served,
         release_lock,
         serve_champion,
         serve_now,
@@ -49,6 +50,7 @@ __all__ = [
     "inputs_of",
     "make_plan",
     "not_served",
+    "note_served",
     "outcome",
     "release_lock",
     "report_markdown",
@@ -75,6 +77,7 @@ _HOMES = {
     "inputs_of": "_plan",
     "make_plan": "_plan",
     "not_served": "_release_steps",
+    "note_served": "_release_steps",
     "outcome": "_outcome",
     "release_lock": "_release_steps",
     "report_markdown": "_reports",

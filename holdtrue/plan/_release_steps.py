@@ -9,7 +9,8 @@ from holdtrue.errors import ServingError
 from holdtrue.mirror import mirror
 from holdtrue.origin import origin_of
 from holdtrue.plan._data_steps import _dump
-from holdtrue.plan._journal import Journal
+from holdtrue.plan._digest import digest
+from holdtrue.plan._journal import Journal, Record
 from holdtrue.plan._rollout import arms_of, as_declared, begin_rollout, goes_by_steps
 from holdtrue.plan._step import Step, Work
 from holdtrue.references import (
@@ -228,7 +229,36 @@ def serve_champion(context: Context) -> Release:
         ServingError: There is no champion, or it cannot be served.
     """
     with release_lock(context):
-        return serve_now(context)
+        release = serve_now(context)
+        note_served(context, release)
+    return release
+
+
+def note_served(context: Context, release: Release) -> None:
+    """Record that the champion is served, where no run did it, as the step that serves would.
+
+    Otherwise the next plan would serve once more what already answers. What the system used last
+    stays as it is: a training may be under way.
+    """
+    journal = Journal(context.store, context.system)
+    last = journal.last("serve")
+    if last is None:
+        return
+    # The code stays that of then: replicas are not started anew for another champion.
+    components = last.components | {
+        "declared": _reads_serving(context.declaration),
+        "outside": _champion(context, {}),
+    }
+    journal.write(
+        Record(
+            step="serve",
+            digest=digest(components),
+            components=components,
+            output=release.model_dump(mode="json"),
+            finished=datetime.now(UTC),
+            seconds=0.0,  # of no run
+        )
+    )
 
 
 def release_lock(context: Context) -> AbstractContextManager[None]:
@@ -288,7 +318,12 @@ def deploy_arms(context: Context, champion: Champion, rollout: Rollout | None) -
 
 def _serve(work: Work) -> Release:
     work.progress(0, 0, "deploying the champion")
-    return serve_champion(work.context)
+    with release_lock(work.context):
+        return serve_now(work.context)
+
+
+def _reads_serving(declaration: Declaration) -> dict[str, Any]:
+    return _dump(declaration, name=True, serve=True, data={"key", "time"})
 
 
 def _champion(context: Context, inputs: Inputs) -> dict[str, Any]:
@@ -342,7 +377,7 @@ RELEASE_STEPS = (
         says="answer requests with the champion",
         output=Release,
         run=_serve,
-        reads=lambda d: _dump(d, name=True, serve=True, data={"key", "time"}),
+        reads=_reads_serving,
         rooms=("serving",),
         inputs=("register",),
         wanted=lambda declaration: declaration.serve.endpoint,

@@ -16,12 +16,22 @@ from holdtrue.approval import approval_of
 from holdtrue.declaration import Declaration
 from holdtrue.errors import ConfigError
 from holdtrue.models import Bundle, Signature, pipeline, typed, write_bundle
-from holdtrue.plan import BY_NAME, Context, Journal, begin_rollout
+from holdtrue.plan import BY_NAME, Context, Journal, begin_rollout, note_served
+from holdtrue.plan._digest import digest
 from holdtrue.plan._journal import Record
 from holdtrue.plan._rollout import arms_of, as_declared, expected_shift
 from holdtrue.plan._step import Work
 from holdtrue.progress import Silent
-from holdtrue.references import Estimate, Evaluation, ModelRef, ProfileRef, Split, Verdict, Version
+from holdtrue.references import (
+    Estimate,
+    Evaluation,
+    ModelRef,
+    ProfileRef,
+    Release,
+    Split,
+    Verdict,
+    Version,
+)
 from holdtrue.release import check_passed
 from holdtrue.rollout import stop
 from holdtrue.serving._slates import slate_of
@@ -132,6 +142,50 @@ def test_without_steps_a_version_is_the_champion_at_once(store: Store) -> None:
         assert register(context, number).promoted
         assert champion(context) == number
         assert context.registry.rollouts("small") == []
+
+
+def test_what_was_served_by_hand_is_found_by_the_next_plan(store: Store) -> None:
+    context, step = context_of(store), BY_NAME["serve"]
+    for number in (1, 2):
+        register(context, number)
+    components = {
+        "step": "serve",
+        "declared": step.reads(context.declaration),
+        "inputs": {"register": "c" * 32},
+        "outside": {"champion": 2},
+        "code": "d" * 32,
+    }
+
+    def served(number: int) -> Release:
+        version = context.registry.version("small", number)
+        return Release(
+            system="small", version=number, digest=version.digest, endpoint="http://127.0.0.1"
+        )
+
+    journal = Journal(store, "small")
+    note_served(context, served(2))
+    assert list(journal.every("serve")) == []  # no run has served yet: there is nothing to keep
+    by_run = Record(
+        step="serve",
+        digest=digest(components),
+        components=components,
+        output=served(2).model_dump(mode="json"),
+        finished=NOW,
+        seconds=1,
+    )
+    journal.write(by_run)
+    journal.used("serve", by_run.digest, NOW, None)
+    state = journal.state()
+
+    by_hand(context, 1, "rollback")
+    other = context_of(store, port=8_798)
+    note_served(other, served(1))
+    now = components | {"outside": {"champion": 1}, "declared": step.reads(other.declaration)}
+    found = journal.find("serve", digest(now))
+    assert found is not None
+    assert step.output.model_validate(found.output) == served(1)
+    assert journal.find("serve", by_run.digest) == by_run
+    assert journal.state() == state  # a training may be writing it
 
 
 def undone(context: Context, version: Version) -> str | None:
