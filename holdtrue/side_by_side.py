@@ -36,8 +36,9 @@ class SameRows(Reference):
         """Which fits are compared, in words, where that is not what is served; else empty."""
         if not self.refitted:
             return ""
-        versions = ", ".join(map(str, self.refitted))
-        return f"of version {versions} what was fitted before the refit, and has not learnt them"
+        several = len(self.refitted) > 1
+        versions = f"version{'s' if several else ''} {', '.join(map(str, self.refitted))}"
+        return f"{versions} as fitted before {'their refits' if several else 'its refit'}"
 
 
 class Comparison(Reference):

@@ -402,7 +402,6 @@ def _table_findings(declaration: Declaration, rows: int, broken: pd.Series) -> I
                 column=None,
                 passed=passed,
                 blocking=True,
-                rows=rows,
                 detail=f"{rows:,} rows",
             )
 

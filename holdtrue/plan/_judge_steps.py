@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from holdtrue.evaluation import Rows, evaluate, importance, judge
-from holdtrue.models import target_of, typed
+from holdtrue.models import MISSING, target_of, typed
 from holdtrue.models._measured import part_of
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._measured import measured_model, measured_version, parts_of
@@ -83,7 +83,10 @@ def _evaluate(work: Work) -> Evaluation:
         scores=scores,
         classes=signature.classes,
         metrics=declaration.metrics,
-        slices={name: test[name].astype(str).to_numpy() for name in declaration.evaluate.slices},
+        slices={
+            name: test[name].astype(str).where(test[name].notna(), MISSING).to_numpy()
+            for name in declaration.evaluate.slices
+        },
         confidence=declaration.evaluate.confidence,
         seed=declaration.seed,
         train_target=target_of(train, signature),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STATES = {
     "running": "running",
-    "finished": "✓ the champion now",
+    "finished": "✓ took over",
     "back": "✗ sent back",
     "stopped": "stopped",
 }

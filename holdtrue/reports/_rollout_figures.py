@@ -32,7 +32,7 @@ def evidence_figure(trail: Sequence[Point], limit: float) -> Markup:
         )
         axes.axhline(limit, color=INK, linestyle="--", linewidth=1, label="limit: it goes back")
         _steps(axes, trail)
-        axes.legend(loc="lower left", ncols=3)
+        drawing.figure.legend(loc="outside lower center", ncols=3)
     return drawing.svg
 
 
@@ -47,12 +47,13 @@ def shift_figure(trail: Sequence[Point]) -> Markup:
         axes.plot(minutes, middle, color=GREEN, label="shift, with an interval that always holds")
         axes.axhline(0, color=MUTED, linewidth=1)
         _steps(axes, trail)
-        axes.legend(loc="lower left")
+        drawing.figure.legend(loc="outside lower center")
     return drawing.svg
 
 
 def _steps(axes: Axes, trail: Sequence[Point]) -> None:
     """Mark where a step began, with its share."""
+    axes.set_title(axes.get_title(loc="left"), pad=20)  # above the shares
     before: float | None = None
     for point in trail:
         if point.share != before:

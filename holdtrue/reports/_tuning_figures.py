@@ -359,7 +359,7 @@ def _slice(study: Study, name: str, span: Range, known: Sequence[tuple[Trial, fl
 
 def _prepare(axes: Axes, span: Range) -> Any:
     """Give the horizontal axis the scale of a parameter; returns where a value is drawn."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     if span.choice is not None:
         names = [number(value) for value in span.choice]
@@ -377,4 +377,6 @@ def _prepare(axes: Axes, span: Range) -> Any:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         plain_log(axes.xaxis)
+    elif span.int is not None:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return lambda value: value

@@ -424,7 +424,7 @@ def test_a_refitted_version_is_compared_by_the_fit_that_was_measured(
     assert {(gain.low, gain.high) for gain in same.gains[2].values()} == {(0.0, 0.0)}
     model = differing(found, "model")
     assert model.keys() == {"digest", "refitted on"}
-    assert (
-        "(test rows of version 2; of version 2 what was fitted before the refit, and has not "
-        "learnt them)"
-    ) in comparison_text(found)
+    note = "(test rows of version 2; version 2 as fitted before its refit)"
+    assert note in comparison_text(found)
+    both = same.model_copy(update={"refitted": (1, 2)})
+    assert both.note == "versions 1, 2 as fitted before their refits"

@@ -149,6 +149,7 @@ def test_rollback_ends_a_rollout_that_runs(context: Context) -> None:
     page = context.store.path("reports", "small", "rollouts.html").read_text()
     assert "Version 2 over version 1" in page
     assert "no good" in page
+    assert "<dd>1 of 2<small>10 %, 100 %</small>" in page
 
 
 @pytest.mark.parametrize(("number", "state"), [(2, "finished"), (3, "stopped")])
@@ -159,6 +160,9 @@ def test_promotion_by_hand_ends_a_rollout(context: Context, number: int, state: 
     (ended,) = context.registry.rollouts("small")
     assert ended.state == state
     assert f"version {number} was made the champion by hand: now" in ended.reason
+    page = context.store.path("reports", "small", "rollouts.html").read_text()
+    # Whoever took over may have been gone back from since: the page does not say "now".
+    assert ("✓ took over" in page) == ("<dd>2 of 2<" in page) == (state == "finished")
 
 
 def test_a_rollout_waits_for_a_registry_that_is_away(

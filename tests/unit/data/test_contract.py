@@ -161,6 +161,7 @@ def test_the_number_of_rows(
 ) -> None:
     found = finding(check(contract(declare, rows=bounds), frame), rule)
     assert (found.passed, found.blocking) == (passed, True)
+    assert (found.rows, found.detail) == (0, "400 rows")  # no row of them is at fault
 
 
 def test_missing_values_are_no_breach_of_a_range(declare: Declare, frame: pd.DataFrame) -> None:

@@ -210,6 +210,16 @@ def test_a_changed_rule_is_learnt_within_the_test_rows(system_turned: Turned) ->
     assert rolled.metrics["log_loss"].value == pytest.approx(weighted)
 
 
+def test_rows_without_a_value_are_a_slice_that_says_so(system: Make) -> None:
+    world = Turned(system("evaluate", {**REFIT, "slices": ["team"]}))
+    world.rows["team"] = np.resize(np.array(["a", None], dtype=object), len(world.rows))
+    found = world.evaluate(18, world.fit(18), None)
+    assert {value: one.rows for value, one in found.slices["team"].items()} == {
+        "a": 400,
+        "(missing)": 400,
+    }
+
+
 def test_the_champion_answers_by_what_it_had_learnt_when_the_part_began(
     system_turned: Turned,
 ) -> None:
