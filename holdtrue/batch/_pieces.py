@@ -243,7 +243,7 @@ def list_inputs(path: Path) -> list[Path]:
 
     Raises:
         ConfigError: A file has an ending that is not known, or a folder holds none.
-        DataError: There is no such file.
+        DataError: There is no such file, or it cannot be read.
     """
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and not _passed_over(p, path))
@@ -254,6 +254,9 @@ def list_inputs(path: Path) -> list[Path]:
             _refuse_ending(file)
         return found
     _refuse_ending(path)
+    if not path.exists():
+        message = f"{path}: no such file"
+        raise DataError(message)
     with _reading(path), path.open("rb"):
         return [path]
 

@@ -30,7 +30,15 @@ _ENDLESS = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _SYNTAX_ADVICE = {
     "mapping values are not allowed": "check the indentation; put text that holds `: ` in quotes",
     "but got '{'": "put text that holds `{` in quotes",
+    "expected ',' or '}'": "close the brace, or put a comma between the keys",
+    "expected ',' or ']'": "close the bracket, or put a comma between the values",
+    "unexpected end of stream": "close the quote",
+    "could not find expected ':'": "a key ends with a colon and a space: `name: flights`",
+    "cannot start any token": "put text that begins with it in quotes",
 }
+# Of what is not closed and of a key without its colon: PyYAML marks where it gave up, which may be
+# lines later, and keeps apart where that began.
+_BEGAN = ("expected ',' or", "unexpected end of stream", "could not find expected ':'")
 
 
 @dataclass(frozen=True, order=True)
@@ -263,9 +271,10 @@ def _unreadable(text: str, source: str, err: yaml.reader.ReaderError) -> Problem
 
 
 def _syntax(err: yaml.MarkedYAMLError) -> Problem:
-    mark = err.problem_mark or err.context_mark
-    at = None if mark is None else _mark(mark)
     said = err.problem or "not valid YAML"
+    began = any(part in said for part in _BEGAN) and "but got '{'" not in said
+    mark = (began and err.context_mark) or err.problem_mark or err.context_mark
+    at = None if mark is None else _mark(mark)
     if "'\\t'" in said:
         return Problem(at, (), "a tab cannot be used here", "indent with spaces")
     if "single document" in (err.context or ""):
