@@ -65,6 +65,13 @@ def write_data_report(
     )
 
 
+def _window(snapshot: Snapshot) -> str:
+    if snapshot.end is None:
+        return "all rows"
+    start = "the beginning" if snapshot.start is None else moment(snapshot.start)
+    return f"{start} to {moment(snapshot.end)}"
+
+
 def data_markdown(
     declaration: Declaration,
     snapshot: Snapshot,
@@ -76,7 +83,7 @@ def data_markdown(
     verdict = "✗ The contract is broken" if check.broken else "✓ The contract holds"
     facts: list[list[Any]] = [
         ["Rows extracted", number(snapshot.rows)],
-        ["Window", f"{moment(snapshot.start)} to {moment(snapshot.end)}"],
+        ["Window", _window(snapshot)],
         ["Without a label", number(check.unlabelled)],
         ["Set aside", number(check.quarantined)],
         ["Train / test", f"{number(split.train_rows)} / {number(split.test_rows)}"],

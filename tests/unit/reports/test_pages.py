@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -228,11 +229,27 @@ def test_the_monitor_has_not_run(binary, tmp_path):
     assert "has not run yet" in drift_markdown(binary.declaration, [])
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [(None, None, "all rows"), (None, 2, "the beginning to 2024-01-02 00:00 UTC"), (1, 2, None)],
+)
+def test_the_window_is_told_in_words(
+    sample, start: int | None, end: int | None, said: str | None
+) -> None:
+    s = sample
+    ends = [None if day is None else datetime(2024, 1, day, tzinfo=UTC) for day in (start, end)]
+    snapshot = s.snapshot.model_copy(update={"start": ends[0], "end": ends[1]})
+    said = said or "2024-01-01 00:00 UTC to 2024-01-02 00:00 UTC"
+    text = data_markdown(s.declaration, snapshot, s.check, s.profile, s.split)
+    assert f"| Window | {said} |" in text
+
+
 def test_a_window_that_was_compared_again_is_shown_once(binary, tmp_path):
     later = binary.drift[-1].model_copy(update={"at": binary.drift[-1].at.replace(year=2014)})
     path = tmp_path / "drift.html"
     write_drift_report(path, binary.declaration, [later, *binary.drift])
     assert path.read_text().count('class="h"') == 40 * 6
+    assert re.search(r"the larger; full from [\d.]+ on\.", path.read_text())
 
 
 def test_markdown_has_the_numbers_and_no_html(sample):
