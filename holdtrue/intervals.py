@@ -13,7 +13,7 @@ from holdtrue.batch._publish import publish
 from holdtrue.declared import utc
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.notifications import notified_batch
-from holdtrue.references import Interval
+from holdtrue.references import Interval, moment_words
 from holdtrue.store import alone, read_json, write_json
 
 if TYPE_CHECKING:
@@ -65,13 +65,16 @@ def choose(
         again: Those that were scored before, too.
 
     Raises:
-        ConfigError: No batch is declared, or `again` comes without `start`.
+        ConfigError: No batch is declared, `again` comes without `start`, or `end` is not later.
     """
     batch = declared(context)
     start, end = (None if one is None else utc(one) for one in (start, end))
     if again and start is None:
         message = "which intervals are to be scored again is not said"
         raise ConfigError(message, hint="give the first moment by --from, and the end by --to")
+    if start is not None and end is not None and start >= end:
+        message = f"no interval starts from {moment_words(start)} on and before {moment_words(end)}"
+        raise ConfigError(message, hint="give a --from that is before --to")
     over = over_until(context.as_of, batch.every, batch.delay, batch.since)
     if start is None:
         first = _first_of(context, batch, over)

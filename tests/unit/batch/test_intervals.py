@@ -261,6 +261,10 @@ def test_a_range_is_of_whole_intervals(visits: Visits) -> None:
     assert days(choose(context, moment(7), moment(20)).intervals) == [7, 8]
     with pytest.raises(ConfigError, match="again"):
         choose(context, again=True)
+    with pytest.raises(
+        ConfigError, match=r"no interval starts from 2024-01-04.* before 2024-01-02"
+    ):
+        choose(context, moment(4), moment(2), again=True)
 
 
 def test_numbers_have_the_same_type_in_every_interval(visits: Visits) -> None:
