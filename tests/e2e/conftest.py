@@ -138,7 +138,7 @@ def rolled_back(scored) -> Loop:
     with Endpoint(seen["status"]["endpoint"]) as endpoint:
         seen["after rollback"] = endpoint.ready()
     seen["rolled back status"] = project.ask("status", project.file)
-    seen["rolled back plan"] = project.plan(project.file)
+    seen["rolled back plan"] = project.plan(project.champions_judge)
     return scored
 
 

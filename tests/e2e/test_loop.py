@@ -121,7 +121,7 @@ def test_rollback_makes_the_endpoint_answer_with_the_version_before(rolled_back)
     assert rolled_back.seen["after rollback"]["version"] == was - 1
     status = rolled_back.seen["rolled back status"]
     assert (status["serving"], status["champion"]["version"]) == (True, was - 1)
-    assert "serve" not in rolled_back.seen["rolled back plan"]
+    assert rolled_back.seen["rolled back plan"] == []
 
 
 def test_serve_makes_the_champion_answer_after_everything_was_ended(served_again):
