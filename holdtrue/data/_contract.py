@@ -310,6 +310,8 @@ def _row_findings(
         rare = rare_rows(class_names(frame[data.target]))
         if rare.any():
             said = f"{data.target}: a class of at least {FEWEST_PER_CLASS} rows"
+            if 2 * rare.sum() > len(frame):
+                said += "; most values have fewer: if it is an amount, declare task: regression"
             yield count_finding(said, data.target, rare, blocking=False), rare
 
 

@@ -463,6 +463,12 @@ def test_rows_of_a_class_with_too_few_are_set_aside_where_two_have_enough(
     assert f"9 of 400 rows (2.25%), 9 of them break {rule}" in broken
 
 
+def test_amounts_are_no_classes(declare: Declare, frame: pd.DataFrame) -> None:
+    found = check(declare(), frame.assign(y=[0.5] * 20 + [1.5] * 20 + [*frame["weight"][40:]]))
+    (said,) = (one.detail for one in found.findings if "set aside" in one.rule)
+    assert said.endswith("most values have fewer: if it is an amount, declare task: regression")
+
+
 DERIVE = {
     "density": "weight / size",
     "shade": "color + '-' + text(size // 50)",
