@@ -221,7 +221,7 @@ def test_nothing_to_predict_with(declare: Callable[..., Path], run: Run, used: P
     ask = ("predict", declare(), "rows.csv", "--output", "scored.csv")
     assert_refused(run, used, "no version of small has passed the gates yet", 2, *ask)
     assert_refused(run, used, "small has no version 7", 2, *ask, "--version", "7")
-    assert_refused(run, used, "none.csv cannot be read", 1, *ask[:2], "none.csv", *ask[3:])
+    assert_refused(run, used, "none.csv: no such file", 1, *ask[:2], "none.csv", *ask[3:])
     assert not Path("scored.csv").exists()
 
 
