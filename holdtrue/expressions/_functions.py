@@ -117,7 +117,8 @@ def _picked(function: Callable[[Any, Any], Any], *values: Any) -> Any:
 
 
 def _round(values: Floats, digits: Floats | None = None) -> Floats:
-    return finite(np.round(values, 0 if digits is None else int(digits.flat[0])))
+    # Of no rows there is no digit either.
+    return finite(np.round(values, 0 if digits is None or not len(digits) else int(digits[0])))
 
 
 def _round_one(value: float, digits: float = 0.0) -> float | None:

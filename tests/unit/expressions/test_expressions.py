@@ -196,6 +196,11 @@ def test_rows_alone_have_the_bits_that_they_have_among_others(rows: list[dict[st
             assert value is None or isinstance(value, str) or math.isfinite(value), expression
 
 
+def test_of_no_rows_every_function_gives_none() -> None:
+    for name in FUNCTIONS:
+        assert both(call(name), []) == [], name
+
+
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
