@@ -10,6 +10,7 @@ import orjson
 
 from holdtrue.arrived import new_data
 from holdtrue.errors import HoldtrueError, MonitoringError
+from holdtrue.estimated import estimate_quality, in_words, newest
 from holdtrue.intervals import whole_until
 from holdtrue.models import Signature, read_signature
 from holdtrue.monitoring import Before, History, compare, decide
@@ -63,6 +64,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         windows = _compare_windows(context, champion, signature, table, progress)
         progress(0, 0, "joining labels")
         quality = measure_quality(context, champion, signature, table)
+        estimated = estimate_quality(context, champion, signature, table, windows)
     counts = read_statistics(context.store, context.system)
     arms = [arm for arm in counts.arms if arm.role != "shadow"]
     answered = sum(arm.requests - sum(arm.errors.values()) for arm in arms)
@@ -80,9 +82,9 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         quality.why_not,
         tuple(said for said in (quality.warning, unread) if said),
     )
-    in_vain = _watched_in_vain(context, champion, signature)
-    if in_vain:
-        decision = decision.model_copy(update={"reason": f"{decision.reason} {in_vain}"})
+    besides = (in_words(estimated), _watched_in_vain(context, champion, signature))
+    reason = " ".join(said for said in (decision.reason, *besides) if said)
+    decision = decision.model_copy(update={"reason": reason})
     report = DriftReport(
         system=context.system,
         version=champion.version.number,
@@ -90,6 +92,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         windows=tuple(_shortened(window) for window in windows),
         performance=quality.checks,
         decision=decision,
+        estimated=estimated,
         folded=folded.rows,
         answered=answered,
         refused=refused,
@@ -130,6 +133,9 @@ def _leave_for_replicas(
     context: Context, champion: Champion, report: DriftReport, windows: Sequence[WindowCheck]
 ) -> None:
     compared = [window for window in windows if window.state != "too_few_rows"]
+    before = last_watched(context.store, context.system)
+    if before is not None and before.version != report.version:
+        before = None
     window = None
     if compared:
         last = compared[-1]
@@ -139,10 +145,8 @@ def _leave_for_replicas(
             in_a_row=last.in_a_row,
             columns=last.columns,
         )
-    else:
-        before = last_watched(context.store, context.system)
-        if before is not None and before.version == report.version:
-            window = before.window
+    elif before is not None:
+        window = before.window
     seen = Watched(
         at=report.at,
         version=report.version,
@@ -150,6 +154,7 @@ def _leave_for_replicas(
         action=report.decision.action,
         window=window,
         performance=report.performance,
+        estimated=newest([*(before.estimated if before else ()), *report.estimated]),
     )
     write_watched(context.store, context.system, seen)
 

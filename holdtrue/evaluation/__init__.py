@@ -1,6 +1,7 @@
 """How good a model is, how sure that is, and whether it may be promoted."""
 
 from holdtrue.evaluation._evaluate import differences, estimates, evaluate
+from holdtrue.evaluation._expected import expect, learn_expectation
 from holdtrue.evaluation._gates import judge
 from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
@@ -15,8 +16,10 @@ __all__ = [
     "estimate",
     "estimates",
     "evaluate",
+    "expect",
     "importance",
     "judge",
+    "learn_expectation",
     "measure",
     "together",
 ]

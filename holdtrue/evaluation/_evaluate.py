@@ -10,6 +10,7 @@ import numpy as np
 from holdtrue.declaration import METRICS
 from holdtrue.evaluation._answers import calibrated, coverage, decisions
 from holdtrue.evaluation._curves import curves
+from holdtrue.evaluation._expected import learn_expectation
 from holdtrue.evaluation._intervals import difference, estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure_rows
 from holdtrue.evaluation._together import Rows, together
@@ -56,15 +57,16 @@ def evaluate(
 
     Args:
         model_digest: Digest of the model's bundle.
-        target: Shape (n_rows,): indices into `classes`, or numbers for regression. Rows with -1 are
-            of a class that the model does not know, and are left out.
+        target: Shape (n_rows,): indices into `classes`, or numbers for regression; in order of time
+            where there is one. Rows with -1 are of a class that the model does not know, and are
+            left out.
         scores: Shape (n_rows, n_classes), probabilities; (n_rows,) for regression.
         classes: Names of the classes; None for regression.
         metrics: Which ones.
         slices: By column, the value of each row as text, shape (n_rows,). Values with fewer than
             50 rows are left out, and all but the 50 most frequent.
         confidence: Level of the intervals, between 0 and 1.
-        seed: Of the choice of rows that plots show.
+        seed: Of the choice of rows that plots show, and of what is drawn.
         train_target: Target of the training rows; from it comes the baseline.
         untaught: By class that is left out: its training and its test rows.
         champion: Version that is served now and what it says to the same rows, in the same order.
@@ -93,6 +95,9 @@ def evaluate(
             for one in (raw, intervals)
         )
         answers = _answers(rows, before, ends, answering, confidence)
+    expectation = None
+    if classes is not None:
+        expectation = learn_expectation(rows.target, rows.scores, metrics, seed=seed)
     return Evaluation(
         model=model_digest,
         rows=len(rows.target),
@@ -110,6 +115,7 @@ def evaluate(
         curves=curves(rows.target, rows.scores, classes, seed=seed),
         importance=dict(sorted((importance or {}).items(), key=lambda item: -item[1])),
         parts=() if parts is None else _parts(metrics, every, champion, *parts, confidence),
+        expectation=expectation,
         **answers,
     )
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdtrue.evaluation._metrics import Measured, measure_rows
+from holdtrue.evaluation._metrics import measure_rows
 from holdtrue.references import Difference, Estimate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from holdtrue.evaluation._metrics import Floats
+    from holdtrue.evaluation._metrics import Floats, Measured
 
 # Metrics from 0 to 1 of which 1 is perfect.
 _SHARES = frozenset({"roc_auc", "average_precision", "accuracy", "f1"})
@@ -55,17 +55,43 @@ def estimate(
         succession, and statistical inference, JASA 22, 209-212.
     """
     measured = measure_rows(metric, target, scores, classes)
-    value = measured.value
-    error = _standard_error(measured.influence)
+    low, high = interval(
+        metric,
+        measured.value,
+        _standard_error(measured.influence),
+        confidence=confidence,
+        rows=len(measured.influence),
+        size=measured.size,
+    )
+    return Estimate(value=measured.value, low=low, high=high)
+
+
+def interval(
+    metric: str,
+    value: float,
+    error: float,
+    *,
+    confidence: float,
+    rows: int,
+    size: int | None = None,
+) -> tuple[float, float]:
+    """The two-sided interval around a metric, as `estimate` has it.
+
+    Args:
+        metric: Its name.
+        value: The metric.
+        error: Its standard error.
+        confidence: Level of the interval, between 0 and 1.
+        rows: That it was computed on.
+        size: Rows that bear it; all where left out.
+    """
     z = _quantile(confidence)
     if metric in _SHARES:
-        low, high = _wilson(value, error, z, measured)
-    elif metric == "r2":
+        return _wilson(value, error, z, rows, rows if size is None else size)
+    if metric == "r2":
         highest, lowest = _on_log_scale(1 - value, error, z)
-        low, high = 1 - lowest, 1 - highest
-    else:
-        low, high = _on_log_scale(value, error, z)
-    return Estimate(value=value, low=low, high=high)
+        return 1 - lowest, 1 - highest
+    return _on_log_scale(value, error, z)
 
 
 def difference(
@@ -130,9 +156,8 @@ def covered(inside: npt.NDArray[np.bool_], confidence: float) -> Estimate:
     """
     hits = inside.astype(np.float64)
     value = float(hits.mean())
-    measured = Measured(value, hits - value, len(hits))
-    error = _standard_error(measured.influence)
-    low, high = _wilson(value, error, _quantile(confidence), measured)
+    error = _standard_error(hits - value)
+    low, high = _wilson(value, error, _quantile(confidence), len(hits), len(hits))
     return Estimate(value=value, low=low, high=high)
 
 
@@ -145,11 +170,10 @@ def _standard_error(influence: Floats) -> float:
     return math.sqrt(float(np.mean(influence**2)) / max(len(influence) - 1, 1))
 
 
-def _wilson(value: float, error: float, z: float, measured: Measured) -> tuple[float, float]:
-    rows = len(measured.influence)
+def _wilson(value: float, error: float, z: float, rows: int, size: int) -> tuple[float, float]:
     spread = value * (1 - value)
     # A perfect (or wholly wrong) value shows no spread: only as many rows speak as bear the metric.
-    n = min(max(spread / error**2, 1.0), rows) if error > 0 and spread > 0 else measured.size
+    n = min(max(spread / error**2, 1.0), rows) if error > 0 and spread > 0 else size
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * math.sqrt(spread / n + z**2 / (4 * n**2))
     return min(max(middle - reach, 0.0), value), max(min(middle + reach, 1.0), value)

@@ -121,7 +121,7 @@ JUDGE_STEPS = (
         run=_evaluate,
         reads=_reads_evaluation,
         rooms=(
-            *("evaluation", "models/_known.py"),
+            *("evaluation", "models/_known.py", "models/_calibration.py"),
             *("models/_measured.py", "plan/_measured.py"),
         ),
         inputs=("check", "split", "fit", "rolling"),

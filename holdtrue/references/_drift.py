@@ -62,6 +62,22 @@ class PerformanceCheck(Reference):
     detail: str
 
 
+class EstimatedQuality(Reference):
+    """What the quality of served predictions probably is, by their probabilities alone."""
+
+    version: int
+    metric: str
+    of: Literal["window", "unlabelled"]
+    """A window that was compared; or all rows whose labels are not due yet."""
+    rows: int
+    start: datetime
+    end: datetime
+    value: Estimate
+    expected: float
+    """Value in the evaluation of that version."""
+    detail: str
+
+
 class Decision(Reference):
     """What the monitor decided, and why."""
 
@@ -89,6 +105,9 @@ class DriftReport(Reference):
     """Windows compared in this run, oldest first."""
     performance: tuple[PerformanceCheck, ...]
     decision: Decision
+    estimated: tuple[EstimatedQuality, ...] = ()
+    """Of each window compared in this run, oldest first, then of all rows without labels; it
+    decides nothing. Empty for regression, and for versions evaluated before it could be said."""
     folded: int = 0
     """Captured rows that were moved into the table."""
     answered: int = 0

@@ -150,6 +150,17 @@ class Coverage(Reference):
     """Mean width, in the unit of the target."""
 
 
+class Expectation(Reference):
+    """How a metric follows from probabilities alone, before the truth of their rows is known."""
+
+    curves: tuple[tuple[float, float], ...]
+    """a and b of Platt's curve 1 / (1 + exp(a f + b)) over the log-odds f of each class against the
+    rest, which the truth follows on the test rows; of two classes that of the second."""
+    spread: dict[str, float]
+    """By metric: standard deviation between expected and real values of stretches of the test rows,
+    beyond chance."""
+
+
 class Evaluation(Reference):
     """How good a model is on rows that it has never seen."""
 
@@ -186,6 +197,8 @@ class Evaluation(Reference):
     calibrated: Calibrated | None = None
     decisions: Decisions | None = None
     coverage: Coverage | None = None
+    expectation: Expectation | None = None
+    """Of classification; None where there were too few rows, and in old records."""
 
     @property
     def compared_rows(self) -> int:

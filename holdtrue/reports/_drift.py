@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
-    from holdtrue.references import DriftReport, PerformanceCheck, WindowCheck
+    from holdtrue.references import (
+        DriftReport,
+        EstimatedQuality,
+        PerformanceCheck,
+        WindowCheck,
+    )
 
 _ACTIONS = {
     "none": "Nothing to do",
@@ -48,7 +53,10 @@ def write_drift_report(
     ordered = sorted(reports, key=lambda report: report.at)
     windows = _windows(ordered)
     performance = _performance(ordered, declaration.monitor.window)
-    metrics = dict.fromkeys(found.metric for found in performance)
+    estimated = _estimated(ordered)
+    metrics = dict.fromkeys(
+        [*(found.metric for found in performance), *(found.metric for found in estimated)]
+    )
     write_page(
         path,
         declaration,
@@ -68,9 +76,14 @@ def write_drift_report(
         strip=_strip(windows[-_WINDOWS:]),
         performance=performance,
         performance_figures=[
-            performance_figure([found for found in performance if found.metric == metric])
+            performance_figure(
+                metric,
+                [found for found in performance if found.metric == metric],
+                [found for found in estimated if found.metric == metric],
+            )
             for metric in metrics
         ],
+        estimated=estimated,
     )
 
 
@@ -111,6 +124,19 @@ def drift_markdown(declaration: Declaration, reports: Sequence[DriftReport]) -> 
     if checks:
         head = ["From", "Version", "Measured", "Interval", "Limit", "Verdict"]
         parts += ["## Performance", table(head, checks)]
+    guesses = [
+        [
+            moment(found.start),
+            found.version,
+            f"{found.metric} {number(found.value.value)}",
+            f"{number(found.value.low)} to {number(found.value.high)}",
+            number(found.expected),
+        ]
+        for found in reversed(_estimated(ordered)[-_SHORT:])
+    ]
+    if guesses:
+        head = ["Window from", "Version", "Estimate", "Interval", "When evaluated"]
+        parts += ["## Estimated performance, without labels", table(head, guesses)]
     return "\n\n".join(parts)
 
 
@@ -142,6 +168,17 @@ def _performance(reports: Sequence[DriftReport], window: timedelta) -> list[Perf
         (check.end.timestamp() // seconds, check.version, check.metric): check
         for report in reports
         for check in report.performance
+    }
+    return [found[key] for key in sorted(found)]
+
+
+def _estimated(reports: Sequence[DriftReport]) -> list[EstimatedQuality]:
+    """The estimates of windows by time; of one that was compared again, the last."""
+    found = {
+        (one.start, one.end, one.version, one.metric): one
+        for report in reports
+        for one in report.estimated
+        if one.of == "window"
     }
     return [found[key] for key in sorted(found)]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from holdtrue.references import PerformanceCheck, WindowCheck
+    from holdtrue.references import EstimatedQuality, PerformanceCheck, WindowCheck
 
 _SMALLEST_P = 1e-12
 # State, colour, marker: the shape tells them apart without the colour.
@@ -28,7 +28,9 @@ _MARKS = (
 )
 
 
-def _times(found: Sequence[WindowCheck] | Sequence[PerformanceCheck]) -> npt.NDArray[Any]:
+def _times(
+    found: Sequence[WindowCheck | PerformanceCheck | EstimatedQuality],
+) -> npt.NDArray[Any]:
     return np.array([one.start.astimezone(UTC).replace(tzinfo=None) for one in found], "M8[us]")
 
 
@@ -95,12 +97,27 @@ def _points(axes: Axes, windows: Sequence[WindowCheck], heights: Sequence[float]
             )
 
 
-def performance_figure(checks: Sequence[PerformanceCheck]) -> Markup:
-    """Draw one metric of the labelled predictions over time, with its interval and limit."""
-    metric = checks[0].metric
+def performance_figure(
+    metric: str, checks: Sequence[PerformanceCheck], estimated: Sequence[EstimatedQuality]
+) -> Markup:
+    """Draw one metric of served predictions over time, with its intervals and limit.
+
+    Args:
+        metric: Its name.
+        checks: Of it, on rows with labels.
+        estimated: Of it, by window, before there are labels.
+    """
     title = f"{metric} of served predictions"
-    with draw(title, "start of the labelled rows (UTC)", metric, width=11) as drawing:
+    with draw(title, "start of the rows (UTC)", metric, width=11) as drawing:
         axes = drawing.axes
+        if estimated:
+            starts = _times(estimated)
+            low = [one.value.low for one in estimated]
+            high = [one.value.high for one in estimated]
+            axes.vlines(starts, low, high, color=MUTED, linewidth=0.7)
+            values = [one.value.value for one in estimated]
+            label = "estimated without labels"
+            axes.scatter(starts, values, s=24, facecolor="none", edgecolor=BLUE, label=label)
         for worse, colour, marker, label in (
             (False, GREEN, "o", "as expected"),
             (True, ORANGE, "^", "worse"),
@@ -113,11 +130,15 @@ def performance_figure(checks: Sequence[PerformanceCheck]) -> Markup:
             axes.vlines(starts, low, high, color=colour, linewidth=1.4)
             values = [check.value.value for check in shown]
             axes.scatter(starts, values, s=34, color=colour, marker=marker, label=label, zorder=3)
-        starts = _times(checks)
-        expected = [check.expected for check in checks]
-        limit = [check.limit for check in checks]
+        known: list[PerformanceCheck | EstimatedQuality] = [*checks, *estimated]
+        known.sort(key=lambda one: one.start)
+        starts, expected = _times(known), [one.expected for one in known]
         axes.step(starts, expected, where="mid", color=MUTED, linewidth=1, label="expected")
-        axes.step(starts, limit, where="mid", color=INK, linestyle="--", linewidth=1, label="limit")
+        if checks:
+            starts, limit = _times(checks), [check.limit for check in checks]
+            axes.step(
+                starts, limit, where="mid", color=INK, linestyle="--", linewidth=1, label="limit"
+            )
         over_time(axes)
     return drawing.svg
 

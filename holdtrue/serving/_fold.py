@@ -15,7 +15,7 @@ from holdtrue.store import locked
 from holdtrue.tables import force, is_table, opened, written
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -106,7 +106,11 @@ def fold_in(folder: Path, table: Path, wait_s: float = 5.0) -> Folded:
 
 
 def read_captured(
-    table: Path, start: datetime, end: datetime, roles: Collection[str] = ANSWERED
+    table: Path,
+    start: datetime,
+    end: datetime,
+    roles: Collection[str] = ANSWERED,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """Read what was captured in [start, end).
 
@@ -117,6 +121,7 @@ def read_captured(
         start: First moment, with a zone.
         end: First moment after, with a zone.
         roles: Whose scores; left out, those that were answers.
+        columns: Which of `schema`; all where left out. Those not named are not read from the disk.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -127,11 +132,12 @@ def read_captured(
         return (pc.field(name) >= low) & (pc.field(name) < high)
 
     wanted = within("event_time") | (pc.field("event_time").is_null() & within("received"))
-    found = _read_table(table, wanted)
+    found = _read_table(table, wanted, None if columns is None else [*columns, "role"])
     # Not as part of the question: rows that an older version captured have no role, and Delta
     # would pass over their files. They were the champion's.
     role = pc.fill_null(found["role"], "champion")
-    return found.filter(pc.is_in(role, pa.array([*roles], pa.string())))
+    found = found.filter(pc.is_in(role, pa.array([*roles], pa.string())))
+    return found if columns is None else found.select([*columns])
 
 
 def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
@@ -160,11 +166,15 @@ def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
     return pa.Table.from_pylist([*by_role.values()], schema=schema())
 
 
-def _read_table(table: Path, wanted: pc.Expression) -> pa.Table:
+def _read_table(
+    table: Path, wanted: pc.Expression, columns: Sequence[str] | None = None
+) -> pa.Table:
     if not is_table(table):
-        return schema().empty_table()
+        empty = schema().empty_table()
+        return empty if columns is None else empty.select([*columns])
     with opened(table) as captured:
-        found: pa.Table = captured.to_pyarrow_dataset(schema=schema()).to_table(filter=wanted)
+        rows = captured.to_pyarrow_dataset(schema=schema())
+        found: pa.Table = rows.to_table(columns=columns, filter=wanted)
     return found
 
 

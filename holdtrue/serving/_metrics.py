@@ -219,6 +219,7 @@ class _Seen(Collector):
         )
         yield from self._drift()
         yield from self._quality()
+        yield from self._estimated()
 
     def _gauge(self, name: str, says: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"holdtrue_{name}", says, labels=tuple(self._version))
@@ -274,6 +275,23 @@ class _Seen(Collector):
             for family, number in zip(families.values(), found, strict=True):
                 family.add_metric([*self._version.values(), check.metric], number)
         yield from families.values()
+
+    def _estimated(self) -> Iterator[Metric]:
+        labels = (*self._version, "metric", "of")
+        families = [
+            GaugeMetricFamily(f"holdtrue_estimated_quality{name}", says, labels=labels)
+            for name, says in (
+                ("", "The metric as the probabilities alone let expect it, before labels come"),
+                ("_low", "Lower end of its interval"),
+                ("_high", "Upper end of its interval"),
+                ("_rows", "Rows that it was estimated on"),
+            )
+        ]
+        for one in self._watched.estimated:
+            found = (one.value.value, one.value.low, one.value.high, one.rows)
+            for family, number in zip(families, found, strict=True):
+                family.add_metric([*self._version.values(), one.metric, one.of], number)
+        yield from families
 
 
 def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from holdtrue.references import ColumnDrift, PerformanceCheck, Reference
+from holdtrue.references import ColumnDrift, EstimatedQuality, PerformanceCheck, Reference
 from holdtrue.store import write_atomically
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Watched(Reference):
     window: LastWindow | None
     """Of an earlier look at the same version, where this one compared none."""
     performance: tuple[PerformanceCheck, ...]
+    estimated: tuple[EstimatedQuality, ...] = ()
+    """The newest one of a window, and of rows without labels."""
 
 
 def write_watched(store: Store, system: str, seen: Watched) -> None:

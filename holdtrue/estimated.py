@@ -1,0 +1,139 @@
+"""How good the answers probably were, before their labels have come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from holdtrue.plan import Journal
+from holdtrue.profiles import MIN_ROWS
+from holdtrue.quality import PERFORMANCE_WINDOWS, floor
+from holdtrue.references import EstimatedQuality, Evaluation
+from holdtrue.serving import read_captured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from holdtrue.models import Signature
+    from holdtrue.plan import Context
+    from holdtrue.references import WindowCheck
+    from holdtrue.registry import Champion, RegisteredVersion
+
+
+class _Span(NamedTuple):
+    of: Literal["window", "unlabelled"]
+    start: datetime
+    end: datetime
+
+
+def estimate_quality(
+    context: Context,
+    champion: Champion,
+    signature: Signature,
+    table: Path,
+    windows: Sequence[WindowCheck],
+) -> tuple[EstimatedQuality, ...]:
+    """Estimate the metric of the champion's answers from their probabilities, see `expect`.
+
+    Args:
+        context: Its moment is taken for now. The metric is that of ``monitor.performance``, or that
+            of the search where none is declared.
+        champion: Whose answers.
+        signature: What it takes and gives.
+        table: What was captured.
+        windows: Those that were compared now; of the last 14 each is estimated.
+
+    Returns:
+        One for each window with 200 of its answers or more, oldest first; then, where labels come
+        later than after one window, one of all rows whose labels are not due. Empty where the
+        version's evaluation did not learn it: for regression, for fewer than 1,000 test rows, for
+        a metric that was not evaluated, and for a refit that knows other classes.
+    """
+    from holdtrue.evaluation import expect
+
+    version, monitor = champion.version, context.declaration.monitor
+    metric = (monitor.performance or context.declaration.tune).metric
+    expected, evaluation = version.metrics.get(metric), _evaluation(context, version)
+    if (
+        expected is None
+        or evaluation is None
+        or evaluation.expectation is None
+        or evaluation.classes != signature.classes
+    ):
+        return ()
+    found = []
+    for span in _spans(context, version, windows):
+        captured = read_captured(table, span.start, span.end, columns=("version", "scores"))
+        scores = _scores(captured, version.number)
+        if len(scores) < MIN_ROWS:
+            continue
+        value = expect(metric, scores, evaluation.expectation, seed=context.declaration.seed)
+        if value is None:
+            continue
+        found.append(
+            EstimatedQuality(
+                version=version.number,
+                metric=metric,
+                of=span.of,
+                rows=len(scores),
+                start=span.start,
+                end=span.end,
+                value=value,
+                expected=expected.value,
+                detail=(
+                    f"{metric} of version {version.number} about {value.value:.4g} "
+                    f"({value.low:.4g} to {value.high:.4g}) on {len(scores):,} rows "
+                    f"{_when(span)}, {expected.value:.4g} when evaluated"
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def in_words(estimated: Sequence[EstimatedQuality]) -> str:
+    """The newest estimates in a sentence; empty where there are none."""
+    details = "; ".join(one.detail for one in newest(estimated))
+    return f"Estimated from the probabilities, without labels: {details}." if details else ""
+
+
+def newest(estimated: Sequence[EstimatedQuality]) -> tuple[EstimatedQuality, ...]:
+    """The last one of a window, and that of rows without labels."""
+    return tuple({one.of: one for one in estimated}.values())
+
+
+def _evaluation(context: Context, version: RegisteredVersion) -> Evaluation | None:
+    """What is on record of a version; None where its record is gone."""
+    key = version.lineage.get("evaluate", "")
+    record = Journal(context.store, context.system).find("evaluate", key)
+    return None if record is None else Evaluation.model_validate(record.output)
+
+
+def _spans(
+    context: Context, version: RegisteredVersion, windows: Sequence[WindowCheck]
+) -> list[_Span]:
+    data, length = context.declaration.data, context.declaration.monitor.window
+    compared = [window for window in windows if window.state != "too_few_rows"]
+    spans = [_Span("window", one.start, one.end) for one in compared[-PERFORMANCE_WINDOWS:]]
+    start = max(floor(version.as_of, length), context.labelled_until)
+    if data.time is not None and data.labels_after > length and start < context.as_of:
+        spans.append(_Span("unlabelled", start, context.as_of))
+    return spans
+
+
+def _scores(captured: pa.Table, version: int) -> np.ndarray:
+    """What a version answered, shape (n_rows, n_classes)."""
+    import pyarrow.compute as pc
+
+    scores = captured.filter(pc.equal(captured["version"], version))["scores"]
+    return np.array(scores.to_pylist(), dtype="float64")
+
+
+def _when(span: _Span) -> str:
+    if span.of == "unlabelled":
+        return f"since {span.start:%Y-%m-%d %H:%M}, whose labels are not due yet"
+    return f"from {span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}"
