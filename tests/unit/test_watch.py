@@ -17,7 +17,15 @@ from holdtrue.monitoring import Before
 from holdtrue.plan import Context, Journal
 from holdtrue.plan._journal import Record
 from holdtrue.quality import PERFORMANCE_WINDOWS, measure_quality
-from holdtrue.references import ColumnDrift, Decision, Derived, DriftReport, WindowCheck
+from holdtrue.references import (
+    ColumnDrift,
+    Decision,
+    Derived,
+    DriftReport,
+    Estimate,
+    EstimatedQuality,
+    WindowCheck,
+)
 from holdtrue.registry import Registry
 from holdtrue.serving import capture_places, fold_in, read_captured
 from holdtrue.serving._capture import Capture
@@ -111,13 +119,32 @@ def window(end: datetime, state: str = "quiet") -> WindowCheck:
     )
 
 
+def guess(end: datetime, of: str = "window") -> EstimatedQuality:
+    return EstimatedQuality(
+        version=1,
+        metric="log_loss",
+        of=of,
+        rows=500,
+        start=end - DAY,
+        end=end,
+        value=Estimate(value=0.5, low=0.4, high=0.6),
+        expected=0.5,
+        detail="",
+    )
+
+
 def test_what_was_seen_is_left_for_the_replicas(context):
     champion = context.registry.champion("flights")
 
-    def look(at: datetime, *windows: WindowCheck, version: int = 1) -> Watched:
-        decision = Decision(at=at, action="none", reason="nothing")
+    def look(at: datetime, *windows: WindowCheck, version: int = 1, guesses=()) -> Watched:
         report = DriftReport(
-            system="flights", version=version, at=at, windows=(), performance=(), decision=decision
+            system="flights",
+            version=version,
+            at=at,
+            windows=(),
+            performance=(),
+            decision=Decision(at=at, action="none", reason="nothing"),
+            estimated=guesses,
         )
         _leave_for_replicas(context, champion, report, windows)
         return last_watched(context.store, "flights")
@@ -129,15 +156,20 @@ def test_what_was_seen_is_left_for_the_replicas(context):
     )
     last = window(NOW, "suspect").model_copy(update={"columns": columns, "in_a_row": 2})
     few = window(NOW + DAY, "too_few_rows")
-    first = look(NOW + DAY, window(NOW - DAY), last, few)
+    guesses = [guess(NOW - DAY), guess(NOW), guess(NOW + DAY, "unlabelled")]
+    first = look(NOW + DAY, window(NOW - DAY), last, few, guesses=guesses)
+    assert first.estimated == (guesses[1], guesses[2])
     assert (first.window.end, first.window.in_a_row) == (NOW, 2)
     assert first.window.columns == columns
     assert first.trained_as_of == NOW - 100 * DAY
     # A report keeps the ten most different, and a look without windows what was seen before.
     assert _shortened(last).columns == columns[:10]
-    later = look(NOW + 2 * DAY, few)
+    newer = guess(NOW + 2 * DAY, "unlabelled")
+    later = look(NOW + 2 * DAY, few, guesses=[newer])
     assert (later.at, later.window) == (NOW + 2 * DAY, first.window)
-    assert look(NOW + 3 * DAY, version=2).window is None
+    assert later.estimated == (guesses[1], newer)
+    other = look(NOW + 3 * DAY, version=2)
+    assert (other.window, other.estimated) == (None, ())
 
 
 def test_why_the_quality_is_not_measured_is_said(context, tmp_path):

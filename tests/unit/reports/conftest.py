@@ -16,6 +16,7 @@ from holdtrue.references import (
     Derived,
     DriftReport,
     Estimate,
+    EstimatedQuality,
     Evaluation,
     Finding,
     ModelRef,
@@ -313,6 +314,19 @@ def make_drift() -> tuple[DriftReport, ...]:
                 windows=(window,),
                 performance=(check,),
                 decision=decision,
+                estimated=(
+                    EstimatedQuality(
+                        version=3,
+                        metric="log_loss",
+                        of="window",
+                        rows=900,
+                        start=start,
+                        end=start + timedelta(days=1),
+                        value=Estimate(value=0.4327, low=0.4, high=0.47),
+                        expected=0.431,
+                        detail="",
+                    ),
+                ),
             )
         )
     return tuple(reports)

@@ -171,6 +171,28 @@ def test_drift_page_has_the_numbers(pages):
     for said in ("Retrain", "cooldown until 2013-08-12", "limit 1.6", "of 40 are shown"):
         assert said in page
     assert page.count('class="h"') == 40 * 6
+    assert page.count("estimated without labels") == 1  # in the figure
+    assert page.count('<td class="n">0.4327</td>') == 40
+
+
+def test_an_estimate_is_drawn_where_no_labels_come_and_none_of_rows_together(binary, tmp_path):
+    looks = [look.model_copy(update={"performance": ()}) for look in binary.drift]
+    (one,) = looks[-1].estimated
+    whole = one.model_copy(update={"of": "unlabelled", "value": one.value})
+    looks[-1] = looks[-1].model_copy(update={"estimated": (one, whole)})
+    path = tmp_path / "drift.html"
+    write_drift_report(path, binary.declaration, looks)
+    page = path.read_text()
+    assert "<h2>Performance</h2>" in page
+    assert page.count('<td class="n">0.4327</td>') == 40
+    assert "Every performance check" not in page
+    text = drift_markdown(binary.declaration, looks)
+    assert "## Estimated performance, without labels" in text
+    assert "## Performance" not in text
+    plain = [look.model_copy(update={"estimated": ()}) for look in looks]
+    write_drift_report(path, binary.declaration, plain)
+    assert "estimate" not in path.read_text()
+    assert "stimate" not in drift_markdown(binary.declaration, plain)
 
 
 def test_the_same_input_gives_the_same_page(binary, tmp_path):

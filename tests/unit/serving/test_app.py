@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from holdtrue.access import create_key
 from holdtrue.declaration import Model
 from holdtrue.models import Bundle, fit_bundle
-from holdtrue.references import ColumnDrift, Estimate, PerformanceCheck
+from holdtrue.references import ColumnDrift, Estimate, EstimatedQuality, PerformanceCheck
 from holdtrue.serving import Limits, fold_in, read_captured
 from holdtrue.serving import _app as module
 from holdtrue.serving._log import LogReader
@@ -502,6 +502,19 @@ def test_what_the_monitor_saw_is_told(written, slate_with):
                 detail="",
             )
         ],
+        estimated=[
+            EstimatedQuality(
+                version=1,
+                metric="log_loss",
+                of="window",
+                rows=240,
+                start=datetime(2026, 1, 1, tzinfo=UTC),
+                end=datetime(2026, 1, 2, tzinfo=UTC),
+                value=Estimate(value=0.7, low=0.6, high=0.8),
+                expected=0.5,
+                detail="",
+            )
+        ],
     )
     (folder / "watched.json").write_text(seen.model_dump_json())
     found = told(slate)
@@ -512,6 +525,9 @@ def test_what_the_monitor_saw_is_told(written, slate_with):
     assert found["holdtrue_suspect_windows"] == {key: 2}
     assert found["holdtrue_quality"] == {key | {"log_loss"}: 0.5}
     assert found["holdtrue_quality_limit"] == {key | {"log_loss"}: 0.55}
+    guess = key | {"log_loss", "window"}
+    for name, value in {"": 0.7, "_low": 0.6, "_high": 0.8, "_rows": 240}.items():
+        assert found[f"holdtrue_estimated_quality{name}"] == {guess: value}
     assert found["holdtrue_trained_as_of_timestamp_seconds"] == {key: 1767225600}
     actions = found["holdtrue_monitor_action"]
     assert [labels - key for labels, value in actions.items() if value] == [{"warn"}]
