@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
 from holdtrue.plan import Journal
 from holdtrue.profiles import MIN_ROWS
 from holdtrue.quality import PERFORMANCE_WINDOWS, floor
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    import numpy as np
     import pyarrow as pa
 
     from holdtrue.models import Signature
@@ -130,7 +129,8 @@ def _scores(captured: pa.Table, version: int) -> np.ndarray:
     import pyarrow.compute as pc
 
     scores = captured.filter(pc.equal(captured["version"], version))["scores"]
-    return np.array(scores.to_pylist(), dtype="float64")
+    flat: np.ndarray = pc.list_flatten(scores).to_numpy()
+    return flat.reshape(len(scores), -1) if len(scores) else flat
 
 
 def _when(span: _Span) -> str:

@@ -82,7 +82,10 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         quality.why_not,
         tuple(said for said in (quality.warning, unread) if said),
     )
-    besides = (in_words(estimated), _watched_in_vain(context, champion, signature))
+    before = _left_before(context, champion.version.number)
+    # A look at which no window is over repeats what the last one let expect.
+    held = newest([*(before.estimated if before else ()), *estimated])
+    besides = (in_words(held), _watched_in_vain(context, champion, signature))
     reason = " ".join(said for said in (decision.reason, *besides) if said)
     decision = decision.model_copy(update={"reason": reason})
     report = DriftReport(
@@ -133,9 +136,7 @@ def _leave_for_replicas(
     context: Context, champion: Champion, report: DriftReport, windows: Sequence[WindowCheck]
 ) -> None:
     compared = [window for window in windows if window.state != "too_few_rows"]
-    before = last_watched(context.store, context.system)
-    if before is not None and before.version != report.version:
-        before = None
+    before = _left_before(context, report.version)
     window = None
     if compared:
         last = compared[-1]
@@ -157,6 +158,12 @@ def _leave_for_replicas(
         estimated=newest([*(before.estimated if before else ()), *report.estimated]),
     )
     write_watched(context.store, context.system, seen)
+
+
+def _left_before(context: Context, version: int) -> Watched | None:
+    """What an earlier look at the same version left for the replicas."""
+    before = last_watched(context.store, context.system)
+    return None if before is None or before.version != version else before
 
 
 def _before(context: Context, champion: Champion, answered: int, refused: int, lost: int) -> Before:

@@ -10,8 +10,9 @@ import pytest
 
 from holdtrue.cli import _report_text
 from holdtrue.errors import ConfigError
-from holdtrue.plan import STEPS, make_plan, steps_until
-from holdtrue.references import Estimate
+from holdtrue.estimated import in_words
+from holdtrue.plan import STEPS, Journal, make_plan, steps_until
+from holdtrue.references import Estimate, Expectation
 from holdtrue.registry import Champion, Registry
 from holdtrue.release import advance
 from holdtrue.rollout import Plan
@@ -53,6 +54,43 @@ def test_the_monitor_sees_drift_in_what_was_scored(visits: Visits) -> None:
     assert report.windows[-1].columns[0].column == "age"
 
 
+def _evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the champion's log_loss had been 0.1."""
+    known, expected = Registry.champion, {"log_loss": Estimate(value=0.1, low=0.1, high=0.1)}
+
+    def champion(registry: Registry, name: str) -> Champion | None:
+        found = known(registry, name)
+        return found and replace(found, version=replace(found.version, metrics=expected))
+
+    monkeypatch.setattr(Registry, "champion", champion)
+
+
+def test_before_labels_come_the_quality_is_estimated(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, end = later(visits, n_days=4, drift_from=9)
+    visits.write(rows)
+    system = visits.declare(serve=NO_ENDPOINT, since=f"{rows['at'].min():%Y-%m-%d}")
+    system.score_due(as_of=end)
+    _evaluated(monkeypatch)
+    journal, version = Journal(system.store, "visits"), system.version()
+    record = journal.find("evaluate", version.lineage["evaluate"])
+    assert record is not None
+    learnt = Expectation(curves=((-1.0, 0.0),), spread={"log_loss": 0.05})
+    output = record.output | {"expectation": learnt.model_dump(mode="json")}
+    journal.write(record.model_copy(update={"output": output}))
+    report = system.monitor(as_of=end)
+    assert [one.rows for one in report.estimated] == [240] * 4
+    assert all(one.value.low > 0.1 for one in report.estimated)
+    assert report.decision.action == "none", "an estimate calls for nothing"
+    assert report.decision.reason.endswith(in_words(report.estimated))
+    # It holds until another window is over.
+    again = system.monitor(as_of=end + timedelta(hours=1))
+    assert again.estimated == ()
+    assert again.decision.reason.endswith(in_words(report.estimated))
+    assert in_words(report.estimated) in status_text(system.status())
+
+
 def test_labels_that_come_late_are_joined_with_what_was_scored(
     visits: Visits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,13 +100,7 @@ def test_labels_that_come_late_are_joined_with_what_was_scored(
     system.score_due(as_of=end)
     truth = np.random.default_rng(1).choice(["no", "yes"], len(rows))
     rows.assign(stays=truth).to_parquet(visits.folder / "rows.parquet", index=False)
-    known, expected = Registry.champion, {"log_loss": Estimate(value=0.1, low=0.1, high=0.1)}
-
-    def champion(registry: Registry, name: str) -> Champion | None:
-        found = known(registry, name)
-        return found and replace(found, version=replace(found.version, metrics=expected))
-
-    monkeypatch.setattr(Registry, "champion", champion)
+    _evaluated(monkeypatch)
     report = system.monitor(as_of=end)
     (check,) = report.performance
     assert check.rows == 4 * 240  # those of the last day are not known yet
