@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Level of the interval of an expected metric."""
-_DRAWS = 100
+_DRAWS = 50
 _ROWS = 10_000
 """Of more rows so many are looked at: by then chance is the least part of the error."""
 _BLOCKS = 40
@@ -77,7 +77,7 @@ def learn_expectation(
 def expect(metric: str, scores: Floats, expectation: Expectation, *, seed: int) -> Estimate | None:
     """Say what a metric will be if the truth of the rows follows their probabilities.
 
-    The truth is drawn 100 times from the corrected probabilities, and the metric of the scores as
+    The truth is drawn 50 times from the corrected probabilities, and the metric of the scores as
     they are is computed each time; its mean is the value. The 95 % interval has the variance of the
     draws and the spread in it. That the truth no longer follows from the columns as it did is not
     seen.

@@ -42,7 +42,7 @@ def expected(
 
 def error_of(found: Estimate) -> float:
     """Standard error of the mean of the draws, of an estimate without spread."""
-    return (found.high - found.low) / (2 * 1.96) / math.sqrt(100)
+    return (found.high - found.low) / (2 * 1.96) / math.sqrt(50)
 
 
 def test_log_loss_is_the_entropy_where_the_truth_follows_the_scores(
