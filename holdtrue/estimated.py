@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from holdtrue.models import Signature
     from holdtrue.plan import Context
-    from holdtrue.references import WindowCheck
+    from holdtrue.references import Expectation, WindowCheck
     from holdtrue.registry import Champion, RegisteredVersion
 
 
@@ -57,13 +57,8 @@ def estimate_quality(
 
     version, monitor = champion.version, context.declaration.monitor
     metric = (monitor.performance or context.declaration.tune).metric
-    expected, evaluation = version.metrics.get(metric), _evaluation(context, version)
-    if (
-        expected is None
-        or evaluation is None
-        or evaluation.expectation is None
-        or evaluation.classes != signature.classes
-    ):
+    expected, learnt = version.metrics.get(metric), _learnt(context, version, signature)
+    if expected is None or learnt is None:
         return ()
     found = []
     for span in _spans(context, version, windows):
@@ -71,7 +66,7 @@ def estimate_quality(
         scores = _scores(captured, version.number)
         if len(scores) < MIN_ROWS:
             continue
-        value = expect(metric, scores, evaluation.expectation, seed=context.declaration.seed)
+        value = expect(metric, scores, learnt, seed=context.declaration.seed)
         if value is None:
             continue
         found.append(
@@ -105,11 +100,25 @@ def newest(estimated: Sequence[EstimatedQuality]) -> tuple[EstimatedQuality, ...
     return tuple({one.of: one for one in estimated}.values())
 
 
-def _evaluation(context: Context, version: RegisteredVersion) -> Evaluation | None:
-    """What is on record of a version; None where its record is gone."""
-    key = version.lineage.get("evaluate", "")
-    record = Journal(context.store, context.system).find("evaluate", key)
-    return None if record is None else Evaluation.model_validate(record.output)
+def _learnt(
+    context: Context, version: RegisteredVersion, signature: Signature
+) -> Expectation | None:
+    """What the evaluation of a version learnt; None where there is none for what it serves.
+
+    An evaluation from before it was learnt is made again by the next `apply`, of the same version.
+    """
+    journal = Journal(context.store, context.system)
+    for record in (
+        journal.find("evaluate", version.lineage.get("evaluate", "")),
+        journal.last("evaluate"),
+    ):
+        if record is None:
+            continue
+        found = Evaluation.model_validate(record.output)
+        same = (found.model, found.classes) == (version.measured_digest, signature.classes)
+        if same and found.expectation is not None:
+            return found.expectation
+    return None
 
 
 def _spans(

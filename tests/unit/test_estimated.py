@@ -103,6 +103,7 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Estimated:
         signature: Signature = SIGNATURE,
         metrics: tuple[str, ...] = ("accuracy", "log_loss"),
         on_record: bool = True,
+        again: str = "",
     ) -> tuple[EstimatedQuality, ...]:
         context = Context(declaration=parse(declared), project=tmp_path, store=store, as_of=NOW)
         value = Estimate(value=0.85, low=0.8, high=0.9)
@@ -121,6 +122,11 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Estimated:
             del output["expectation"]
         if on_record:
             Journal(store, "small").write(record.model_copy(update={"output": output}))
+        if again:  # of the model of this digest, once it is learnt
+            newer = evaluation.model_copy(update={"model": again, "expectation": EXPECTATION})
+            update = {"digest": "f" * 32, "output": newer.model_dump(mode="json")}
+            Journal(store, "small").write(record.model_copy(update=update))
+            Journal(store, "small").used("evaluate", "f" * 32, NOW, None)
         version = context.registry.register(
             "small",
             digest="1" * 32,
@@ -202,3 +208,10 @@ def test_where_it_was_not_learnt_there_is_none(
     estimated: Estimated, without: dict[str, Any]
 ) -> None:
     assert estimated(window(2), window(1), **without) == ()
+
+
+@pytest.mark.parametrize(("model", "n_found"), [("1" * 32, 2), ("2" * 32, 0)])
+def test_a_version_that_is_evaluated_again_has_one_from_then_on(
+    estimated: Estimated, model: str, n_found: int
+) -> None:
+    assert len(estimated(window(1), expectation=None, again=model)) == n_found
