@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_run_logger
 
 from holdtrue.notifications import notified_training
-from holdtrue.plan import Runner, applied, inputs_of, steps_until
+from holdtrue.plan import Runner, applied, steps_until
 from holdtrue.progress import Terminal
 from holdtrue.retention import retained
 from holdtrue.session import ready
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from holdtrue.plan import Applied
 
-# One task for each step of the plan (a test asserts that they match, inputs and all).
+# One task for each step that plans have (a test asserts that they match, inputs and all); those
+# of the project's own are all run by one.
 TASKS: dict[str, Any] = {
     "extract": data.extract,
     "check": data.check,
@@ -76,7 +77,10 @@ def run_plan(
             if step.serves and context.registry.champion(context.system) is None:
                 break
             ready(system, session, runner, step, until)
-            inputs = {name: results[name] for name in inputs_of(step, context.declaration)}
-            results[step.name] = TASKS[step.name](run, **inputs)
+            inputs = {name: results[name] for name in step.inputs}
+            if step.name in TASKS:
+                results[step.name] = TASKS[step.name](run, **inputs)
+            else:
+                results[step.name] = data.own.with_options(name=step.name)(run, step.name, inputs)
             finished.append(runner.perform(step.name))  # found: the task has just done it
     return applied(context, finished)

@@ -9,8 +9,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.access import own_key
-from holdtrue.data import as_frame, kind_of, read_source
+from holdtrue.data import as_frame, kind_of
 from holdtrue.errors import HoldtrueError
+from holdtrue.plan import read_rows
 from holdtrue.serving import Endpoint
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Replay:
 
     def _hours(self, start: datetime, end: datetime) -> Iterator[list[dict[str, Any]]]:
         data = self._system.declaration.data
-        table = read_source(data, self._system.project, start, end)
+        table = read_rows(self._system.context(as_of=end), start, end)
         names = [*self._features(), *data.key, str(data.time)]
         frame = as_frame(
             table, {name: kind_of(table.schema.field(name).type) or "number" for name in names}

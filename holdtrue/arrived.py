@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdtrue.data import fingerprint, read_source, require_columns, table_digest
-from holdtrue.plan import Journal
+from holdtrue.data import require_columns, table_digest
+from holdtrue.plan import Journal, read_rows
+from holdtrue.preparation import source_state
 
 if TYPE_CHECKING:
     from holdtrue.plan import Context
@@ -45,7 +46,7 @@ def _labelled_since(context: Context, last: RegisteredVersion) -> str:
     start, end = last.as_of - data.labels_after, context.labelled_until
     if start >= end:
         return ""
-    table = read_source(data, context.project, start, end)
+    table = read_rows(context, start, end)
     require_columns(table.column_names, {data.target: "data.target"}, str(data.source))
     known = pc.and_(pc.is_valid(table[data.target]), pc.is_valid(table[data.time]))
     found = pc.sum(known).as_py() or 0
@@ -60,7 +61,7 @@ def _labelled_since(context: Context, last: RegisteredVersion) -> str:
 def _changed(context: Context, last: RegisteredVersion) -> str:
     journal = Journal(context.store, context.system)
     learnt = journal.find("extract", last.lineage.get("extract", ""))
-    now = fingerprint(context.declaration.data, context.project)
+    now = source_state(context.declaration, context.project)
     if learnt is None or learnt.components["outside"]["source"] == now:
         return ""
     # Files may be touched, and a table be written anew, with the same rows in them.
@@ -68,9 +69,7 @@ def _changed(context: Context, last: RegisteredVersion) -> str:
     if read is not None and read.components["outside"]["source"] == now:
         digest = read.output["digest"]
     else:
-        declaration = context.declaration
-        times = declaration.features.times
-        digest = table_digest(read_source(declaration.data, context.project, None, None, times))
+        digest = table_digest(read_rows(context, None, None, context.declaration.features.times))
     if digest == learnt.output["digest"]:
         return ""
     return f"The source has changed since the last training (as of {last.as_of:%Y-%m-%d %H:%M})"

@@ -53,8 +53,8 @@ def _check_batch(system: Declared, batch: Batch) -> None:
     from holdtrue.declaration import ToDelta
 
     data = system.declaration.data
-    if batch.source is not None:
-        check_source(data.model_copy(update={"source": batch.source}), system.project, "batch")
+    if batch.source is not None and batch.source.step is None:
+        check_source(batch.source, system.project, "batch.source")
     to = batch.to.delta if isinstance(batch.to, ToDelta) else batch.to
     if to is None or "://" in to:
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.errors import FROM_BACKUP, ConfigError, DataError
 from holdtrue.origin import Origin
 from holdtrue.plan import BY_NAME, STEPS, Journal, outcome
-from holdtrue.references import DataCheck, Digest, Reference, Snapshot, Split
+from holdtrue.references import DataCheck, Digest, Prepared, Reference, Snapshot, Split
 from holdtrue.registry import Registry
 from holdtrue.tables import table_of
 
@@ -120,11 +120,17 @@ def lineage_of(store: Store, version: RegisteredVersion) -> Lineage:
 
 def steps_of(version: RegisteredVersion) -> list[str]:
     """Names of the steps that lead to a version, in their order."""
-    return [
+    own = [name for name in version.lineage if name not in BY_NAME]
+    return own + [
         step.name
         for step in STEPS
         if step.name not in AFTER and (step.wanted is None or step.name in version.lineage)
     ]
+
+
+def _kind(step: str) -> type[Reference]:
+    """What a step gives; one that no plan has is of the declaration's own."""
+    return BY_NAME[step].output if step in BY_NAME else Prepared
 
 
 def _made(record: Record) -> Made:
@@ -134,7 +140,7 @@ def _made(record: Record) -> Made:
         inputs=record.components["inputs"],
         outside=record.components["outside"],
         declared=record.components["declared"],
-        said=outcome(BY_NAME[record.step].output.model_validate(record.output)),
+        said=outcome(_kind(record.step).model_validate(record.output)),
         finished=record.finished,
         seconds=record.seconds,
         files=record.files,

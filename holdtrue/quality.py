@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
-from holdtrue.data import as_frame, class_names, kind_of, read_source, require_columns
+from holdtrue.data import as_frame, class_names, kind_of, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import HoldtrueError
 from holdtrue.models import read_signature
 from holdtrue.monitoring import check_classes_known, check_performance
+from holdtrue.plan import read_rows
 from holdtrue.serving import read_captured
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def read_labels(context: Context, signature: Signature, start: datetime, end: da
     import pandas as pd
 
     data = context.declaration.data
-    source = read_source(data, context.project, start, end)
+    source = read_rows(context, start, end)
     names = [*data.key, signature.target]
     wanted = dict.fromkeys(data.key, "data.key") | {signature.target: "data.target"}
     require_columns(source.column_names, wanted, str(data.source))

@@ -63,13 +63,13 @@ class System(Declared):
             StackError: The declared Ray cluster does not answer.
         """
         from holdtrue.checks import check
-        from holdtrue.data import check_source
         from holdtrue.notifications import check_addresses
+        from holdtrue.preparation import check_sources
 
         check_addresses(self.declaration)
         check(self)
         if source:
-            check_source(self.declaration.data, self.project)
+            check_sources(self.declaration, self.project)
 
     def plan(
         self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None

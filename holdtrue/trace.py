@@ -14,7 +14,7 @@ from holdtrue.lineage import records_of
 from holdtrue.models._manifest import read_manifest, read_signature
 from holdtrue.models._served import ServedModel
 from holdtrue.origin import Origin
-from holdtrue.plan import BY_NAME
+from holdtrue.plan import BY_NAME, graph_of
 from holdtrue.plan._digest import code_digest, differences
 from holdtrue.plan._plan import _rooms
 from holdtrue.references import Digest, Reference, Snapshot
@@ -137,6 +137,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
     model = ServedModel.load(store.path(version.bundle), version.digest)
     row = orjson.loads(answer["row"])
     records = records_of(store, version)
+    graph = BY_NAME | graph_of(declaration)
     return Trace(
         id=name,
         system=system,
@@ -160,7 +161,7 @@ def trace(store: Store, declaration: Declaration, name: str) -> Trace:
         code_since=tuple(
             step
             for step, record in records.items()
-            if record.components["code"] != code_digest(_rooms(BY_NAME[step]))
+            if step in graph and record.components["code"] != code_digest(_rooms(graph[step]))
         ),
     )
 
@@ -263,9 +264,10 @@ def _model(store: Store, version: RegisteredVersion) -> TracedModel:
 
 
 def _declared_since(declaration: Declaration, records: dict[str, Record]) -> tuple[str, ...]:
+    graph = BY_NAME | graph_of(declaration)
     said: dict[str, None] = {}
     for step, record in records.items():
-        now = BY_NAME[step].reads(declaration)
+        now = graph[step].reads(declaration) if step in graph else {}
         said |= dict.fromkeys(differences(record.components["declared"], now))
     return tuple(said)
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from holdtrue.data import check_source
+from holdtrue.preparation import check_sources
 from tasks._step import OPTIONS, perform
 
 if TYPE_CHECKING:
-    from holdtrue.references import DataCheck, Snapshot
+    from collections.abc import Mapping
+
+    from holdtrue.references import DataCheck, Prepared, Snapshot
     from holdtrue.system import Run
 
 
@@ -18,13 +20,19 @@ if TYPE_CHECKING:
 def source(run: Run) -> dict[str, str]:
     """Refuse a source that is not there; what it looks like, as `Context.source` has it."""
     context = run.context()
-    return check_source(context.declaration.data, context.project)
+    return check_sources(context.declaration, context.project)
+
+
+@task(name="step", **OPTIONS)
+def own(run: Run, step: str, inputs: Mapping[str, Prepared]) -> Any:
+    """Run a step of the project's own: a `Prepared`."""
+    return perform(run, step, inputs)
 
 
 @task(name="extract", **OPTIONS)
-def extract(run: Run) -> Any:
-    """Read the source and keep a version of it: a `Snapshot`."""
-    return perform(run, "extract", {})
+def extract(run: Run, **own: Prepared) -> Any:
+    """Read the source, or what a step of the project's own gave, and keep it: a `Snapshot`."""
+    return perform(run, "extract", own)
 
 
 @task(name="check", **OPTIONS)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.data import read_source
 from holdtrue.errors import ConfigError, DataError
+from holdtrue.plan import read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +74,8 @@ def read_past(
         first = _LONG_AGO if start is None else start - data.labels_after - data.window
     if start is not None:
         _refuse_span(start, end)
-    table = read_source(data, system.project, first, end, declared.features.times)
+    context = system.context(as_of=now)
+    table = read_rows(context, first, end, declared.features.times)
     table = table.filter(pc.is_valid(table[data.time]))
     times = table[data.time].cast("int64").to_numpy()
     if not len(times):

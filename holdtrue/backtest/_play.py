@@ -13,10 +13,10 @@ from holdtrue.backtest._life import live
 from holdtrue.backtest._past import read_past
 from holdtrue.backtest._result import DECLARED, NEVER, Backtest
 from holdtrue.checks import check
-from holdtrue.data import check_source
 from holdtrue.declaration import Keep, Rate, format_duration
 from holdtrue.declared import utc
 from holdtrue.errors import ConfigError
+from holdtrue.preparation import check_sources
 from holdtrue.progress import Silent
 from holdtrue.session import connect
 from holdtrue.store import Store, alone
@@ -72,7 +72,7 @@ def backtest(
         message = f"beside: expected a duration greater than zero, got {beside}"
         raise ConfigError(message)
     check(system)  # who is notified is nobody's concern here
-    check_source(system.declaration.data, system.project)
+    check_sources(system.declaration, system.project)
     with reporter.step("read") as progress:
         progress(0, 0, "reading the source")
         moments = (None if one is None else utc(one) for one in (start, end))

@@ -14,11 +14,11 @@ import orjson
 from holdtrue.batch._job import score_files
 from holdtrue.batch._pieces import typed
 from holdtrue.batch._score import PREDICTION
-from holdtrue.data import read_source
 from holdtrue.data._kinds import ARROW
 from holdtrue.errors import ConfigError, DataError
 from holdtrue.models import read_signature
 from holdtrue.models.compiled._rules import EXPECTED
+from holdtrue.plan import read_rows
 from holdtrue.references import ScoredInterval
 from holdtrue.serving._capture import new_ids
 from holdtrue.serving._fold import BATCH, schema
@@ -153,17 +153,16 @@ def _extract(
     data, batch = context.declaration.data, context.declaration.batch
     assert batch is not None  # noqa: S101 - nothing else leads here
     assert data.time is not None  # noqa: S101 - the declaration asks for it
-    own = batch.source is not None
-    source = data.model_copy(update={"source": batch.source}) if own else data
-    section = "batch" if own else "data"
-    wanted = signature.columns
-    given = read_source(source, context.project, *interval.bounds, section=section, features=wanted)
+    place = "data.source" if batch.source is None else "batch.source"
+    given = read_rows(
+        context, *interval.bounds, source=batch.source, place=place, features=signature.columns
+    )
     named = [name for name in (*data.key, data.time) if name in given.column_names]
     timed = pc.is_valid(given[data.time])
     untimed = given.filter(pc.invert(timed)).select(named)
     table = given.filter(timed)
     unread: list[pa.Table] = []
-    if source.source.files is not None and len(table):
+    if (batch.source or data.source).files is not None and len(table):
         table, unread = _read_cells(table, signature, named)
     told = pa.concat_tables([*unread, _told(untimed, data.time, _NO_TIME)])
     odd = _Odd(len(given) - len(table), told)

@@ -7,11 +7,12 @@ from holdtrue.data._contract import (
     refuse_unusable,
     write_check,
 )
-from holdtrue.data._files import read_file
+from holdtrue.data._files import list_files, read_file, together
 from holdtrue.data._kinds import as_frame, as_table, kind_of, kinds_compatible, kinds_of
 from holdtrue.data._snapshots import is_removed, load_snapshot, table_digest, take_snapshot
 from holdtrue.data._sources import (
     check_source,
+    code_of,
     fingerprint,
     import_from,
     read_source,
@@ -27,12 +28,14 @@ __all__ = [
     "check_frame",
     "check_source",
     "class_names",
+    "code_of",
     "fingerprint",
     "import_from",
     "is_removed",
     "kind_of",
     "kinds_compatible",
     "kinds_of",
+    "list_files",
     "load_snapshot",
     "read_file",
     "read_source",
@@ -42,6 +45,7 @@ __all__ = [
     "split_frame",
     "table_digest",
     "take_snapshot",
+    "together",
     "write_check",
     "write_split",
 ]

@@ -47,12 +47,13 @@ class Files:
         return [(one.path, one.size, one.mtime_ns) for one in found]
 
 
-def list_files(pattern: str, project: Path) -> Files:
+def list_files(pattern: str, project: Path, *, of_rows: bool = True) -> Files:
     """Look for the files of a source.
 
     Args:
         pattern: Path or glob from the project's folder, or a URL of object storage.
         project: The folder.
+        of_rows: Whether they must be of a kind that is read here.
 
     Raises:
         ConfigError: One is of another kind.
@@ -74,7 +75,7 @@ def list_files(pattern: str, project: Path) -> Files:
     if not files.paths:
         message = f"data.source.files: no file matches {without_password(pattern)}"
         raise NoSourceError(message, hint=hint)
-    for path in files.paths:
+    for path in files.paths if of_rows else ():
         if not path.endswith(_READERS):
             name = path.rpartition("/")[2]
             message = f"data.source.files: {name} is not one of: {', '.join(_READERS)}"
@@ -156,10 +157,22 @@ def read_files(
         SourceError: As `list_files`, or one of them cannot be had any more.
         DataError: One is damaged, or those with wanted rows have not the same columns.
     """
+    files = list_files(pattern, project)
+    return together({path: part(_read(files, path, as_text), path) for path in files.paths}, name)
+
+
+def together(tables: Mapping[str, pa.Table], name: str) -> pa.Table:
+    """The rows of several tables as one.
+
+    Args:
+        tables: By the name of each.
+        name: Of all of them, for messages.
+
+    Raises:
+        DataError: Those with rows have not the same columns.
+    """
     import pyarrow as pa
 
-    files = list_files(pattern, project)
-    tables = {path: part(_read(files, path, as_text), path) for path in files.paths}
     try:
         return pa.concat_tables(tables.values(), promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as err:

@@ -32,8 +32,9 @@ def read_source(
     start: datetime | None,
     end: datetime | None,
     times: Sequence[str] = (),
-    section: str = "data",
+    place: str = "data.source",
     features: Mapping[str, Kind] | None = None,
+    rows: pa.Table | None = None,
 ) -> pa.Table:
     """Read the rows of a window.
 
@@ -43,10 +44,11 @@ def read_source(
         start: First moment (inclusive), in UTC; None reads from the beginning.
         end: End (exclusive), in UTC; None reads to the end.
         times: Further columns that are declared to hold times: text in them is read as such.
-        section: Of the declaration that the source is in, for messages.
+        place: Of the declaration that the source is at, for messages.
         features: Columns that each file with rows of the window must have, with the kind that is
             wanted; cells of CSV are left as the text that they are, but for times. A time of files
             that cannot be read is missing then.
+        rows: What the step gave, where the source is one.
 
     Returns:
         The rows with event time in the window, in order of time, in the types of snapshots; those
@@ -63,9 +65,9 @@ def read_source(
     import pyarrow as pa
 
     name = str(data.source)
-    with told_of(section):
-        rows = _read(data, name, project, (start, end), features or {})
-    table = as_table(rows, name)
+    with told_of(place):
+        given = _read(data, name, project, (start, end), features or {}) if rows is None else rows
+    table = as_table(given, name)
     for time in times:
         at = table.column_names.index(time) if time in table.column_names else None
         if at is not None and pa.types.is_string(table[time].type):
@@ -133,35 +135,56 @@ def import_from(project: Path, path: str, what: str = "source") -> Any:
     return import_object(path, what)
 
 
-def fingerprint(data: Data, project: Path) -> dict[str, str]:
-    """What a change of the source would change, cheaply.
+def fingerprint(source: Source, project: Path) -> dict[str, str]:
+    """What a change of a source would change, cheaply.
 
-    It is a digest of the function's file, or of the names, sizes and times of the files, or the
-    version of the table. Of a database nothing is known without asking it.
+    It is a digest of the function's code, or of the names, sizes and times of the files, or the
+    version of the table. Of a database nothing is known without asking it, and of a step its own
+    sources say it.
     """
-    if data.source.database is not None:
-        return {}
-    if data.source.delta is not None:
-        return {"version": str(version_of(data.source.delta, project))}
-    if data.source.python is not None:
-        function = import_from(project, data.source.python)
-        try:
-            file = inspect.getsourcefile(inspect.unwrap(function))
-        except TypeError:
-            file = None
-        content = Path(file).read_bytes() if file else b""
-        return {"function": digest_of(content)}
-    listing = list_files(data.source.files or "", project).state()
-    return {"files": digest_of(repr(listing).encode())}
+    if source.delta is not None:
+        return {"version": str(version_of(source.delta, project))}
+    if source.python is not None:
+        return {"function": code_of(import_from(project, source.python), project)}
+    if source.files is not None:
+        listing = list_files(source.files, project).state()
+        return {"files": digest_of(repr(listing).encode())}
+    return {}
 
 
-def check_source(data: Data, project: Path, section: str = "data") -> dict[str, str]:
+def code_of(function: Any, project: Path) -> str:
+    """Digest of the files that a function is made of.
+
+    Those are its module's, and of what that has imported the files of the project, and so on; not
+    what is imported only when a function runs.
+    """
+    files: dict[str, bytes] = {}
+    first = getattr(inspect.unwrap(function), "__module__", None)
+    todo = [sys.modules[first]] if first in sys.modules else []
+    while todo:
+        module = todo.pop()
+        file = getattr(module, "__file__", None)
+        if file is None or file in files or not file.endswith(".py"):
+            continue
+        path = Path(file)
+        inside = path.is_relative_to(project) and "site-packages" not in path.parts
+        if files and not inside:
+            continue
+        files[file] = path.read_bytes()
+        for value in vars(module).values():
+            name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+            if isinstance(name, str) and name in sys.modules:
+                todo.append(sys.modules[name])
+    return digest_of(b"".join(content for _, content in sorted(files.items())))
+
+
+def check_source(source: Source, project: Path, place: str = "data.source") -> dict[str, str]:
     """Refuse a source that is not there.
 
     Args:
-        data: The declared data.
+        source: The declared source, which is no step.
         project: As for `read_source`.
-        section: Of the declaration that the source is in, for messages.
+        place: Of the declaration that it is at, for messages.
 
     Returns:
         As `fingerprint`.
@@ -171,22 +194,22 @@ def check_source(data: Data, project: Path, section: str = "data") -> dict[str, 
         NoSourceError: As `read_source`.
         SourceError: As `read_source`.
     """
-    with told_of(section):
-        if data.source.database is not None:
-            check_database(data.source.database, str(data.source), project)
-        return fingerprint(data, project)
+    with told_of(place):
+        if source.database is not None:
+            check_database(source.database, str(source), project)
+        return fingerprint(source, project)
 
 
 @contextmanager
-def told_of(section: str) -> Iterator[None]:
-    """Have errors about a source say in which section of the declaration it is."""
+def told_of(place: str, instead: str = "data.source") -> Iterator[None]:
+    """Have errors about a source say at which place of the declaration it is."""
     try:
         yield
     except HoldtrueError as err:
-        message = err.message.replace("data.source", f"{section}.source")
+        message = err.message.replace(instead, place)
         if message == err.message:
             raise
-        raise type(err)(message, hint=err.hint) from err
+        raise type(err)(message, hint=err.hint) from err.__cause__
 
 
 def reads(source: Source, project: Path, folder: Path) -> bool:

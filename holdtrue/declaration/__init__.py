@@ -38,6 +38,7 @@ from holdtrue.declaration._spans import (
     unfit_conditions,
     values_of,
 )
+from holdtrue.declaration._steps import OUT, Step, fill, needed
 from holdtrue.declaration._values import (
     Duration,
     Rate,
@@ -54,6 +55,7 @@ from holdtrue.declaration._values import (
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
+    "OUT",
     "Batch",
     "Bounds",
     "Candidate",
@@ -88,6 +90,7 @@ __all__ = [
     "Share",
     "Size",
     "Source",
+    "Step",
     "Stop",
     "ToDelta",
     "Tune",
@@ -95,6 +98,7 @@ __all__ = [
     "changes",
     "combinations",
     "draft",
+    "fill",
     "format_duration",
     "format_share",
     "format_size",
@@ -102,6 +106,7 @@ __all__ = [
     "json_schema",
     "load",
     "load_layers",
+    "needed",
     "ordered",
     "parse",
     "parse_duration",

@@ -38,7 +38,7 @@ Moment = Annotated[
 ]
 
 
-SOURCES = ("python", "files", "database", "delta")
+SOURCES = ("python", "files", "database", "delta", "step")
 """The keys of a source."""
 
 
@@ -114,6 +114,8 @@ class Source(Section):
     """A query."""
     delta: Delta | None = None
     """A Delta table."""
+    step: Annotated[str, Field(min_length=1)] | None = None
+    """Name of a step of `steps`, which makes them."""
 
     @classmethod
     def chosen(cls, value: dict[str, Any]) -> object:
@@ -133,6 +135,8 @@ class Source(Section):
             return f"the Delta table {without_password(self.delta.table)}"
         if self.files is not None:
             return f"the files {without_password(self.files)}"
+        if self.step is not None:
+            return f"the step {self.step}"
         return f"the source {self.python}"
 
 

@@ -16,6 +16,7 @@ from holdtrue.declaration._search import Model, Tune
 from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
 from holdtrue.declaration._serve import Serve
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
+from holdtrue.declaration._steps import Step, StepName, unfit_steps
 from holdtrue.declaration._values import Duration, Rate, Share, Size, format_duration
 
 Automation = Literal["manual", "pipeline", "cicd"]
@@ -199,6 +200,8 @@ class Declaration(Section):
     """The question that the model answers."""
     task: Literal["classification", "regression"]
     """Kind of the target."""
+    steps: dict[StepName, Step] = Field(default={})
+    """Code and commands of the project that make the rows, by name: see data.source."""
     data: Data
     """What the model learns from."""
     features: Features = Features()
@@ -298,11 +301,16 @@ class Declaration(Section):
             ):
                 problems.append(f"monitor.columns: {name} is not among the features")
         source = self.data.source
-        if "data" in self.retrain.on and not (self.data.time or source.files or source.delta):
+        seen = self.data.time or source.files or source.delta or source.step
+        if "data" in self.retrain.on and not seen:
             problems.append(
                 "retrain.on: data needs data.time, or files or a Delta table as data.source: "
                 "nothing else says what is new"
             )
+        sources = {"data.source": source}
+        if self.batch is not None and self.batch.source is not None:
+            sources["batch.source"] = self.batch.source
+        problems += unfit_steps(self.steps, sources)
         if self.monitor.window < timedelta(minutes=1):
             problems.append("monitor.window: must be at least 1m")
         problems += self._unfit_batch()

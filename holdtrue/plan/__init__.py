@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from holdtrue.plan._journal import Journal
     from holdtrue.plan._model_steps import signature_of
     from holdtrue.plan._outcome import outcome
+    from holdtrue.plan._own_steps import read_rows
     from holdtrue.plan._plan import (
         BY_NAME,
         STEPS,
         Done,
         Planned,
         Runner,
-        inputs_of,
+        graph_of,
         make_plan,
         steps_until,
     )
@@ -47,11 +48,12 @@ __all__ = [
     "applied",
     "begin_rollout",
     "deploy_arms",
-    "inputs_of",
+    "graph_of",
     "make_plan",
     "not_served",
     "note_served",
     "outcome",
+    "read_rows",
     "release_lock",
     "report_markdown",
     "serve_champion",
@@ -74,11 +76,12 @@ _HOMES = {
     "applied": "_applied",
     "begin_rollout": "_rollout",
     "deploy_arms": "_release_steps",
-    "inputs_of": "_plan",
+    "graph_of": "_plan",
     "make_plan": "_plan",
     "not_served": "_release_steps",
     "note_served": "_release_steps",
     "outcome": "_outcome",
+    "read_rows": "_own_steps",
     "release_lock": "_release_steps",
     "report_markdown": "_reports",
     "serve_champion": "_release_steps",

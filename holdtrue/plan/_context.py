@@ -37,16 +37,16 @@ class Context:
 
     @cached_property
     def source(self) -> Mapping[str, str]:
-        """What the source looks like, as `fingerprint` has it, once for a run.
+        """What the source looks like, as `source_state` has it, once for a run.
 
         A run that has read its rows does not depend on the source any more: what becomes of it
         meanwhile is the next one's.
         """
         if self.seen is not None:
             return self.seen
-        from holdtrue.data import fingerprint
+        from holdtrue.preparation import source_state
 
-        return fingerprint(self.declaration.data, self.project)
+        return source_state(self.declaration, self.project)
 
     @cached_property
     def registry(self) -> Registry:

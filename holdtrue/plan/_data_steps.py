@@ -14,9 +14,10 @@ from holdtrue.data import (
     write_check,
     write_split,
 )
+from holdtrue.plan._own_steps import load_prepared
 from holdtrue.plan._reports import write_refusal
 from holdtrue.plan._step import Step, Work
-from holdtrue.references import DataCheck, ProfileRef, Snapshot, Split
+from holdtrue.references import DataCheck, Prepared, ProfileRef, Snapshot, Split
 
 if TYPE_CHECKING:
     from holdtrue.declaration import Declaration
@@ -32,8 +33,11 @@ def _extract(work: Work) -> Snapshot:
         end = context.labelled_until
         start = None if data.window is None else end - data.window
     work.progress(0, 0, "reading the source")
-    times = context.declaration.features.times
-    table = read_source(data, context.project, start, end, times)
+    times, source = context.declaration.features.times, data.source.step
+    rows = None
+    if source is not None:
+        rows = load_prepared(context.store, source, work.get(source, Prepared))
+    table = read_source(data, context.project, start, end, times, rows=rows)
     refuse_unusable(context.declaration, table)
     work.progress(0, 0, f"writing {len(table):,} rows")
     return take_snapshot(context.store, context.system, table, start, end)
@@ -99,7 +103,7 @@ def _moment(context: Context, inputs: Inputs) -> dict[str, Any]:
     data = context.declaration.data
     seen = {"source": {**context.source}}
     # Without a time column there is no window: the same files have the same rows at any moment.
-    still = data.time is None and {"files", "version"} & seen["source"].keys()
+    still = data.time is None and (data.source.step or {"files", "version"} & seen["source"].keys())
     return seen if still else seen | {"as of": context.as_of.isoformat()}
 
 

@@ -216,10 +216,10 @@ def next_study(context: Context) -> Path | None:
 
     None where steps before it have to be done first: it would then begin one.
     """
-    from holdtrue.plan._plan import BY_NAME, NotDoneError, Runner
+    from holdtrue.plan._plan import NotDoneError, Runner
 
     try:
-        components = Runner(context)._components(BY_NAME["tune"])
+        components = Runner(context)._components("tune")
     except NotDoneError:
         return None
     return _study_of(context, components)[1]

@@ -9,6 +9,7 @@ from holdtrue.references import (
     DriftReport,
     Evaluation,
     ModelRef,
+    Prepared,
     ProfileRef,
     Refit,
     Release,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 def outcome(output: Reference) -> str:
     """What a step came to, in words; nothing where there is nothing to tell."""
     match output:
+        case Prepared():
+            runs = f" of {len(output.files):,} runs" if output.files[1:] else ""
+            return f"{output.rows:,} rows{runs}"
         case Snapshot():
             return f"{output.rows:,} rows"
         case DataCheck():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.declaration import needed
 from holdtrue.errors import ConfigError, SourceError, refused_by_machine
 from holdtrue.plan._data_steps import DATA_STEPS
 from holdtrue.plan._digest import code_digest, differences, digest
@@ -14,6 +15,7 @@ from holdtrue.plan._files import digests_of, hold
 from holdtrue.plan._journal import Journal, Record
 from holdtrue.plan._judge_steps import JUDGE_STEPS
 from holdtrue.plan._model_steps import MODEL_STEPS
+from holdtrue.plan._own_steps import own_steps
 from holdtrue.plan._refit_step import REFIT_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
 from holdtrue.plan._reports import write_reports
@@ -35,6 +37,7 @@ STEPS: tuple[Step, ...] = (
     *(*JUDGE_STEPS, *REFIT_STEPS, *RELEASE_STEPS),
 )
 BY_NAME = {step.name: step for step in STEPS}
+_EXTRACT = STEPS[0].name
 
 
 class NotDoneError(ConfigError):
@@ -69,7 +72,9 @@ def steps_until(last: str | None, declaration: Declaration) -> tuple[Step, ...]:
     Raises:
         ConfigError: There is no such step.
     """
-    steps = tuple(step for step in STEPS if _is_wanted(step, declaration))
+    graph = graph_of(declaration)
+    own = needed(declaration.steps, [declaration.data.source])
+    steps = tuple(step for step in graph.values() if step.name in own or step.name in BY_NAME)
     names = [step.name for step in steps]
     if last is None:
         return steps
@@ -81,13 +86,25 @@ def steps_until(last: str | None, declaration: Declaration) -> tuple[Step, ...]:
     return steps[: names.index(last) + 1]
 
 
-def inputs_of(step: Step, declaration: Declaration) -> tuple[str, ...]:
-    """The steps whose results a step takes by a declaration."""
-    return tuple(name for name in step.inputs if _is_wanted(BY_NAME[name], declaration))
+def graph_of(declaration: Declaration) -> dict[str, Step]:
+    """All steps of a declaration by name, each after its inputs, of which none is left out.
 
-
-def _is_wanted(step: Step, declaration: Declaration) -> bool:
-    return step.wanted is None or step.wanted(declaration)
+    Those of its own come first, with those that only `batch.source` needs.
+    """
+    batch, source = declaration.batch, declaration.data.source
+    own = own_steps(declaration, [source, None if batch is None else batch.source])
+    before = {} if source.step is None else {_EXTRACT: (source.step,)}
+    wanted = [step for step in STEPS if step.wanted is None or step.wanted(declaration)]
+    names = {step.name for step in (*own, *wanted)}
+    return {
+        step.name: replace(
+            step,
+            inputs=tuple(
+                name for name in (*before.get(step.name, ()), *step.inputs) if name in names
+            ),
+        )
+        for step in (*own, *wanted)
+    }
 
 
 def make_plan(context: Context, until: str | None = None) -> list[Planned]:
@@ -101,7 +118,7 @@ def make_plan(context: Context, until: str | None = None) -> list[Planned]:
     planned: list[Planned] = []
     fresh: set[str] = set()
     for step in steps_until(until, context.declaration):
-        again = [name for name in inputs_of(step, context.declaration) if name in fresh]
+        again = [name for name in step.inputs if name in fresh]
         if again:
             cascade = f"{_and(again)} {'runs' if len(again) == 1 else 'run'} again"
             reason = "; ".join(runner.own_change(step)) or cascade
@@ -125,7 +142,7 @@ def _as_read_last(context: Context) -> Context:
     try:
         _ = context.source
     except SourceError:
-        last = Journal(context.store, context.system).last(STEPS[0].name)
+        last = Journal(context.store, context.system).last(_EXTRACT)
         declared = STEPS[0].reads(context.declaration)["data"]["source"]
         if last is None or last.components["declared"]["data"]["source"] != declared:
             raise
@@ -144,6 +161,7 @@ class Runner:
         self.context = context
         self._journal = Journal(context.store, context.system)
         self._found: dict[str, Record] = {}
+        self._steps = graph_of(context.declaration)
 
     def perform(self, name: str, inputs: Mapping[str, Reference] | None = None) -> Done:
         """Do a step, or find what it gave.
@@ -157,7 +175,7 @@ class Runner:
             HoldtrueError: The step failed, or the machine refused, such as where its disk is full.
             NotDoneError: A step that it depends on was not done.
         """
-        step = BY_NAME[name]
+        step = self._steps[name]
         started = time.monotonic()
         with self._journal.finding():
             record, stale = self.look_up(step)
@@ -172,36 +190,56 @@ class Runner:
                 output=output,
                 seconds=time.monotonic() - started,
             )
-        components = self._components(step)
-        key = digest(components)
-        given = dict(inputs) if inputs is not None else self._outputs(step)
         began_step(self.context.store, self.context.system, name)
-        with self.context.reporter.step(name) as progress:
-            output, files = self._run(step, Work(self.context, given, components, progress))
-        if step is STEPS[0]:
+        record, output = self._do(step, inputs, started)
+        if name == _EXTRACT:
             self._journal.began_training(self.context.as_of)
-        seconds = time.monotonic() - started
+        self._use(name, record.result)
+        write_reports(self.context, name, self.output)
+        return Done(name, cached=False, digest=record.digest, output=output, seconds=record.seconds)
+
+    def bring(self, name: str) -> None:
+        """Do a step of the declaration's own, and those before it, where that is not done yet.
+
+        The system's plan goes on from what it did itself: this is for who reads rows beside it.
+
+        Raises:
+            HoldtrueError: As `perform`.
+        """
+        step = self._steps[name]
+        for other in step.inputs:
+            self.bring(other)
+        record, stale = self.look_up(step)
+        if record is None or stale is not None:
+            self._do(step, None, time.monotonic())
+
+    def _do(
+        self, step: Step, inputs: Mapping[str, Reference] | None, started: float
+    ) -> tuple[Record, Reference]:
+        """Do a step, and keep the record of it."""
+        components = self._components(step.name)
+        given = dict(inputs) if inputs is not None else self._outputs(step)
+        with self.context.reporter.step(step.name) as progress:
+            output, files = self._run(step, Work(self.context, given, components, progress))
         record = Record(
-            step=name,
-            digest=key,
+            step=step.name,
+            digest=digest(components),
             components=components,
             output=output.model_dump(mode="json"),
             finished=datetime.now(UTC),
-            seconds=seconds,
+            seconds=time.monotonic() - started,
             same_as=self._same(step, components, output),
             files=files,
         )
         self._journal.write(record)
-        self._use(name, record.result)
-        self._found[name] = record
-        write_reports(self.context, name, self.output)
-        return Done(name, cached=False, digest=key, output=output, seconds=seconds)
+        self._found[step.name] = record
+        return record, output
 
     def _run(self, step: Step, work: Work) -> tuple[Reference, dict[str, str]]:
         """Do a step on files that are still what was written; seal those that it writes."""
         store = self.context.store
         try:
-            for name in self._inputs(step):
+            for name in step.inputs:
                 hold(store, self._record(name))
             output = step.run(work)
             sealed = step.paths(output) if step.paths and step.sealed else ()
@@ -214,11 +252,13 @@ class Runner:
 
     def _same(self, step: Step, components: Mapping[str, Any], output: Reference) -> str | None:
         """An earlier record of a step that was told the same, and has read the very same rows."""
-        if step is not STEPS[0]:
+        if step.name in BY_NAME and step.name != _EXTRACT:
             return None
-        told, content = components["declared"], output.model_dump(mode="json")
+        told, content = components["declared"], output.content
         for record in self._journal.every(step.name):
-            if record.components["declared"] == told and record.output == content:
+            if record.components["declared"] != told:
+                continue
+            if step.output.model_validate(record.output).content == content:
                 return record.result
         return None
 
@@ -228,14 +268,14 @@ class Runner:
     def is_done(self, name: str) -> bool:
         """Whether a step would be found rather than run."""
         try:
-            record, stale = self.look_up(BY_NAME[name])
+            record, stale = self.look_up(self._steps[name])
         except NotDoneError:
             return False
         return record is not None and stale is None
 
     def look_up(self, step: Step) -> tuple[Record | None, str | None]:
         """Find a step's record, and why it would run all the same (or in spite of none)."""
-        components = self._components(step)
+        components = self._components(step.name)
         record = self._journal.find(step.name, digest(components))
         if record is None:
             return None, self._explain(step, components)
@@ -265,35 +305,32 @@ class Runner:
         Raises:
             NotDoneError: It was not.
         """
-        return BY_NAME[name].output.model_validate(self._record(name).output)
+        return self._steps[name].output.model_validate(self._record(name).output)
 
     def _outputs(self, step: Step) -> dict[str, Reference]:
-        return {name: self.output(name) for name in self._inputs(step)}
-
-    def _inputs(self, step: Step) -> tuple[str, ...]:
-        return inputs_of(step, self.context.declaration)
+        return {name: self.output(name) for name in step.inputs}
 
     def _record(self, name: str) -> Record:
         if name not in self._found:
-            step = BY_NAME[name]
-            record = self._journal.find(name, digest(self._components(step)))
+            record = self._journal.find(name, digest(self._components(name)))
             if record is None:
                 message = f"step {name} has not been done"
                 raise NotDoneError(message, hint=f"run `holdtrue apply --until {name}` first")
             self._found[name] = record
         return self._found[name]
 
-    def _components(self, step: Step) -> dict[str, Any]:
-        """Everything that the step's result depends on."""
+    def _components(self, name: str) -> dict[str, Any]:
+        """Everything that the result of a step depends on."""
+        step = self._steps[name]
         outside = step.outside(self.context, self._outputs(step)) if step.outside else {}
         components: dict[str, Any] = {
             "step": step.name,
             "declared": step.reads(self.context.declaration),
-            "inputs": {name: self._record(name).result for name in self._inputs(step)},
+            "inputs": {name: self._record(name).result for name in step.inputs},
             "outside": outside,
             "code": code_digest(_rooms(step)),
         }
-        return self._anew(components) if step is STEPS[0] else components
+        return self._anew(components) if step.name == _EXTRACT else components
 
     def _anew(self, components: dict[str, Any]) -> dict[str, Any]:
         """Those of an extraction whose rows were removed since are those of another one.
@@ -302,7 +339,7 @@ class Runner:
         """
         removed: list[str] = []
         found = components
-        while (known := self._journal.find(STEPS[0].name, digest(found))) and known.pruned:
+        while (known := self._journal.find(_EXTRACT, digest(found))) and known.pruned:
             removed.append(known.pruned.isoformat())
             found = components | {"outside": components["outside"] | {"removed": removed}}
         return found
@@ -314,9 +351,7 @@ class Runner:
             return said[0]
         said += differences(last.components["outside"], components["outside"])
         changed = [
-            n
-            for n in self._inputs(step)
-            if last.components["inputs"].get(n) != components["inputs"][n]
+            n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]
         ]
         if changed:
             said.append(f"{_and(changed)} changed")

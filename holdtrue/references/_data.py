@@ -28,6 +28,23 @@ class Snapshot(Reference):
     columns: dict[str, Kind]
 
 
+class Prepared(Reference):
+    """Rows that a step of the project's own made."""
+
+    files: tuple[str, ...]
+    """Parquet files, relative to the store: one for each run, in the order of `foreach`."""
+    digests: tuple[Digest, ...]
+    """Of names, kinds and values in each of them."""
+    runs: tuple[str, ...]
+    """What each run was for, such as ``region north``; of one run alone, its step."""
+    rows: int
+
+    @property
+    def content(self) -> object:
+        """The rows, wherever they are kept."""
+        return self.digests
+
+
 class Finding(Reference):
     """The result of one rule of the contract."""
 

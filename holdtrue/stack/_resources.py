@@ -37,7 +37,7 @@ class Node:
 
 
 def check_trial_fits(declaration: Declaration, stack: Stack) -> None:
-    """Refuse trials that no node can hold. Instant for those of one CPU and no GPU.
+    """Refuse trials and steps that no node can hold. Instant for those of one CPU and no GPU.
 
     Asks the declared cluster, else the stack's running one, else looks at this machine.
 
@@ -46,17 +46,23 @@ def check_trial_fits(declaration: Declaration, stack: Stack) -> None:
         StackError: The cluster does not answer.
     """
     cpus, gpus = declaration.tune.cpus, declaration.tune.gpus
-    if cpus > 1 or gpus > 0:
-        check_fits(cpus, gpus, nodes_of(stack, declaration.ray.address))
+    asked = {"tune": (cpus, gpus)}
+    asked |= {f"steps.{name}": (step.cpus, 0.0) for name, step in declaration.steps.items()}
+    asked = {place: (c, g) for place, (c, g) in asked.items() if c > 1 or g > 0}
+    if asked:
+        nodes = nodes_of(stack, declaration.ray.address)
+        for place, (c, g) in asked.items():
+            check_fits(c, g, nodes, place)
 
 
-def check_fits(cpus: int, gpus: float, nodes: Sequence[Node]) -> None:
-    """Refuse a trial that no node can hold.
+def check_fits(cpus: int, gpus: float, nodes: Sequence[Node], place: str = "tune") -> None:
+    """Refuse work that no node can hold.
 
     Args:
         cpus: CPUs that it asks for.
         gpus: GPUs that it asks for.
         nodes: The cluster; at least one.
+        place: Of the declaration that asks, for messages.
 
     Raises:
         ConfigError: None is large enough.
@@ -66,12 +72,12 @@ def check_fits(cpus: int, gpus: float, nodes: Sequence[Node]) -> None:
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus) if gpus else (node.cpus,))
     has = f"the largest has {_said(largest.cpus, 'CPU')} and {_said(largest.gpus, 'GPU')}"
     if not any(node.cpus >= cpus for node in nodes):
-        key, what = f"tune.cpus: {cpus}", "no node has so many"
+        key, what = f"{place}.cpus: {cpus}", "no node has so many"
     elif not any(node.gpus >= gpus for node in nodes):
-        key, what = f"tune.gpus: {gpus:g}", "no node has so many"
+        key, what = f"{place}.gpus: {gpus:g}", "no node has so many"
     else:
-        key, what = f"tune.cpus: {cpus}, tune.gpus: {gpus:g}", "no node has both"
-    hint = "ask for less for each trial, or give the address of a larger cluster in ray.address"
+        key, what = f"{place}.cpus: {cpus}, {place}.gpus: {gpus:g}", "no node has both"
+    hint = "ask for less, or give the address of a larger cluster in ray.address"
     message = f"{key}: {what}; {has}"
     raise ConfigError(message, hint=hint)
 

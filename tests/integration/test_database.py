@@ -136,7 +136,7 @@ def test_a_wrong_password_is_told_without_it(server: Server) -> None:
     with pytest.raises(
         SourceError, match=r"does not answer: .*password authentication failed"
     ) as caught:
-        check_source(declare(server, ALL, "another-secret"), Path())
+        check_source(declare(server, ALL, "another-secret").source, Path())
     assert "another-secret" not in str(caught.value)
 
 

@@ -35,8 +35,10 @@ FILE = "configs/fruit.yaml"
 DECLARATION = """
 name: fruit
 task: classification
+steps:
+  picked: {{run: [cp, "{{fruit}}", "{{out}}"], needs: {{fruit: {{files: fruit.csv}}}}, writes: csv}}
 data:
-  source: {{files: fruit.csv}}
+  source: {{step: picked}}
   target: ripe
   time: at
   key: [id]
@@ -57,7 +59,7 @@ OTHER = f"""
 from prefect.events import emit_event
 emit_event("{DRIFT}", resource={{"prefect.resource.id": "other"}})
 """
-TRAINING = [step.name for step in STEPS if not step.serves]
+TRAINING = ["picked", *(step.name for step in STEPS if not step.serves)]
 ALL_FOUND = dict.fromkeys(TRAINING, "Cached") | {"source": "Completed"}
 # What the monitor does when it decides to retrain; here the decision is given.
 ASK = """
@@ -246,7 +248,7 @@ def test_a_source_that_is_away_is_asked_again(trained):
     before = {run["id"] for run in trained.flow_runs("train")}
     there = trained.project / "fruit.csv"
     away = there.rename(there.with_suffix(".tmp"))
-    with pytest.raises(AssertionError, match=r"error: data.source.files: no file matches"):
+    with pytest.raises(AssertionError, match=r"error: steps.picked.needs.fruit.files: no file matches"):
         trained.run("-m", "flows.train", FILE, "--until", "register")
     away.rename(there)
     (run,) = (run for run in trained.flow_runs("train") if run["id"] not in before)

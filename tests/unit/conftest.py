@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from holdtrue.models import Signature, pipeline, target_of, typed, write_bundle
 from holdtrue.models import digest_of as digest_of_bundle
-from holdtrue.plan import BY_NAME, Context, Journal, Runner, inputs_of, signature_of
+from holdtrue.plan import Context, Journal, Runner, graph_of, signature_of
 from holdtrue.plan._digest import digest as digest_of_step
 from holdtrue.plan._journal import Record
 from holdtrue.references import (
@@ -219,13 +219,11 @@ def _put_on_record(context: Context, outputs: dict[str, Any]) -> None:
     if context.declaration.evaluate.rolling is not None:
         done = {"tune": study, "fit": fitted, "rolling": _in_two_parts(fitted, fit)} | done
     for name, output in done.items():
-        step = BY_NAME[name]
+        step = graph_of(context.declaration)[name]
         components = {
             "step": name,
             "declared": step.reads(context.declaration),
-            "inputs": {
-                one: journal.state()["steps"][one] for one in inputs_of(step, context.declaration)
-            },
+            "inputs": {one: journal.state()["steps"][one] for one in step.inputs},
             "outside": {},
             "code": "0" * 32,
         }

@@ -142,7 +142,7 @@ def test_a_database_that_is_not_there_is_told(
     project: Path, url: str, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said) as caught:
-        check_source(declare(ALL, url), project)
+        check_source(declare(ALL, url).source, project)
     assert SECRET not in str(caught.value)
     assert not (project / "none.db").exists()
 
@@ -216,7 +216,7 @@ def test_a_refused_url_is_shown_without_it(scheme: str) -> None:
 )
 def test_a_character_that_ends_a_password_is_explained(project: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="a password holds a character that ends it") as caught:
-        check_source(declare(ALL, url), project)
+        check_source(declare(ALL, url).source, project)
     assert SECRET not in str(caught.value)
     assert "%40" in str(caught.value)
 
@@ -225,7 +225,7 @@ def test_a_character_that_ends_a_password_is_explained(project: Path, url: str) 
 def test_a_user_of_another_form_is_tried(project: Path, name: str) -> None:
     url = f"postgresql://{name}:{SECRET}@127.0.0.1:1/x"
     with pytest.raises(SourceError, match="does not answer") as caught:
-        check_source(declare(ALL, url), project)
+        check_source(declare(ALL, url).source, project)
     assert SECRET not in str(caught.value)
     assert SECRET not in declare(ALL, url).model_dump_json()
 
@@ -255,8 +255,8 @@ def test_a_source_is_exactly_one(source: dict[str, Any]) -> None:
 
 
 def test_of_a_database_nothing_is_known_without_asking(project: Path) -> None:
-    assert fingerprint(declare(ALL), project) == {}
-    assert fingerprint(declare(ALL, "postgresql://a@127.0.0.1:1/x"), project) == {}
+    assert fingerprint(declare(ALL).source, project) == {}
+    assert fingerprint(declare(ALL, "postgresql://a@127.0.0.1:1/x").source, project) == {}
 
 
 def test_values_become_what_a_table_holds() -> None:

@@ -67,18 +67,18 @@ def test_a_time_as_text_is_read_too(tmp_path: Path) -> None:
 
 
 def test_a_new_version_is_a_change_of_the_source(project: Path) -> None:
-    before = fingerprint(declare(), project)
-    assert fingerprint(declare(), project) == before
+    before = fingerprint(declare().source, project)
+    assert fingerprint(declare().source, project) == before
     write_deltalake(str(project / "lake" / "orders"), rows(5), mode="append")
-    assert fingerprint(declare(), project) != before
-    assert fingerprint(declare(version=0), project) == {"version": "0"}
+    assert fingerprint(declare().source, project) != before
+    assert fingerprint(declare(version=0).source, project) == {"version": "0"}
 
 
 def test_what_is_not_there_is_refused(project: Path) -> None:
     with pytest.raises(NoSourceError, match=r"there is no Delta table at .*nothing"):
-        check_source(declare(table="nothing"), project)
+        check_source(declare(table="nothing").source, project)
     with pytest.raises(ConfigError, match="has no version 7"):
-        check_source(declare(version=7), project)
+        check_source(declare(version=7).source, project)
 
 
 def test_a_damaged_table_is_told(project: Path) -> None:

@@ -288,22 +288,22 @@ def test_the_fingerprint_of_files_changes_with_them(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("x\n1\n")
     os.utime(path, ns=(0, 0))
-    first = fingerprint(files("*.csv"), tmp_path)
-    assert fingerprint(files("*.csv"), tmp_path) == first
+    first = fingerprint(files("*.csv").source, tmp_path)
+    assert fingerprint(files("*.csv").source, tmp_path) == first
     path.write_text("x\n2\n")
-    second = fingerprint(files("*.csv"), tmp_path)
+    second = fingerprint(files("*.csv").source, tmp_path)
     (tmp_path / "b.csv").write_text("x\n1\n")
-    third = fingerprint(files("*.csv"), tmp_path)
+    third = fingerprint(files("*.csv").source, tmp_path)
     assert len({str(f) for f in (first, second, third)}) == 3
 
 
 def test_the_fingerprint_of_a_function_changes_with_its_file(project: Path) -> None:
     data = python("sources_of_a_test.rows")
-    first = fingerprint(data, project)
-    assert fingerprint(data, project) == first
+    first = fingerprint(data.source, project)
+    assert fingerprint(data.source, project) == first
     path = project / "sources_of_a_test.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    assert fingerprint(data, project) != first
+    assert fingerprint(data.source, project) != first
 
 
 @pytest.fixture
@@ -346,10 +346,10 @@ def test_files_behind_a_url_are_found_as_in_a_folder(
 
 def test_a_changed_file_behind_a_url_is_a_change_of_the_source(bucket: str, tmp_path: Path) -> None:
     data = files(f"{bucket}/**/*.csv")
-    before = fingerprint(data, tmp_path)
-    assert fingerprint(data, tmp_path) == before
+    before = fingerprint(data.source, tmp_path)
+    assert fingerprint(data.source, tmp_path) == before
     os.utime(tmp_path / "bucket" / "a.csv", (1, 1))
-    assert fingerprint(data, tmp_path) != before
+    assert fingerprint(data.source, tmp_path) != before
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_a_place_that_cannot_be_looked_at_is_told_without_its_password(
     tmp_path: Path, url: str
 ) -> None:
     with pytest.raises(SourceError, match=r"data.source.files: .* cannot be looked at") as caught:
-        fingerprint(files(url), tmp_path)
+        fingerprint(files(url).source, tmp_path)
     assert "s3cr3t" not in str(caught.value)
     assert "s3cr3t" not in files(url).model_dump_json()
 

@@ -189,7 +189,7 @@ def test_what_follows_says_what_leads_to_it(done: Make) -> None:
 
 def test_only_the_endpoint_reads_the_port(done: Make) -> None:
     def key(made: System) -> str:
-        return digest(Runner(made.context())._components(BY_NAME["serve"]))
+        return digest(Runner(made.context())._components("serve"))
 
     assert key(done()) == key(done("description", "another"))
     assert key(done()) != key(done("serve.port", 8_798))
