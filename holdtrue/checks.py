@@ -27,6 +27,7 @@ def check(system: Declared) -> None:
     if declaration.track.mlflow is not None:
         check_installed()
     by_fold = _check_candidates(system)
+    _check_gates(system)
     unfit = never_ends(declaration.tune, by_fold=by_fold)
     if unfit is not None:
         message = f"tune.pruner: {unfit}"
@@ -64,6 +65,17 @@ def _check_batch(system: Declared, batch: Batch) -> None:
             message = f"batch.to: {place}.files would read what is written to {to}"
             raise ConfigError(message, hint="let it be another folder")
     check_place(folder)
+
+
+def _check_gates(system: Declared) -> None:
+    """Refuse checks of the project's own that are not there, or take other arguments."""
+    from holdtrue.data import import_from
+    from holdtrue.evaluation import takes_champion
+
+    for number, gate in enumerate(system.declaration.promote):
+        if gate.check is not None:
+            place = f"promote[{number}].check:"
+            takes_champion(import_from(system.project, gate.check, place), gate.check)
 
 
 def check_committed(system: Declared) -> None:

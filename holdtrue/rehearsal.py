@@ -52,8 +52,9 @@ class GateSeen(Reference):
     gate: str
     """Such as ``roc_auc at least 0.7``."""
     state: Literal["holds", "may hold", "missed", "not judged"]
-    """``may hold``: it was not met, but the metric's interval reaches the limit. ``not judged``: it
-    asks for a champion."""
+    """``may hold``: it was not met, but the metric's interval reaches the limit, or it is a check
+    of the project's own, of which nobody knows what a sample does to it. ``not judged``: it asks
+    for a champion."""
     reason: str
 
 
@@ -286,6 +287,8 @@ def _seen(evaluation: Evaluation, verdict: Verdict, gates: Sequence[Gate]) -> It
             state = "not judged"
         elif judgement.passed:
             state = "holds"
+        elif gate.check is not None:
+            state = "may hold"
         else:
             state = "may hold" if judge(_at_best(evaluation, gate), [gate]).passed else "missed"
         yield GateSeen(gate=judgement.gate, state=state, reason=judgement.reason)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from holdtrue.models._answering import Answering
     from holdtrue.models._served import Rows, ServedModel
     from holdtrue.models._signature import Signature
 
@@ -149,7 +150,7 @@ class _Scorer:
             if odd.any():  # the endpoint answers 500 to them
                 rejects = [Reject(row, None, _NOT_FINITE) for row in np.flatnonzero(odd).tolist()]
                 return self._without(rejects, columns, n_rows)
-            found = answer_columns(model, scores)
+            found = answer_columns(model.signature.classes, model.answering, scores)
             if self._explain:
                 found |= _why(model, encoded, scores)
         except (HoldtrueError, MemoryError):
@@ -233,23 +234,25 @@ def _taken(columns: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, An
     }
 
 
-def answer_columns(model: ServedModel, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
+def answer_columns(
+    classes: tuple[str, ...] | None, answering: Answering, scores: npt.NDArray[np.float64]
+) -> dict[str, Any]:
     """Scores as the columns of a table.
 
     Args:
-        model: Which has scored.
+        classes: That the model knows; None for regression.
+        answering: How it answers.
         scores: shape (n_rows, n_classes), or (n_rows,) for regression; calibrated.
 
     Returns:
         ``prediction``, then ``probability_<class>``, or ``interval_low`` and ``interval_high``
         where an interval is declared.
     """
-    classes = model.signature.classes
     if classes is not None:
-        decided = np.asarray(classes, dtype=object)[model.answering.decide(scores)]
+        decided = np.asarray(classes, dtype=object)[answering.decide(scores)]
         named = {f"probability_{name}": scores[:, at] for at, name in enumerate(classes)}
         return {PREDICTION: decided, **named}
-    ends = model.answering.intervals(scores)
+    ends = answering.intervals(scores)
     if ends is None:
         return {PREDICTION: scores}
     return {PREDICTION: scores, "interval_low": ends[:, 0], "interval_high": ends[:, 1]}

@@ -13,7 +13,14 @@ from holdtrue.declaration._data import Data
 from holdtrue.declaration._features import Features, names_of
 from holdtrue.declaration._notify import Notify
 from holdtrue.declaration._search import Model, Tune
-from holdtrue.declaration._section import DEFAULT_METRICS, METRICS, Metric, Or, Section
+from holdtrue.declaration._section import (
+    DEFAULT_METRICS,
+    METRICS,
+    ImportPath,
+    Metric,
+    Or,
+    Section,
+)
 from holdtrue.declaration._serve import Serve
 from holdtrue.declaration._spans import combinations, unfit_conditions, values_of
 from holdtrue.declaration._steps import Step, StepName, unfit_steps
@@ -58,11 +65,17 @@ _NEVER_NEGATIVE = frozenset(METRICS) - {"r2"}
 class Gate(Section):
     """One thing that must hold before a model is promoted.
 
-    Exactly one of at_least, at_most and better_than.
+    Of a metric, exactly one of at_least, at_most and better_than. Or a check of the project's own.
     """
 
-    metric: Metric
+    metric: Metric | None = None
     """What is looked at."""
+    check: ImportPath | None = None
+    """Import path of a function that is given the answered test rows, and judges.
+
+    It returns true or false; or a pair of that and the reason in words; or, with at_least or
+    at_most, a number. A second argument, where it has one, is the champion's answers.
+    """
     at_least: float | None = None
     """Smallest acceptable value."""
     at_most: float | None = None
@@ -77,9 +90,21 @@ class Gate(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
+        if (self.metric is None) == (self.check is None):
+            message = "expected exactly one of: metric, check"
+            raise ValueError(message)
         given = [
             key for key in ("at_least", "at_most", "better_than") if getattr(self, key) is not None
         ]
+        if self.check is not None:
+            if self.better_than is not None or self.slice is not None:
+                key = "slice" if self.better_than is None else "better_than"
+                message = f"{key} is of metrics: a check is given the rows, and the champion's"
+                raise ValueError(message)
+            if len(given) > 1:
+                message = "expected at most one of: at_least, at_most"
+                raise ValueError(message)
+            return self
         if len(given) != 1:
             message = "expected exactly one of: at_least, at_most, better_than"
             raise ValueError(message)
@@ -244,7 +269,11 @@ class Declaration(Section):
         problems = []
         named = {"tune.metric": self.tune.metric}
         named |= {f"evaluate.metrics[{i}]": m for i, m in enumerate(self.evaluate.metrics)}
-        named |= {f"promote[{i}].metric": gate.metric for i, gate in enumerate(self.promote)}
+        named |= {
+            f"promote[{i}].metric": gate.metric
+            for i, gate in enumerate(self.promote)
+            if gate.metric is not None
+        }
         if self.monitor.performance is not None:
             named["monitor.performance.metric"] = self.monitor.performance.metric
         for place, metric in named.items():
@@ -421,7 +450,7 @@ class Declaration(Section):
     def metrics(self) -> tuple[Metric, ...]:
         """Every metric that is measured: those declared and those that gates and monitor need."""
         wanted: list[Metric] = [*(self.evaluate.metrics or DEFAULT_METRICS[self.task])]
-        wanted += [gate.metric for gate in self.promote]
+        wanted += [gate.metric for gate in self.promote if gate.metric is not None]
         if self.monitor.performance is not None:
             wanted.append(self.monitor.performance.metric)
         return tuple(dict.fromkeys(wanted))

@@ -6,12 +6,14 @@ from holdtrue.evaluation._gates import judge
 from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure
+from holdtrue.evaluation._own import call_own, takes_champion
 from holdtrue.evaluation._together import Rows, among, together
 
 __all__ = [
     "Rows",
     "UndefinedError",
     "among",
+    "call_own",
     "differences",
     "estimate",
     "estimates",
@@ -21,5 +23,6 @@ __all__ = [
     "judge",
     "learn_expectation",
     "measure",
+    "takes_champion",
     "together",
 ]

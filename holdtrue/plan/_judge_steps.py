@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from holdtrue.evaluation import Rows, evaluate, importance, judge
+from holdtrue.batch._score import answer_columns
+from holdtrue.data import code_of, import_from
+from holdtrue.evaluation import Rows, call_own, evaluate, importance, judge, takes_champion
 from holdtrue.models import MISSING, target_of, typed
 from holdtrue.models._measured import part_of
 from holdtrue.plan._data_steps import _dump
@@ -15,9 +17,14 @@ from holdtrue.plan._step import Step, Work
 from holdtrue.references import Evaluation, ModelRef, Rolling, Split, Verdict
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from holdtrue.declaration import Declaration
+    from holdtrue.models._measured import Measured
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
+    from holdtrue.registry import RegisteredVersion
 
 
 def incumbent(context: Context, model: ModelRef) -> int | None:
@@ -34,35 +41,61 @@ def _opponent(context: Context, inputs: Inputs) -> dict[str, Any]:
     return {"champion": incumbent(context, model) if isinstance(model, ModelRef) else None}
 
 
+class _Tested:
+    """The test rows of a run, and who answers them."""
+
+    def __init__(self, work: Work) -> None:
+        context, split = work.context, work.get("split", Split)
+        self.model = work.get("fit", ModelRef)
+        self.rolling = work.get("rolling", Rolling) if "rolling" in work.inputs else None
+        self.measured = measured_model(context.store, self.model, self.rolling)
+        self.rows = pd.read_parquet(context.store.path(split.test))
+        time = context.declaration.data.time
+        self.moments = None if split.boundary is None else self.rows[time]
+        self.parts = parts_of(self.rolling, split.boundary)
+        self._context = context
+
+    def which(self, measured: Measured) -> npt.NDArray[np.int64]:
+        """Which fit of a version answers each row."""
+        return measured.which(self.moments, len(self.rows), self.parts)
+
+    def champion(self) -> tuple[RegisteredVersion, Measured] | None:
+        """The version to beat, if there is one."""
+        number = incumbent(self._context, self.model)
+        if number is None:
+            return None
+        version = self._context.registry.version(self._context.system, number)
+        return version, measured_version(self._context.store, version)
+
+    def answers(self, measured: Measured) -> npt.NDArray[np.float64] | None:
+        """What a version answers; None where it needs columns that the rows do not have."""
+        if not set(measured.signature.columns) <= set(self.rows):
+            return None
+        return measured.predict(typed(self.rows, measured.signature), self.which(measured))
+
+
 def _evaluate(work: Work) -> Evaluation:
-    context = work.context
-    declaration, store = context.declaration, context.store
-    model, split = work.get("fit", ModelRef), work.get("split", Split)
-    rolling = work.get("rolling", Rolling) if "rolling" in work.inputs else None
-    measured = measured_model(store, model, rolling)
+    declaration, store = work.context.declaration, work.context.store
+    split, tested = work.get("split", Split), _Tested(work)
+    measured, test = tested.measured, tested.rows
     signature, answering = measured.signature, measured.newest.answering
-    test = pd.read_parquet(store.path(split.test))
-    moments = None if split.boundary is None else test[declaration.data.time]
-    parts = parts_of(rolling, split.boundary)
     target = target_of(test, signature)
     frame = typed(test, signature)
     known = slice(None) if signature.classes is None else target >= 0
     work.progress(0, 4, f"scoring {len(test):,} test rows")
-    which = measured.which(moments, len(test), parts)
+    which = tested.which(measured)
     raw = measured.raw(frame, which)
     scores = measured.calibrated(raw, which)
-    number = incumbent(context, model)
-    champion, refitted = None, False
-    if number is not None:
+    champion, number, refitted = None, None, False
+    beaten = tested.champion()
+    if beaten is not None:
+        version, other = beaten
+        number = version.number
         work.progress(1, 4, f"scoring them with the champion, version {number}")
-        version = context.registry.version(context.system, number)
         # What is served of a version that was refitted may have learnt these very rows.
         refitted = version.refitted
-        other = measured_version(store, version)
-        if set(other.signature.columns) <= set(test):
-            answers = other.predict(
-                typed(test, other.signature), other.which(moments, len(test), parts)
-            )
+        answers = tested.answers(other)
+        if answers is not None:
             truth = target_of(test, other.signature)
             champion = (number, Rows.of(truth, answers, other.signature.classes))
     work.progress(2, 4, "shuffling features")
@@ -78,7 +111,7 @@ def _evaluate(work: Work) -> Evaluation:
     work.progress(3, 4, "metrics, intervals and slices")
     train = pd.read_parquet(store.path(split.train), columns=[declaration.data.target])
     evaluation = evaluate(
-        model_digest=model.digest,
+        model_digest=tested.model.digest,
         target=target,
         scores=scores,
         classes=signature.classes,
@@ -97,15 +130,59 @@ def _evaluate(work: Work) -> Evaluation:
         raw=raw,
         intervals=measured.intervals(scores, which),
         parts=None
-        if rolling is None or moments is None
-        else (part_of(moments, parts), rolling.fits),
+        if tested.rolling is None or tested.moments is None
+        else (part_of(tested.moments, tested.parts), tested.rolling.fits),
     )
     # One of other columns or classes cannot be compared: a gate that asks for it must fail.
     return evaluation.model_copy(update={"champion": number, "champion_refitted": refitted})
 
 
 def _gate(work: Work) -> Verdict:
-    return judge(work.get("evaluate", Evaluation), work.context.declaration.promote)
+    gates = work.context.declaration.promote
+    return judge(work.get("evaluate", Evaluation), gates, _own_checks(work))
+
+
+def _own_checks(work: Work) -> dict[str, Any]:
+    """What the checks of the project's own return, by import path.
+
+    Raises:
+        DataError: One failed.
+    """
+    context = work.context
+    paths = [gate.check for gate in context.declaration.promote if gate.check is not None]
+    if not paths:
+        return {}
+    tested = _Tested(work)
+    answered = _answered(tested, tested.measured)
+    beaten = tested.champion()
+    found = {}
+    for path in dict.fromkeys(paths):
+        work.progress(0, 0, path)
+        function = import_from(context.project, path, "the check")
+        given = [answered]
+        if takes_champion(function, path):
+            given.append(None if beaten is None else _answered(tested, beaten[1]))
+        found[path] = call_own(function, path, given, context.project)
+    return found
+
+
+def _answered(tested: _Tested, measured: Measured) -> pd.DataFrame | None:
+    """The test rows as `holdtrue predict` would answer them, none of which it has learnt."""
+    scores = tested.answers(measured)
+    if scores is None:
+        return None
+    columns = answer_columns(measured.signature.classes, measured.newest.answering, scores)
+    return tested.rows.assign(**columns)
+
+
+def _code_of_checks(context: Context, inputs: Inputs) -> dict[str, Any]:
+    del inputs
+    project = context.project
+    return {
+        gate.check: code_of(import_from(project, gate.check, "the check"), project)
+        for gate in context.declaration.promote
+        if gate.check is not None
+    }
 
 
 def _reads_evaluation(declaration: Declaration) -> dict[str, Any]:
@@ -133,7 +210,8 @@ JUDGE_STEPS = (
         output=Verdict,
         run=_gate,
         reads=lambda d: _dump(d, promote=True),
-        rooms=("evaluation/_gates.py",),
-        inputs=("evaluate",),
+        rooms=("evaluation/_gates.py", "evaluation/_own.py"),
+        inputs=("split", "fit", "rolling", "evaluate"),
+        outside=_code_of_checks,
     ),
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import OUT, fill
 from holdtrue.errors import DataError, HoldtrueError
+from holdtrue.own_code import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,22 +85,13 @@ def run_call(call: Call, names: tuple[str, ...], *given: pa.Table | tuple[str, .
         return Outcome(None, _end(output), str(err))
     except (Exception, SystemExit) as err:  # noqa: BLE001 - the project's code may raise anything
         output.write(f"\n{traceback.format_exc()}")
-        said = f"{call.says} failed: {type(err).__name__}: {err}{_place(err, call.project)}"
+        said = f"{call.says} failed: {type(err).__name__}: {err}{place_of(err, call.project)}"
         return Outcome(None, _end(output), said, away=isinstance(err, OSError))
     return Outcome(table, _end(output))
 
 
 def _end(output: io.StringIO) -> str:
     return output.getvalue()[-_KEPT:]
-
-
-def _place(err: BaseException, project: Path) -> str:
-    """The line of the project at which an error came up."""
-    frames = traceback.extract_tb(err.__traceback__)
-    inside = [f for f in frames if Path(f.filename).is_relative_to(project)]
-    if not inside or "site-packages" in inside[-1].filename:
-        return ""
-    return f" ({Path(inside[-1].filename).relative_to(project)}:{inside[-1].lineno})"
 
 
 @contextmanager
