@@ -73,24 +73,35 @@ def _steps(found: Lineage) -> Iterator[str]:
     if found.origin is not None:
         yield f"  commit {found.origin}"
     for made in reversed(found.steps):
-        took = f" from {', '.join(made.inputs) or _source(made)}"
+        took = ", ".join([*made.inputs, *_sources(made)])
         when = f"{_moment(made.finished)} UTC in {made.seconds:.1f} s"
+        came = f" from {took}" if took else ""
         gone = f"; removed by retention on {_moment(made.pruned)} UTC" if made.pruned else ""
-        yield f"{made.step:<9} {made.digest[:_SHORT]}  {when}{took}: {made.said}{gone}"
+        yield f"{made.step:<9} {made.digest[:_SHORT]}  {when}{came}: {made.said}{gone}"
     for step in found.missing:
         yield f"{step:<9} its record is gone or damaged"
 
 
-def _source(made: Made) -> str:
-    (key, found), *_ = ((k, v) for k, v in made.declared["data"]["source"].items() if v is not None)
-    place = found.get("url") or found.get("table") if isinstance(found, dict) else found
-    return f"{key} {place}"
+def _sources(made: Made) -> Iterator[str]:
+    """What a step has read that no other step gave it."""
+    if made.step == "extract":
+        given = [made.declared["data"]["source"]]
+    else:
+        own = made.declared.get("steps", {}).get(made.step, {"needs": {}, "foreach": {}})
+        files = [{"files": each} for each in own["foreach"].values() if isinstance(each, str)]
+        given = [*own["needs"].values(), *files]
+    for source in given:
+        (key, found), *_ = ((k, v) for k, v in source.items() if v is not None)
+        place = found.get("url") or found.get("table") if isinstance(found, dict) else found
+        if key != "step":
+            yield f"{key} {place}"
 
 
 def _diagram(found: Lineage) -> Iterator[str]:
     yield "flowchart LR"
-    yield '  source[("source")] --> extract'
     for made in found.steps:
+        if [*_sources(made)]:
+            yield f'  source[("source")] --> {made.step}'
         said = made.said.partition(";")[0].replace('"', "'")[:_LABEL]
         yield f'  {made.step}["{made.step} {made.digest[:_SHORT]}<br>{said}"]'
         yield from (f"  {name} --> {made.step}" for name in made.inputs)

@@ -53,9 +53,12 @@ def evaluate(
 
 
 @task(name="gate", **OPTIONS)
-def gate(run: Run, evaluate: Evaluation) -> Any:
-    """Hold the evaluation against the gates: a `Verdict`."""
-    return perform(run, "gate", {"evaluate": evaluate})
+def gate(
+    run: Run, split: Split, fit: ModelRef, evaluate: Evaluation, rolling: Rolling | None = None
+) -> Any:
+    """Hold the evaluation, and the answered test rows, against the gates: a `Verdict`."""
+    inputs = {"split": split, "fit": fit, "evaluate": evaluate}
+    return perform(run, "gate", inputs if rolling is None else {**inputs, "rolling": rolling})
 
 
 @task(name="refit", **OPTIONS)

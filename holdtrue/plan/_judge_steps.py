@@ -211,7 +211,7 @@ JUDGE_STEPS = (
         run=_gate,
         reads=lambda d: _dump(d, promote=True),
         rooms=("evaluation/_gates.py", "evaluation/_own.py"),
-        inputs=("split", "fit", "rolling", "evaluate"),
+        inputs=("split", "fit", "evaluate", "rolling"),
         outside=_code_of_checks,
     ),
 )

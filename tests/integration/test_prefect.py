@@ -437,6 +437,10 @@ def test_a_look_asks_for_nothing(watched):
     status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
     assert status["last_decision"]["action"] == "retrain"
     assert "A retraining is called for." in status["last_decision"]["reason"]
+    lineage = watched.run("-m", "holdtrue.cli", "lineage", FILE)
+    assert re.search(r"\nextract .* from picked: ", lineage)
+    assert re.search(r"\npicked .* from files fruit.csv: ", lineage)
+    assert " --> picked\n" in watched.run("-m", "holdtrue.cli", "lineage", FILE, "--mermaid")
     # What is emitted later arrives later.
     watched.run("-c", OTHER)
     wait_for(lambda: "other" in asked(), 60)

@@ -134,7 +134,8 @@ def test_another_rule_takes_the_place_of_one_with_its_arguments() -> None:
 
 def test_two_sources_in_one_file_are_refused_as_ever() -> None:
     assert mistakes(over("data: {source: {files: a.csv, python: a.b}}\n")) == (
-        "staging.yaml:3:16: data.source: expected exactly one of: python, files, database, delta"
+        "staging.yaml:3:16: data.source: expected exactly one of: "
+        "python, files, database, delta, step"
     )
 
 

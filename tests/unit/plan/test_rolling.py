@@ -40,7 +40,7 @@ def test_declaring_it_fits_the_parts_and_judges_again(done: Make) -> None:
     assert runs(done("evaluate", {**evaluate, "rolling": 3})) == {
         "rolling": "never run",
         "evaluate": "rolling runs again",
-        "gate": "rolling and evaluate run again",
+        "gate": "evaluate and rolling run again",
         "refit": "never run",
         "register": "evaluate.refit: null -> true",
     }

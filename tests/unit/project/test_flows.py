@@ -61,7 +61,10 @@ def test_every_step_has_a_task_that_takes_its_inputs() -> None:
     for step in STEPS:
         task = TASKS[step.name]
         assert task.name == step.name
-        assert [*inspect.signature(task.fn).parameters] == ["run", *step.inputs]
+        parameters = inspect.signature(task.fn).parameters.values()
+        # What a step of the project's own is called, only the declaration says.
+        named = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+        assert named == ["run", *step.inputs]
 
 
 def test_steps_come_after_their_inputs() -> None:
