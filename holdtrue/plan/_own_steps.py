@@ -14,7 +14,7 @@ from holdtrue.plan._digest import digest
 from holdtrue.plan._step import Step, Work
 from holdtrue.preparation import Call, arguments_of, files_of, is_seen, run_calls, state_of
 from holdtrue.references import Prepared
-from holdtrue.store import read_json, replacing, write_atomically, write_json
+from holdtrue.store import locked, read_json, replacing, write_atomically, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -114,12 +114,14 @@ def _run(work: Work, name: str) -> Prepared:
     context, declared = work.context, work.context.declaration.steps[name]
     folder = context.store.path("data", context.system, "steps", name)
     parts = _parts(work, name, declared, folder)
-    todo = [part for part in parts if not part.is_done()]
-    if todo:
-        folder.mkdir(parents=True, exist_ok=True)
-        _do(work, name, declared, parts, todo)
-    notes = [read_json(part.note) for part in parts]
-    _forget(folder, parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A training, a look of the monitor and a batch may all need it at the same time.
+    with locked(folder / ".lock"):
+        todo = [part for part in parts if not part.is_done()]
+        if todo:
+            _do(work, name, declared, parts, todo)
+        notes = [read_json(part.note) for part in parts]
+        _forget(folder, parts)
     return Prepared(
         files=tuple(context.store.relative(part.path) for part in parts),
         digests=tuple(note["digest"] for note in notes),

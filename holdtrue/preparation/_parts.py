@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdtrue.errors import StackError
@@ -27,10 +27,10 @@ class Failure(NamedTuple):
 
 
 class _Tried(NamedTuple):
+    since: float
+    """When it was handed to Ray, or may be again: by `time.monotonic`."""
     number: int
     tries: int
-    since: float
-    """When it was handed to Ray, or may be: by `time.monotonic`."""
 
 
 def run_calls(
@@ -67,20 +67,19 @@ def run_calls(
     task: Any = ray.remote(later(run_call)).options(
         num_cpus=cpus, max_retries=0, scheduling_strategy="SPREAD"
     )
-    waiting = deque(_Tried(number, 0, 0.0) for number in range(len(calls)))
+    # By the moment from which on they may begin, then by their numbers.
+    waiting = [_Tried(0.0, number, 0) for number in range(len(calls))]
     running: dict[Any, _Tried] = {}
     failed: list[Failure] = []
     try:
         while running or (waiting and not failed):
             now = time.monotonic()
-            for one in [one for one in waiting if one.since <= now][: most - len(running)]:
-                if failed:
-                    break
-                waiting.remove(one)
+            while waiting and waiting[0].since <= now and len(running) < most and not failed:
+                one = heapq.heappop(waiting)
                 reference = task.remote(calls[one.number], names, *rows)
-                running[reference] = _Tried(one.number, one.tries + 1, now)
+                running[reference] = one._replace(since=now, tries=one.tries + 1)
             if not running:
-                time.sleep(min(_LOOK_S, max(0.0, min(one.since for one in waiting) - now)))
+                time.sleep(min(_LOOK_S, max(0.0, waiting[0].since - now)))
                 continue
             ready, _ = ray.wait([*running], timeout=_LOOK_S)
             for reference in ready:
@@ -90,7 +89,7 @@ def run_calls(
                     done(tried.number, outcome)
                 elif tried.tries <= retries:
                     again = time.monotonic() + 2 ** (tried.tries - 1)
-                    waiting.appendleft(_Tried(tried.number, tried.tries, again))
+                    heapq.heappush(waiting, tried._replace(since=again))
                 else:
                     failed.append(Failure(tried.number, outcome, tried.tries))
     finally:
