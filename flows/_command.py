@@ -18,7 +18,8 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
 
     Args:
         flow: The flow.
-        *flags: Which options it takes, of: as-of, start, end, refresh, again, until, no-retrain.
+        *flags: Which options it takes, of: as-of, start, end, refresh, again, until, redo,
+            no-retrain.
     """
     parser = argparse.ArgumentParser(description=flow.__doc__)
     parser.add_argument("declaration")
@@ -28,8 +29,9 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
     for flag in ("refresh", "again"):
         if flag in flags:
             parser.add_argument(f"--{flag}", action="store_true")
-    if "until" in flags:
-        parser.add_argument("--until")
+    for flag in ("until", "redo"):
+        if flag in flags:
+            parser.add_argument(f"--{flag}")
     if "no-retrain" in flags:
         parser.add_argument("--no-retrain", dest="retrain", action="store_false")
     arguments = vars(parser.parse_args())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.logging import get_run_logger
 
 from holdtrue.notifications import notified_training
-from holdtrue.plan import Runner, applied, steps_until
+from holdtrue.plan import Runner, applied, ask_again, steps_until
 from holdtrue.progress import Terminal
 from holdtrue.retention import retained
 from holdtrue.session import ready
@@ -46,6 +46,7 @@ def run_plan(
     refresh: bool,
     until: str | None,
     trigger: str,
+    redo: str | None = None,
 ) -> Applied:
     """Run each step of the plan as a task; the results of earlier steps are its arguments.
 
@@ -55,6 +56,7 @@ def run_plan(
         refresh: Left out `as_of` is now, so that new data are read.
         until: Last step to run.
         trigger: Why it runs, in words.
+        redo: A step to do again, whatever it has given before, with all that depends on it.
     """
     system = System(declaration)
     context = system.context(as_of=as_of, refresh=refresh, reporter=Terminal(), trigger=trigger)
@@ -72,6 +74,8 @@ def run_plan(
         run = run.model_copy(update={"source": data.source(run)})
         context = replace(context, seen=run.source)
         system.prepare(context, until)
+        if redo is not None:
+            ask_again(context, redo, until)
         runner = Runner(context)
         for step in steps_until(until, context.declaration):
             if step.serves and context.registry.champion(context.system) is None:

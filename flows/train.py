@@ -17,6 +17,7 @@ def train(
     as_of: datetime | None = None,
     refresh: bool = False,
     until: str | None = None,
+    redo: str | None = None,
     trigger: str = "train",
 ) -> int | None:
     """Run the steps that are not done, and serve the champion.
@@ -26,14 +27,15 @@ def train(
         as_of: Moment to take for now; that of the last run where left out.
         refresh: Read new data, up to now.
         until: Last step to run.
+        redo: A step to do again, whatever it has given before, with all that depends on it.
         trigger: Why it runs, in words; recorded with the version.
 
     Returns:
         Version of the champion.
     """
-    applied = run_plan(declaration, as_of, refresh=refresh, until=until, trigger=trigger)
+    applied = run_plan(declaration, as_of, refresh=refresh, until=until, trigger=trigger, redo=redo)
     return applied.champion
 
 
 if __name__ == "__main__":
-    start(train, "as-of", "refresh", "until")
+    start(train, "as-of", "refresh", "until", "redo")

@@ -72,14 +72,21 @@ class System(Declared):
             check_sources(self.declaration, self.project)
 
     def plan(
-        self, *, as_of: datetime | None = None, refresh: bool = False, until: str | None = None
+        self,
+        *,
+        as_of: datetime | None = None,
+        refresh: bool = False,
+        until: str | None = None,
+        redo: str | None = None,
     ) -> list[Planned]:
         """Say which steps `apply` would run, with the reason for each. Changes nothing.
 
-        A source that does not answer is taken to be as it was when it was read last.
+        A source that does not answer is taken to be as it was when it was read last. Arguments as
+        for `apply`.
 
         Raises:
-            ConfigError: A trial asks for more than any node has.
+            ConfigError: A trial or a step asks for more than any node has, or there is no such
+                step.
             SourceError: The source does not answer, and was never read.
             StackError: The cluster that would be asked about that does not answer.
         """
@@ -87,7 +94,7 @@ class System(Declared):
         from holdtrue.stack import check_trial_fits
 
         check_trial_fits(self.declaration, self.stack)
-        return make_plan(self.context(as_of=as_of, refresh=refresh), until)
+        return make_plan(self.context(as_of=as_of, refresh=refresh), until, redo)
 
     def apply(
         self,
@@ -95,6 +102,7 @@ class System(Declared):
         as_of: datetime | None = None,
         refresh: bool = False,
         until: str | None = None,
+        redo: str | None = None,
         reporter: Reporter | None = None,
         trigger: str = "apply",
     ) -> Applied:
@@ -107,6 +115,7 @@ class System(Declared):
             as_of: Moment to take for now.
             refresh: Read new data, up to now.
             until: Last step to run.
+            redo: A step to do again, whatever it has given before, with all that depends on it.
             reporter: Shows progress.
             trigger: Why it runs, in words; recorded with the version.
 
@@ -114,7 +123,7 @@ class System(Declared):
             HoldtrueError: A step failed. What was done before is kept, and found the next time.
         """
         from holdtrue.notifications import notified_training
-        from holdtrue.plan import Runner, applied, steps_until
+        from holdtrue.plan import Runner, applied, ask_again, steps_until
         from holdtrue.retention import retained
 
         def say(words: str) -> None:
@@ -132,6 +141,8 @@ class System(Declared):
             ExitStack() as session,
         ):
             self.prepare(context, until)
+            if redo is not None:
+                ask_again(context, redo, until)
             for step in steps_until(until, self.declaration):
                 if step.serves and context.registry.champion(context.system) is None:
                     break

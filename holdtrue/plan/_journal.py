@@ -124,6 +124,17 @@ class Journal:
             return
         write_json(self._path, state)
 
+    def ask_again(self, step: str, moment: datetime) -> None:
+        """Remember that a step was asked for once more, whatever it has given before.
+
+        Args:
+            step: Name of the step.
+            moment: When; from then on its result depends on that, too.
+        """
+        state = self.state()
+        state["again"] = state.get("again", {}) | {step: moment.isoformat()}
+        write_json(self._path, state)
+
     def began_training(self, as_of: datetime) -> None:
         """Remember that a training began, whatever comes of it: cooldown and budget count it."""
         state = self.state()

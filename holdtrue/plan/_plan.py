@@ -107,20 +107,28 @@ def graph_of(declaration: Declaration) -> dict[str, Step]:
     }
 
 
-def make_plan(context: Context, until: str | None = None) -> list[Planned]:
+def make_plan(context: Context, until: str | None = None, redo: str | None = None) -> list[Planned]:
     """Say which steps a run would do, with the reason for each. Changes nothing.
 
+    Args:
+        context: What is declared.
+        until: Last step.
+        redo: A step that would be done again in any case.
+
     Raises:
+        ConfigError: There is no such step.
         SourceError: The source does not answer, and what is declared now was never read.
     """
     context = _as_read_last(context)
     runner = Runner(context)
     planned: list[Planned] = []
     fresh: set[str] = set()
-    for step in steps_until(until, context.declaration):
-        again = [name for name in step.inputs if name in fresh]
-        if again:
-            cascade = f"{_and(again)} {'runs' if len(again) == 1 else 'run'} again"
+    for step in _plan_with(redo, until, context.declaration):
+        before = [name for name in step.inputs if name in fresh]
+        if step.name == redo:
+            reason = "asked for again"
+        elif before:
+            cascade = f"{_and(before)} {'runs' if len(before) == 1 else 'run'} again"
             reason = "; ".join(runner.own_change(step)) or cascade
         else:
             record, why = runner.look_up(step)
@@ -135,6 +143,31 @@ def make_plan(context: Context, until: str | None = None) -> list[Planned]:
         fresh.add(step.name)
         planned.append(Planned(step.name, runs=True, reason=reason))
     return planned
+
+
+def ask_again(context: Context, name: str, until: str | None = None) -> None:
+    """Have the next run do a step again, and what depends on what it gives.
+
+    Args:
+        context: Of the system.
+        name: The step.
+        until: Last step of that run.
+
+    Raises:
+        ConfigError: That run has no such step.
+    """
+    _plan_with(name, until, context.declaration)
+    Journal(context.store, context.system).ask_again(name, datetime.now(UTC))
+
+
+def _plan_with(name: str | None, until: str | None, declaration: Declaration) -> tuple[Step, ...]:
+    """The steps of a run, which must have the named one."""
+    steps = steps_until(until, declaration)
+    if name is not None and name not in [step.name for step in steps]:
+        steps_until(name, declaration)
+        message = f"step {name} comes after {until}, with which the run would end"
+        raise ConfigError(message)
+    return steps
 
 
 def _as_read_last(context: Context) -> Context:
@@ -323,6 +356,9 @@ class Runner:
         """Everything that the result of a step depends on."""
         step = self._steps[name]
         outside = step.outside(self.context, self._outputs(step)) if step.outside else {}
+        asked = self._journal.state().get("again", {}).get(name)
+        if asked is not None:
+            outside = outside | {"asked for again": asked}
         components: dict[str, Any] = {
             "step": step.name,
             "declared": step.reads(self.context.declaration),

@@ -326,3 +326,29 @@ def test_it_is_all_the_same_which_file_says_what_is_declared(system: Make, proje
 )
 def test_differences_in_words(old: Any, new: Any, said: list[str]) -> None:
     assert differences(old, new) == said
+
+
+def test_a_step_that_is_asked_for_again_is_done_again_and_what_depends_on_it(done: Make) -> None:
+    planned = {one.step: one for one in done().plan(redo="tune")}
+    assert [name for name, one in planned.items() if one.runs] == [*PLAN[4:-1], "serve"]
+    assert planned["tune"].reason == "asked for again"
+    assert planned["fit"].reason == "tune runs again"
+    # Planned alone, it changes nothing.
+    assert not any(one.runs for one in done().plan(until="register"))
+
+
+def test_rows_that_are_read_again_and_are_the_same_lead_to_nothing_more(system: Make) -> None:
+    system().apply(until="split")
+    again = system().apply(until="split", redo="extract")
+    assert again.ran == ("extract",)
+    assert system().apply(until="split").ran == ()
+    # The next time it is another request.
+    assert system().apply(until="split", redo="check").ran == ("check", "profile", "split")
+    assert system().apply(until="split").ran == ()
+
+
+def test_only_a_step_of_the_run_is_done_again(system: Make) -> None:
+    with pytest.raises(ConfigError, match="there is no step tunes"):
+        system().plan(redo="tunes")
+    with pytest.raises(ConfigError, match="step tune comes after split, with which the run would"):
+        system().apply(until="split", redo="tune")
