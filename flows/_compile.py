@@ -12,9 +12,11 @@ from holdtrue.notifications import notified_training
 from holdtrue.plan import Runner, applied, ask_again, steps_until
 from holdtrue.progress import Terminal
 from holdtrue.retention import retained
+from holdtrue.runs import recorded_run
 from holdtrue.session import ready
 from holdtrue.system import Run, System
 from tasks import data, release, training
+from tasks._step import published_run
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -68,6 +70,8 @@ def run_plan(
     with (
         system.alone(),
         notified_training(context, until),
+        published_run(context),
+        recorded_run(context, until),
         retained(context, get_run_logger().info),
         ExitStack() as session,
     ):

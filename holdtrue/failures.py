@@ -1,4 +1,4 @@
-"""What runs by itself and did not work the last time: a training, a look, a backup."""
+"""What runs by itself: whether it worked the last time, and when it did."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ def failed(store: Store, system: str, what: What, reason: str) -> None:
 def worked(store: Store, system: str, what: What) -> None:
     """Forget that something did not work: now it does."""
     _file(store, system, what).unlink(missing_ok=True)
+    write_json(_worked_file(store, system, what), {"at": datetime.now(UTC).isoformat()})
+
+
+def last_worked(store: Store, system: str, what: What) -> datetime | None:
+    """When something worked last, by the clock; None where it never did, or that is not known."""
+    try:
+        content = read_json(_worked_file(store, system, what))
+        return None if content is None else datetime.fromisoformat(content["at"])
+    except (KeyError, TypeError, ValueError):  # damaged
+        return None
 
 
 def failures_of(store: Store, system: str) -> dict[What, Failure]:
@@ -52,3 +62,7 @@ def failures_of(store: Store, system: str) -> dict[What, Failure]:
 def _file(store: Store, system: str, what: What) -> Path:
     """One for each, since a look and a training may end at the same time."""
     return store.path("systems", f"{system}.{what}-failed.json")
+
+
+def _worked_file(store: Store, system: str, what: What) -> Path:
+    return store.path("systems", f"{system}.{what}-worked.json")

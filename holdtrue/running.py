@@ -1,4 +1,4 @@
-"""The training that runs now, or that was killed on its way."""
+"""What runs now: the training, also one that was killed on its way, and a look."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ class Training(Reference):
 def training_lock(store: Store, system: str) -> Path:
     """The file that a training of a system holds alone, and that is gone when it has ended."""
     return store.path("systems", f"{system}.lock")
+
+
+def look_lock(store: Store, system: str) -> Path:
+    """The file that a look of the monitor holds while it runs."""
+    return store.path("systems", f"{system}.monitor.lock")
+
+
+def held_since(lock: Path) -> datetime | None:
+    """Since when a process holds a file by `alone`; None where none does."""
+    try:
+        if is_locked(lock):
+            return datetime.fromisoformat(lock.read_text().splitlines()[0])
+    except (FileNotFoundError, ValueError, IndexError):  # it begins or ends just now
+        pass
+    return None
 
 
 def began_step(store: Store, system: str, step: str) -> None:

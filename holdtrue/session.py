@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from holdtrue.errors import HoldtrueError
+from holdtrue.runs import recorded_step
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -93,7 +94,10 @@ def connect(system: System, session: ExitStack, context: Context, *, keep: bool)
 
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
-    with context.reporter.step("ray") as progress:
+    with (
+        recorded_step(context.store, context.system, "ray"),
+        context.reporter.step("ray") as progress,
+    ):
         progress(0, 0, "starting or joining Ray")
         address = system.declaration.ray.address
         session.enter_context(ray_session(context.stack, address, keep=keep))

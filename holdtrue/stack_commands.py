@@ -168,9 +168,12 @@ def _stay(
     def tell_systems(reason: str | None) -> None:
         _tell_systems(project, stack, reason)
 
+    def watch() -> None:
+        _tell_late(project)
+
     tell_systems(None)
     say_when("looking after all of it; Ctrl-C or SIGTERM ends it")
-    supervise(missing, again, say=say_when, tell=tell_systems)
+    supervise(missing, again, say=say_when, tell=tell_systems, watch=watch)
 
 
 def _unserved(served: list[dict[str, Any]]) -> list[str]:
@@ -194,6 +197,17 @@ def _tell_systems(project: Path, stack: Stack, reason: str | None) -> None:
                 else:
                     failed(stack.store, context.system, "stack", reason)
                 notify(context)
+
+
+def _tell_late(project: Path) -> None:
+    """Tell who is notified of the systems that are deployed what of them is late."""
+    from holdtrue.application import DEPLOYMENTS, deployed
+    from holdtrue.notifications import notify_if_late
+
+    with _whatever_is_wrong_with(DEPLOYMENTS):
+        for path in deployed(project):
+            with _whatever_is_wrong_with(path):
+                notify_if_late(system_of(project / path).context())
 
 
 @contextmanager

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdtrue.approval import Approval, approval_of
 from holdtrue.backed_up import LastBackup, last_backup
+from holdtrue.deadlines import Late, Timed, late_now
 from holdtrue.errors import ServingError
 from holdtrue.failures import Failure, What, failures_of
 from holdtrue.notifications import Undelivered, undelivered
-from holdtrue.references import Compilation, Interval, Reference, ScoredInterval
+from holdtrue.references import Compilation, Interval, PlanRun, Reference, ScoredInterval
 from holdtrue.registry import REFITTED
 from holdtrue.rollout import RolloutStatus, status_of
 from holdtrue.running import Training, training_of
+from holdtrue.runs import runs_of
 from holdtrue.serving._deploy import ReplicaCounts
 from holdtrue.store import is_locked
 
@@ -105,8 +107,12 @@ class Status(Reference):
     """None where none is declared."""
     training: Training | None
     """The one that runs now, or that was killed; None where the last one has ended."""
+    last_run: PlanRun | None
+    """The last run of the plan that had something to do, step by step; it may not have ended."""
     failures: dict[What, Failure]
     """What did not work the last time, of what runs by itself."""
+    late: dict[Timed, Late]
+    """What has a deadline and is not done in time."""
     undelivered: tuple[Undelivered, ...]
     """Addresses of ``notify`` that the last message did not reach."""
     backup: LastBackup | None
@@ -171,7 +177,9 @@ def look(system: Declared) -> Status:
         ),
         batch=None if declared.batch is None else _batch(system),
         training=training_of(system.store, name),
+        last_run=next(iter(runs_of(system.store, name, last=1)), None),
         failures=failures_of(system.store, name),
+        late=late_now(system.context(), datetime.now(UTC)),
         undelivered=tuple(undelivered(system.store, system.declaration)),
         backup=last_backup(system.store),
         as_of=None if moment is None else datetime.fromisoformat(moment),
@@ -246,6 +254,8 @@ def _fate(system: Declared, version: RegisteredVersion) -> str:
 
 def status_text(found: Status) -> str:
     """How a system stands, in lines for people."""
+    from holdtrue.reports import run_words
+
     serving = f"serving at {found.endpoint}" if found.serving else "not serving"
     if found.declared_endpoint is None:
         serving += "; `holdtrue apply` ends it: no" if found.serving else ", as no"
@@ -284,12 +294,17 @@ def status_text(found: Status) -> str:
         lines += _batch_lines(found.batch)
     if found.training is not None:
         lines.append(f"training: {found.training}")
+    run = found.last_run
+    if run is not None and run.ended is not None:
+        began = f"{run.began:%Y-%m-%d %H:%M} UTC ({run.trigger})"
+        lines.append(f"last run: {began}: {run_words(run)}{'; it failed' if run.failed else ''}")
     if found.backup is not None:
         lines.append(f"backup: {found.backup}")
     for what, failure in found.failures.items():
         lines.append(
             f"failed: {_FAILED[what]}, at {failure.at:%Y-%m-%d %H:%M} UTC: {failure.reason}"
         )
+    lines += [f"late: the {what} {late}" for what, late in found.late.items()]
     lines += [f"notify: {address}" for address in found.undelivered]
     for name in found.gone:
         title, so = _GONE[name]

@@ -13,6 +13,8 @@ LOOK_S = 5.0
 SETTLED_S = 120.0
 """How long all must have run for an incident to be over."""
 LONGEST_PAUSE_S = 300.0
+WATCH_S = 60.0
+"""How often it is looked whether something is late."""
 _TAKEN_DOWN = "all was taken down, so nothing is left to look after"
 
 
@@ -22,6 +24,7 @@ def supervise(
     *,
     say: Callable[[str], None],
     tell: Callable[[str | None], None],
+    watch: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -36,16 +39,23 @@ def supervise(
         start: Starts what does not run; what it raises is told.
         say: Told what happens.
         tell: Told why something does not run, for those who are notified; None once all does again.
+        watch: Looks whether something is late; what it raises is told.
         sleep: Waits so many seconds.
         clock: Seconds, from any moment.
     """
-    attempts, since = 0, 0.0
+    attempts, since, watched = 0, 0.0, clock()
     while True:
         sleep(LOOK_S)
         found = missing()
         if found is None:
             say(_TAKEN_DOWN)
             return
+        if clock() - watched >= WATCH_S:
+            watched = clock()
+            try:
+                watch()
+            except Exception as err:  # noqa: BLE001 - what ends is to be started again all the same
+                say(f"what is late is not known: {str(err) or type(err).__name__}")
         if found:
             reason, pause = "; ".join(found), pause_s(attempts)
             tell(reason)

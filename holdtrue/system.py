@@ -125,6 +125,7 @@ class System(Declared):
         from holdtrue.notifications import notified_training
         from holdtrue.plan import Runner, applied, ask_again, steps_until
         from holdtrue.retention import retained
+        from holdtrue.runs import recorded_run
 
         def say(words: str) -> None:
             with context.reporter.step("prune") as progress:
@@ -137,6 +138,7 @@ class System(Declared):
         with (
             self.alone(),
             notified_training(context, until),
+            recorded_run(context, until),
             retained(context, say),
             ExitStack() as session,
         ):

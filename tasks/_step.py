@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -12,14 +14,16 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from holdtrue.errors import Retryable
-from holdtrue.plan import Runner, outcome, report_markdown
+from holdtrue.plan import Runner, outcome, report_markdown, run_markdown
+from holdtrue.runs import runs_of
 from tasks._progress import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from prefect.client.schemas.objects import State
 
+    from holdtrue.plan import Context
     from holdtrue.references import Reference
     from holdtrue.system import Run
 
@@ -79,6 +83,21 @@ def announce(event: str, system: str, **facts: Any) -> None:
     )
 
 
+@contextmanager
+def published_run(context: Context) -> Iterator[None]:
+    """Show where the time of a run of the plan went, once it has ended, however it did."""
+    began = datetime.now(UTC)
+    try:
+        yield
+    finally:
+        last = next(iter(runs_of(context.store, context.system, last=1)), None)
+        if last is not None and last.ended is not None and last.ended >= began:
+            try:
+                publish(context.system, "run", run_markdown(context))
+            except Exception:  # noqa: BLE001 - whatever is wrong with the server, the run is over
+                get_run_logger().warning("the report of the run was not published", exc_info=True)
+
+
 def publish(system: str, step: str, markdown: str | None) -> None:
     """Show a report in the Prefect UI, as an artifact with a history."""
     titles = {
@@ -88,6 +107,7 @@ def publish(system: str, step: str, markdown: str | None) -> None:
         "refit": "evaluation",
         "monitor": "drift",
         "backtest": "backtest",
+        "run": "run",
     }
     if markdown is not None:
         create_markdown_artifact(

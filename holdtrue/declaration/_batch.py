@@ -34,6 +34,11 @@ class Batch(Section):
     """
     delay: DurationOrNone = timedelta(0)
     """How long after the end of an interval its rows are all there."""
+    deadline: Duration | None = None
+    """How long after that an interval may be scored, before it is late.
+
+    Who is in `notify` is told once that intervals are late, and why, and once that none is.
+    """
     to: Annotated[str, Field(min_length=1)] | ToDelta | None = None
     """Where the scored rows go; a Delta table of the store where left out.
 

@@ -141,6 +141,11 @@ class Monitor(Section):
 
     every: Duration = timedelta(hours=1)
     """How often the deployment `monitor` runs."""
+    deadline: Duration | None = None
+    """How much later than `every` after the last look the next one may be done, before it is late.
+
+    Who is in `notify` is told once that it is late, and why, and once that it is late no more.
+    """
     window: Duration = timedelta(days=1)
     """How much traffic is compared at a time."""
     false_alarms: Rate = Rate(1, timedelta(days=30))
@@ -164,6 +169,9 @@ class Retrain(Section):
     """Shortest time between two trainings."""
     at_most: Rate = Rate(3, timedelta(days=7))
     """Budget of trainings."""
+    deadline: Duration | None = None
+    """How long after it is called for a training may be done, before it is late; of one that nobody
+    called for, after it began. It is told as for `monitor.deadline`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

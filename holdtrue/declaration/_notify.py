@@ -85,7 +85,8 @@ class Notify(Section):
 
     ``alarm``: the monitor decides on something, or that it is over; ``version``: one is the
     champion, was refused, or waits for a person; ``rollout``: one began, or went back;
-    ``failure``: a training or a look of the monitor failed, or works again.
+    ``failure``: a training or a look of the monitor failed, or works again; what has a `deadline`
+    is late, or is no more.
     """
     secret: Annotated[Secret | None, BeforeValidator(lambda given: given or None)] = Field(
         default=None, repr=False

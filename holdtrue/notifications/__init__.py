@@ -8,6 +8,7 @@ from holdtrue.notifications._tell import (
     notified_look,
     notified_training,
     notify,
+    notify_if_late,
     undelivered,
     warn_of_unset,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "notified_look",
     "notified_training",
     "notify",
+    "notify_if_late",
     "send_test",
     "undelivered",
     "warn_of_unset",

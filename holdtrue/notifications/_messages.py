@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from holdtrue.approval import Approval
+    from holdtrue.deadlines import Lateness, Timed
     from holdtrue.failures import Failure, What
     from holdtrue.plan import Context
     from holdtrue.references import DriftReport
@@ -82,6 +83,8 @@ class Told(Reference):
     """What the monitor called for; empty for nothing."""
     failures: dict[str, str] = Field(default_factory=dict)
     """What does not work, with the reason less its numbers."""
+    late: dict[str, str] = Field(default_factory=dict)
+    """What is late, with the moment that it was due."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,16 @@ class Standing:
     approval: Approval | None
     report: DriftReport | None
     failures: Mapping[What, Failure]
+    late: Mapping[Timed, Lateness]
 
     @classmethod
-    def of(cls, context: Context) -> Standing:
-        """How the system of a context stands now."""
+    def of(cls, context: Context, late: Mapping[Timed, Lateness]) -> Standing:
+        """How the system of a context stands now.
+
+        Args:
+            context: Of the system.
+            late: What is late, and what was, as `noted` has it.
+        """
         registry, system = context.registry, context.system
         reports = registry.drift_reports(system, last=1)
         return cls(
@@ -111,6 +120,7 @@ class Standing:
             approval=approval_of(registry, context.declaration),
             report=reports[-1] if reports else None,
             failures=failures_of(context.store, system),
+            late=late,
         )
 
     @property
@@ -124,6 +134,7 @@ class Standing:
             expired=self.approval.version if self.approval and self.approval.over else 0,
             decision=_decided(self.report),
             failures={what: _gist(failure.reason) for what, failure in self.failures.items()},
+            late={what: _due(one) for what, one in self.late.items() if one.over is None},
         )
 
     @property
@@ -146,6 +157,7 @@ def news(now: Standing, told: Told) -> list[Message]:
         *_rollout(now, told),
         *_promotions(now, told),
         *_failures(now, told),
+        *_lateness(now, told),
     ]
     # What leads to the others, and by the moment that the monitor takes for now.
     return [*_alarm(now, told), *sorted(by_clock, key=lambda message: message.at)]
@@ -253,6 +265,21 @@ def _failures(now: Standing, told: Told) -> Iterator[Message]:
     for mended in sorted(told.failures.keys() - now.failures.keys()):
         title, text = f"the {mended} works again", _answers(now)
         yield _message(now, f"{mended}.recovered", now.at, "success", title, text)
+
+
+def _lateness(now: Standing, told: Told) -> Iterator[Message]:
+    for what, one in now.late.items():
+        known, facts = told.late.get(what) == _due(one), {"due": _due(one), "state": one.state}
+        if one.over is None and not known:
+            title, text = f"the {what} is late", f"It {one}".rstrip(".") + f".\n{_answers(now)}"
+            yield _message(now, f"{what}.late", one.noticed, "warning", title, text, facts)
+        elif one.over is not None and known:
+            title, text = f"the {what} is late no more", f"{one.how}\n{_answers(now)}".lstrip()
+            yield _message(now, f"{what}.late_over", one.over, "success", title, text, facts)
+
+
+def _due(late: Lateness) -> str:
+    return late.due.isoformat()
 
 
 def _decided(report: DriftReport | None) -> str:

@@ -6,18 +6,21 @@ import hashlib
 import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from holdtrue.deadlines import deadlines_of, has_news, noted
+from holdtrue.errors import StackError
 from holdtrue.failures import failed, worked
 from holdtrue.notifications._messages import Standing, Told, news
 from holdtrue.notifications._send import names_of, send
 from holdtrue.references import Reference
-from holdtrue.store import locked, read_json, write_json
+from holdtrue.running import look_lock
+from holdtrue.store import alone, locked, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,8 +121,12 @@ def notified_training(context: Context, until: str | None) -> Iterator[None]:
 @contextmanager
 def notified_look(context: Context) -> Iterator[None]:
     """A look of the monitor: whether it failed is remembered, and what it decided is told."""
-    with _remembered(context, "monitor"):
-        yield
+    with ExitStack() as held:
+        with suppress(StackError):  # another one runs beside it
+            lock = look_lock(context.store, context.system)
+            held.enter_context(alone(lock, f"a look of {context.system}"))
+        with _remembered(context, "monitor"):
+            yield
 
 
 @contextmanager
@@ -134,6 +141,18 @@ def notified_backup(context: Context) -> Iterator[None]:
     """A backup that nobody looks at: whether it failed is remembered, and told."""
     with _remembered(context, "backup"):
         yield
+
+
+def notify_if_late(context: Context) -> None:
+    """Tell what is late, and what is late no more, where that is news or was not delivered.
+
+    For who looks often: where there is none it costs a few reads.
+    """
+    declaration = context.declaration
+    if not declaration.notify.to or not deadlines_of(declaration):
+        return
+    if has_news(context, datetime.now(UTC)) or undelivered(context.store, declaration):
+        notify(context)
 
 
 def undelivered(store: Store, declaration: Declaration) -> list[Undelivered]:
@@ -167,7 +186,8 @@ def _remembered(context: Context, what: What) -> Iterator[None]:
 
 def _tell(context: Context) -> dict[str, Receiver]:
     """Tell every address; what is known of them afterwards, by what is shown of them."""
-    path, now = _file(context.store, context.system), Standing.of(context)
+    path = _file(context.store, context.system)
+    now = Standing.of(context, noted(context, datetime.now(UTC)))
     book, to = _read(path), context.declaration.notify.to
     names = [book.name(address) for address in to]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         serve_champion,
         serve_now,
     )
-    from holdtrue.plan._reports import report_markdown, write_front_page
+    from holdtrue.plan._reports import report_markdown, run_markdown, write_front_page
     from holdtrue.plan._rollout import begin_rollout
     from holdtrue.plan._step import Step
 
@@ -58,6 +58,7 @@ __all__ = [
     "read_rows",
     "release_lock",
     "report_markdown",
+    "run_markdown",
     "serve_champion",
     "serve_now",
     "signature_of",
@@ -87,6 +88,7 @@ _HOMES = {
     "read_rows": "_own_steps",
     "release_lock": "_release_steps",
     "report_markdown": "_reports",
+    "run_markdown": "_reports",
     "serve_champion": "_release_steps",
     "serve_now": "_release_steps",
     "signature_of": "_model_steps",

@@ -37,6 +37,10 @@ class Record(Reference):
     finished: datetime
     seconds: float
     """Wall time."""
+    cpu_seconds: float | None = None
+    """CPU time of the process that did it, without Ray's workers; None in older records."""
+    peak_memory_bytes: int | None = None
+    """Most memory that this process had; None in older records, and where it is not known."""
     same_as: str | None = None
     """Digest of an earlier record with the very same result: later steps go by that."""
     files: dict[str, Digest] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdtrue.references import (
     DataCheck,
@@ -22,6 +22,8 @@ from holdtrue.references import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdtrue.references import Reference
 
 
@@ -71,3 +73,32 @@ def outcome(output: Reference) -> str:
         case DriftReport():
             return f"{output.decision.action}: {output.decision.reason}"
     return ""
+
+
+def facts_of(output: Reference, inputs: Mapping[str, Reference]) -> dict[str, Any]:
+    """What a run keeps of a step that is done, as fields of `RanStep`.
+
+    Args:
+        output: Its result.
+        inputs: What it took, by step.
+    """
+    rows_in = rows_out = None
+    match output:
+        case Snapshot() | Prepared():
+            rows_out = output.rows
+        case DataCheck():
+            rows_in, rows_out = output.rows, output.kept_rows
+        case Split():
+            checked = inputs.get("check")
+            rows_in = checked.kept_rows if isinstance(checked, DataCheck) else None
+            rows_out = output.train_rows + output.test_rows
+        case Study():
+            rows_in = output.sample_rows
+        case Rolling():
+            rows_in = output.fits[-1].rows
+        case Refit(model=ModelRef() as model):
+            rows_in = model.rows
+        case ProfileRef() | ModelRef() | Evaluation():
+            rows_in = output.rows
+    study = output.log if isinstance(output, Study) else None
+    return {"rows_in": rows_in, "rows_out": rows_out, "said": outcome(output), "study": study}

@@ -15,6 +15,7 @@ from holdtrue.plan._files import digests_of, hold
 from holdtrue.plan._journal import Journal, Record
 from holdtrue.plan._judge_steps import JUDGE_STEPS
 from holdtrue.plan._model_steps import MODEL_STEPS
+from holdtrue.plan._outcome import facts_of
 from holdtrue.plan._own_steps import own_steps
 from holdtrue.plan._refit_step import REFIT_STEPS
 from holdtrue.plan._release_steps import RELEASE_STEPS
@@ -22,6 +23,8 @@ from holdtrue.plan._reports import write_reports
 from holdtrue.plan._rolling_step import ROLLING_STEPS
 from holdtrue.plan._step import Work
 from holdtrue.running import began_step
+from holdtrue.runs import found_step, recorded_step
+from holdtrue.usage import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,13 +212,14 @@ class Runner:
             NotDoneError: A step that it depends on was not done.
         """
         step = self._steps[name]
-        started = time.monotonic()
+        started, moment = time.monotonic(), datetime.now(UTC)
         with self._journal.finding():
             record, stale = self.look_up(step)
             if record is not None and stale is None:
                 self._use(name, record.result)
         if record is not None and stale is None:
             output = step.output.model_validate(record.output)
+            found_step(self.context.store, self.context.system, name, moment)
             return Done(
                 name,
                 cached=True,
@@ -223,8 +227,12 @@ class Runner:
                 output=output,
                 seconds=time.monotonic() - started,
             )
+        given = dict(inputs) if inputs is not None else self._outputs(step)
         began_step(self.context.store, self.context.system, name)
-        record, output = self._do(step, inputs, started)
+        store, system = self.context.store, self.context.system
+        with recorded_step(store, system, name, self._ray(step)) as taken:
+            record, output = self._do(step, given, started)
+            taken.facts |= facts_of(output, given)
         if name == _EXTRACT:
             self._journal.began_training(self.context.as_of)
         self._use(name, record.result)
@@ -244,16 +252,16 @@ class Runner:
             self.bring(other)
         record, stale = self.look_up(step)
         if record is None or stale is not None:
-            self._do(step, None, time.monotonic())
+            self._do(step, self._outputs(step), time.monotonic())
 
     def _do(
-        self, step: Step, inputs: Mapping[str, Reference] | None, started: float
+        self, step: Step, given: Mapping[str, Reference], started: float
     ) -> tuple[Record, Reference]:
         """Do a step, and keep the record of it."""
-        components = self._components(step.name)
-        given = dict(inputs) if inputs is not None else self._outputs(step)
+        components, meter = self._components(step.name), Meter()
         with self.context.reporter.step(step.name) as progress:
             output, files = self._run(step, Work(self.context, given, components, progress))
+        usage = meter.read()
         record = Record(
             step=step.name,
             digest=digest(components),
@@ -261,12 +269,19 @@ class Runner:
             output=output.model_dump(mode="json"),
             finished=datetime.now(UTC),
             seconds=time.monotonic() - started,
+            cpu_seconds=usage.cpu_seconds,
+            peak_memory_bytes=usage.peak_memory_bytes,
             same_as=self._same(step, components, output),
             files=files,
         )
         self._journal.write(record)
         self._found[step.name] = record
         return record, output
+
+    def _ray(self, step: Step) -> int | None:
+        """Process that has started the Ray of this machine, for a step whose work goes there."""
+        process = self.context.stack.state().process("ray") if step.uses_ray else None
+        return None if process is None else process.pid
 
     def _run(self, step: Step, work: Work) -> tuple[Reference, dict[str, str]]:
         """Do a step on files that are still what was written; seal those that it writes."""

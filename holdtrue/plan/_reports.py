@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdtrue import reports
+from holdtrue.runs import runs_of
+from holdtrue.trial_times import trial_times
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
-    from holdtrue.references import DataCheck, Reference, Snapshot
+    from holdtrue.references import DataCheck, PlanRun, Reference, Snapshot
+    from holdtrue.trial_times import TrialTime
 
 Outputs = Callable[[str], "Reference"]
 
@@ -68,6 +71,31 @@ def write_refusal(context: Context, snapshot: Snapshot, check: DataCheck) -> Pat
     return page
 
 
+def write_run_report(context: Context) -> None:
+    """Write the page about the runs of the plan; there is at least one."""
+    page = context.store.path("reports", context.system, "run.html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    reports.write_run_report(page, context.declaration, *_runs_and_trials(context))
+    write_front_page(context)
+
+
+def run_markdown(context: Context) -> str:
+    """What that page says, as Markdown."""
+    return reports.run_markdown(context.declaration, *_runs_and_trials(context))
+
+
+def _runs_and_trials(context: Context) -> tuple[list[PlanRun], list[TrialTime]]:
+    """The runs, newest first, and the trials of the newest."""
+    runs = runs_of(context.store, context.system)
+    trials = [
+        trial
+        for step in runs[0].steps
+        if step.study is not None
+        for trial in trial_times(context.store.path(step.study), step.began)
+    ]
+    return runs, trials
+
+
 def report_markdown(declaration: Declaration, step: str, outputs: Outputs) -> str | None:
     """The report that a step completes as Markdown; None where it completes none."""
     report = _REPORTS.get(step)
@@ -95,6 +123,9 @@ def write_front_page(context: Context) -> None:
     if (root / "rollouts.html").exists():
         about = "how new versions took over: steps, evidence, verdicts"
         entries.insert(0, ("Rollouts", "rollouts.html", about))
+    if (root / "run.html").exists():
+        about = "where the time of the last run went, and how long earlier ones took"
+        entries.insert(0, ("The last run", "run.html", about))
     champion = context.registry.champion(context.system)
     headline = "Nothing is promoted yet."
     if champion is not None:

@@ -47,6 +47,7 @@ from holdtrue.references._model import (
     Version,
 )
 from holdtrue.references._reference import Digest, Kind, Reference
+from holdtrue.references._run import PlanRun, RanStep
 from holdtrue.references._study import Origin, Study, Trial
 
 __all__ = [
@@ -78,8 +79,10 @@ __all__ = [
     "PartFit",
     "PartResult",
     "PerformanceCheck",
+    "PlanRun",
     "Prepared",
     "ProfileRef",
+    "RanStep",
     "Reference",
     "Refit",
     "Release",

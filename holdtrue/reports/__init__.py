@@ -8,6 +8,7 @@ from holdtrue.reports._evaluation import evaluation_markdown, write_evaluation_r
 from holdtrue.reports._index import write_index
 from holdtrue.reports._page import Page
 from holdtrue.reports._rollout import rollout_markdown, write_rollout_report
+from holdtrue.reports._run import run_markdown, run_words, write_run_report
 from holdtrue.reports._tuning import (
     tuning_markdown,
     tuning_page,
@@ -24,6 +25,8 @@ __all__ = [
     "drift_markdown",
     "evaluation_markdown",
     "rollout_markdown",
+    "run_markdown",
+    "run_words",
     "tuning_markdown",
     "tuning_page",
     "tuning_text",
@@ -33,5 +36,6 @@ __all__ = [
     "write_evaluation_report",
     "write_index",
     "write_rollout_report",
+    "write_run_report",
     "write_tuning_report",
 ]

@@ -265,7 +265,7 @@ def test_a_source_that_is_away_is_asked_again(trained):
 
 def test_every_report_is_an_artifact(watched):
     found = {artifact["key"]: artifact for artifact in watched.ask("artifacts")}
-    for report in ("data", "tuning", "evaluation", "drift"):
+    for report in ("data", "tuning", "evaluation", "run", "drift"):
         artifact = found[f"fruit-{report}"]
         assert artifact["type"] == "markdown"
         assert artifact["data"].startswith("# ")

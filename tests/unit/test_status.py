@@ -95,6 +95,16 @@ def test_also_where_a_person_had_to_begin_it(system: System) -> None:
     assert outcome(system) is None
 
 
+def test_what_is_late_is_said_also_where_nobody_is_notified(system: System, small: Path) -> None:
+    assert system.status().late == {}
+    small.write_text(f"{DECLARED}\nretrain: {{deadline: 2h}}\n")
+    said = text(System(small))
+    assert (
+        "late: the training was due 2024-02-01 02:00 UTC; called for since 2024-02-01 00:00 UTC, "
+        "and nothing has begun it\n" in said
+    )
+
+
 def text(system: System) -> str:
     return status_text(system.status())
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from holdtrue.errors import StackError
-from holdtrue.supervisor import LONGEST_PAUSE_S, LOOK_S, SETTLED_S, pause_s, supervise
+from holdtrue.supervisor import LONGEST_PAUSE_S, LOOK_S, SETTLED_S, WATCH_S, pause_s, supervise
 
 
 class Life:
@@ -22,12 +22,16 @@ class Life:
         self.runs = True
         self.attempts, self.said, self.told = [], [], []
 
+    def watch(self):
+        """Look whether something is late."""
+
     def live(self):
         supervise(
             self.missing,
             self.start,
             say=self.said.append,
             tell=lambda reason: self.told.append((self.now, reason)),
+            watch=self.watch,
             sleep=self.sleep,
             clock=lambda: self.now,
         )
@@ -109,3 +113,18 @@ def test_what_was_taken_down_while_it_waited_is_not_started():
     life = Life(ends=[1.0], starts=[False], down=12.0).live()
     assert life.attempts == [LOOK_S]
     assert life.said[-1] == "all was taken down, so nothing is left to look after"
+
+
+def test_it_is_looked_every_minute_whether_something_is_late_whatever_comes_of_it():
+    life, watched = Life(ends=[10.0], down=1000.0), []
+
+    def watch():
+        watched.append(life.now)
+        if len(watched) == 2:
+            raise StackError("the registry is away")  # noqa: EM101
+
+    life.watch = watch
+    life.live()
+    assert watched == [WATCH_S * n for n in range(1, int(999 / WATCH_S) + 1)]
+    assert life.said.count("what is late is not known: the registry is away") == 1
+    assert life.attempts == [10.0]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdtrue.plan import Journal
+from holdtrue.plan._digest import digest
 from holdtrue.plan._journal import Record
 from holdtrue.store import Store
 
@@ -33,6 +34,18 @@ def test_a_record_comes_back(journal: Journal) -> None:
     assert journal.last("check") is None  # written, but this system does not use it
     journal.used("check", "1", NOW, None)
     assert journal.last("check") == record("1")
+
+
+def test_a_record_of_before_they_were_measured_is_read(journal: Journal, tmp_path: Path) -> None:
+    content = record("1").model_dump(mode="json")
+    for later in ("cpu_seconds", "peak_memory_bytes"):
+        del content[later]
+    place = tmp_path / "steps" / "check" / "1.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(content | {"seal": digest(content)}))
+    assert journal.find("check", "1") == record("1")
+    place.write_text(json.dumps(content | {"seconds": 0.7, "seal": digest(content)}))
+    assert journal.find("check", "1") is None
 
 
 def test_each_system_has_its_last(journal: Journal, tmp_path: Path) -> None:

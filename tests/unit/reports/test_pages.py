@@ -3,28 +3,32 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from holdtrue.references import ColumnSummary
+from holdtrue.references import ColumnSummary, PlanRun, RanStep
 from holdtrue.reports import (
     data_markdown,
     drift_markdown,
     evaluation_markdown,
+    run_markdown,
     tuning_markdown,
     write_data_report,
     write_drift_report,
     write_evaluation_report,
     write_index,
+    write_run_report,
     write_tuning_report,
 )
 from holdtrue.reports._drift_figures import effect_figure, p_value_figure
+from holdtrue.trial_times import TrialTime
 
 HOSTILE = "&lt;script&gt;alert("
+HOSTILE_SAID = "<script>alert(1)</script> | x"
 
 
 def write_all(sample, folder: Path) -> dict[str, str]:
@@ -336,3 +340,55 @@ def test_a_window_with_too_few_rows_is_no_point_of_the_figures(sample) -> None:
     for figure in (effect_figure, p_value_figure):
         assert figure(among) == figure(without)
         assert "too few rows" in figure([among[1]])
+
+
+def test_the_page_of_a_run_has_its_steps_and_trials(sample, tmp_path: Path) -> None:
+    began = datetime(2026, 1, 1, 10, tzinfo=UTC)
+
+    def step(name: str, at_s: float, seconds: float | None, **facts: object) -> RanStep:
+        at = began + timedelta(seconds=at_s)
+        return RanStep.model_validate(
+            {"step": name, "state": "done", "began": at, "seconds": seconds, **facts}
+        )
+
+    steps = (
+        step("extract", 1, 9, cpu_seconds=4.0, peak_memory_bytes=2_100_000_000, rows_out=27_004),
+        step("tune", 12, 150, rows_in=600, study="studies/1.log", said=HOSTILE_SAID),
+        step(
+            *("evaluate", 163, 1),
+            cpu_seconds=0.5,
+            workers_cpu_seconds=75.0,
+            workers_peak_memory_bytes=300_000_000,
+        ),
+        step("fit", 165, None, state="running"),
+    )
+    run = PlanRun(
+        began=began,
+        ended=began + timedelta(seconds=200),
+        as_of=began,
+        trigger="drift",
+        until=None,
+        steps=steps,
+        failed=HOSTILE_SAID,
+    )
+    trials = [
+        TrialTime(
+            n, state, began + timedelta(seconds=at), began + timedelta(seconds=at + 60), 50, n
+        )
+        for n, (state, at) in enumerate([("complete", 13), ("pruned", 14), ("failed", 75)])
+    ]
+    write_run_report(tmp_path / "run.html", sample.declaration, [run], trials)
+    page = (tmp_path / "run.html").read_text()
+    assert "<script" not in page
+    assert HOSTILE in page
+    assert "tune took 75\N{NO-BREAK SPACE}% of 3 min 20 s" in page
+    assert "2,100 MB" in page
+    assert "27,004" in page
+    assert "trials 2 min 30 s" in page
+    for legend in ("trial, complete", "trial, ended early", "trial, failed"):
+        assert page.count(legend) == 1
+    said = run_markdown(sample.declaration, [run], trials)
+    assert "| tune | done | 2 min 30 s | - + trials 2 min 30 s | - | 600 | - |" in said
+    assert "| evaluate | done | 1.0 s | 0.5 s + workers 1 min 15 s | - + workers 300 MB |" in said
+    assert "workers 1 min 15 s" in page
+    assert "<script" not in said
