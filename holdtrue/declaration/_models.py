@@ -6,7 +6,7 @@ import itertools
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from holdtrue.declaration._batch import Batch, ToDelta
 from holdtrue.declaration._data import Data
@@ -67,6 +67,11 @@ class Gate(Section):
 
     Of a metric, exactly one of at_least, at_most and better_than. Or a check of the project's own.
     """
+
+    # Editors say so before the command does.
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["metric"]}, {"required": ["check"]}]}
+    )
 
     metric: Metric | None = None
     """What is looked at."""
