@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from holdtrue.declaration import parse_moment
 from holdtrue.errors import HoldtrueError, StackError, refused_by_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 
 def start(flow: Callable[..., Any], *flags: str) -> None:
@@ -25,7 +26,7 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
     parser.add_argument("declaration")
     for flag in ("as-of", "start", "end"):
         if flag in flags:
-            parser.add_argument(f"--{flag}", type=datetime.fromisoformat)
+            parser.add_argument(f"--{flag}", type=_moment)
     for flag in ("refresh", "again"):
         if flag in flags:
             parser.add_argument(f"--{flag}", action="store_true")
@@ -44,6 +45,13 @@ def start(flow: Callable[..., Any], *flags: str) -> None:
             raise
         sys.stderr.write(f"error: {told}\n")
         raise SystemExit(told.exit_code) from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return parse_moment(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
 
 
 def _greet() -> None:

@@ -70,6 +70,11 @@ def logs(
 
     reader = LogReader(folder)
     kept = reader.new()
+    if not kept:
+        name = system.declaration.name
+        served = system.registry.champion(name) is not None and folder.is_dir()
+        none = f"the replicas of {name} had nothing to say: no failure, no slow answer"
+        typer.echo(none if served else f"{name} was never served; `holdtrue apply` does", err=True)
     show(kept if wanted is not None else kept[max(0, len(kept) - lines) :])
     if not follow:
         return

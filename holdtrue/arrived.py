@@ -47,7 +47,7 @@ def _labelled_since(context: Context, last: RegisteredVersion) -> str:
     if start >= end:
         return ""
     table = read_rows(context, start, end)
-    require_columns(table.column_names, {data.target: "data.target"}, str(data.source))
+    require_columns(table.column_names, [(data.target, ("data", "target"))], str(data.source))
     known = pc.and_(pc.is_valid(table[data.target]), pc.is_valid(table[data.time]))
     found = pc.sum(known).as_py() or 0
     if found < wanted:

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from holdtrue.commands import AsJson, DeclarationFile, check_page, duration_of, system_of, tell
+from holdtrue.commands import (
+    MOMENT,
+    AsJson,
+    DeclarationFile,
+    check_page,
+    duration_of,
+    system_of,
+    tell,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,12 +29,17 @@ def backtest(
     start: Annotated[
         datetime | None,
         typer.Option(
-            "--from", help="Moment (UTC) of the first training.", show_default="middle of the rows"
+            "--from",
+            help="Moment (UTC) of the first training.",
+            show_default="middle of the rows",
+            **MOMENT,
         ),
     ] = None,
     end: Annotated[
         datetime | None,
-        typer.Option("--to", help="Moment (UTC) to stop at.", show_default="data.as_of, or now"),
+        typer.Option(
+            "--to", help="Moment (UTC) to stop at.", show_default="data.as_of, or now", **MOMENT
+        ),
     ] = None,
     beside: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdtrue.commands import (
+    MOMENT,
     SOME_REJECTED,
     AsJson,
     AsOf,
@@ -40,6 +41,7 @@ def batch(
             "--from",
             help="Only intervals that start at this moment (UTC) or later, also before since.",
             show_default=False,
+            **MOMENT,
         ),
     ] = None,
     end: Annotated[
@@ -48,6 +50,7 @@ def batch(
             "--to",
             help="Only intervals that start before this moment (UTC).",
             show_default="all that are over",
+            **MOMENT,
         ),
     ] = None,
     again: Annotated[

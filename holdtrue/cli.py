@@ -44,7 +44,6 @@ from holdtrue.study_commands import study_app
 
 if TYPE_CHECKING:
     from holdtrue.plan import Applied
-    from holdtrue.references import DriftReport
     from holdtrue.system import System
 
 app = typer.Typer(
@@ -151,6 +150,7 @@ def monitor(
     for by an event, which starts the deployment retrain; elsewhere it runs at once.
     """
     from holdtrue.progress import Silent, Terminal
+    from holdtrue.watch import report_text
 
     system = system_of(file)
     reporter = Silent() if as_json else Terminal()
@@ -160,7 +160,7 @@ def monitor(
         report = system.registry.drift_reports(system.declaration.name, last=1)[-1]
     else:
         report = system.monitor(as_of=as_of, reporter=reporter)
-    tell(_report_text(report), report.model_dump(mode="json"), as_json=as_json)
+    tell(report_text(report), report.model_dump(mode="json"), as_json=as_json)
     called_for = report.decision.action == "retrain" and report.decision.held_back is None
     if called_for and retrain and not in_flow:
         trigger = ", ".join(report.decision.signals)
@@ -184,21 +184,6 @@ def _retrained(applied: Applied, before: int, system: System) -> str:
     if applied.champion == before:
         return f"trained, with nothing new in it: version {before} stays the champion"
     return f"retrained: version {applied.champion} is the champion now"
-
-
-def _report_text(report: DriftReport) -> str:
-    # Of those with too few rows each has the rows of the one before.
-    told = [w for w in report.windows if w.state != "too_few_rows" or w is report.windows[-1]]
-    lines = [
-        f"  {window.start:%Y-%m-%d %H:%M}  {window.state.replace('_', ' ')}: {window.detail}"
-        for window in told
-        if window.state != "quiet"
-    ]
-    lines += [f"  {seen.detail}" for seen in report.performance]
-    if report.removed:
-        removed = f"{report.removed:,} captured rows were older than serve.keep"
-        lines.append(f"  {removed} and are deleted")
-    return "\n".join([*lines, f"{report.decision.action}: {report.decision.reason}"])
 
 
 @app.command()
@@ -243,8 +228,6 @@ release_commands.add_to(app)
 data_commands.add_to(app)
 notify_commands.add_to(app)
 backup_commands.add_to(app)
-
-
 stack_commands.add_to(app)
 
 

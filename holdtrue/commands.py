@@ -24,10 +24,30 @@ DeclarationFile = Annotated[
         metavar="FILE", help="The declaration, such as configs/flights.yaml.", show_default=False
     ),
 ]
+
+
+def moment_of(text: str) -> datetime:
+    """Read a moment that was given by a flag.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    from holdtrue.declaration import parse_moment
+
+    try:
+        return parse_moment(text)
+    except ValueError as err:
+        raise typer.BadParameter(str(err)) from None
+
+
+# The options of a flag that takes a moment.
+MOMENT: dict[str, Any] = {"parser": moment_of, "metavar": "MOMENT"}
 AsOf = Annotated[
     datetime | None,
     typer.Option(
-        help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.", show_default=False
+        help="Moment (UTC) to take for now, such as 2013-07-01T12:00:00.",
+        show_default=False,
+        **MOMENT,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

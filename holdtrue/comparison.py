@@ -118,6 +118,12 @@ def _wanted(
         raise ConfigError(message, hint="name two; `holdtrue versions` lists them")
     wanted = list(dict.fromkeys(wanted))
     if len(wanted) < 2:
+        known = len(registry.versions(name))
+        if known < 2:
+            message = f"{name} has {'one version' if known else 'no version yet'}: two are compared"
+            raise ConfigError(
+                message, hint="`holdtrue apply FILE --refresh` trains one on new rows"
+            )
         message = f"{name} has no two versions to compare"
         raise ConfigError(message, hint="name two; `holdtrue versions` lists them")
     if len(wanted) > MOST:

@@ -45,6 +45,8 @@ class Declared:
         """The file itself, and those that it extends; absolute."""
         self.changes = loaded.changes
         """What it says otherwise than the one that it extends."""
+        self.places = loaded.places
+        """Where they say what."""
         self.project = find_project(self.path)
         self.store = Store.of(self.path)
 
@@ -88,6 +90,7 @@ class Declared:
         put_on_path(self.project)
         return Context(
             declaration=self.declaration,
+            places=self.places,
             project=self.project,
             store=self.store,
             as_of=self._moment(as_of, refresh=refresh),

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from holdtrue.references import Study
+
+Key = tuple[str | int, ...]
+"""A place in a declaration: ``("promote", 0, "metric")``."""
+NAME = ""
+"""A last part of a `Key` that means the name before it, such as of a parameter, not its value."""
 
 
 FROM_BACKUP = "from a backup (`holdtrue restore --only`)"
 """What hints about a damaged file of the store say after "restore it"."""
+
+
+def spell(key: Key) -> str:
+    """Write a place: ``("promote", 0, "metric")`` is ``promote[0].metric``."""
+    text = ""
+    for part in key:
+        if part != NAME:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def meant_file(path: Path, root: Path = Path()) -> str:
+    """`` (did you mean orders.csv?)`` where the folder of a path has a name like its; or nothing.
+
+    Args:
+        path: Of a file that is not there.
+        root: Folder that it starts from.
+    """
+    try:
+        there = sorted(one.name for one in (root / path).parent.iterdir())
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.75)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""
+
+
+class Mistake(NamedTuple):
+    """What is wrong with one place of a declaration, or with something that is in none."""
+
+    text: str
+    key: Key = ()
+    """The place; empty where it is about none."""
+    at: str = ""
+    """``file:line:column`` of it, once that is known."""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.at, spell(self.key), self.text) if part)
 
 
 class HoldtrueError(Exception):
@@ -23,13 +68,14 @@ class HoldtrueError(Exception):
     Args:
         message: One sentence (or a short list of them) in the user's terms.
         hint: What to do about it; printed on a line of its own.
+        key: The place in the declaration that it is about, which the message then begins with.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, key: Key = ()) -> None:
         super().__init__(message)
-        self.message = message
+        self.mistakes = [Mistake(message, key)]
         self.hint = hint
 
     def __str__(self) -> str:
@@ -37,11 +83,30 @@ class HoldtrueError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross Ray and Prefect: without this, a keyword argument is lost on the way.
-        return _rebuild, (type(self), self.message, self.hint)
+        return type(self).of, (self.mistakes, self.hint)
 
+    @classmethod
+    def of(cls, mistakes: Iterable[Mistake], hint: str | None = None) -> Self:
+        """An error about several places; its message has a line for each."""
+        error = cls("", hint=hint)
+        error.mistakes = [*mistakes]
+        return error
 
-def _rebuild(kind: type[HoldtrueError], message: str, hint: str | None) -> HoldtrueError:
-    return kind(message, hint=hint)
+    @property
+    def message(self) -> str:
+        """What is wrong and where, without what to do about it."""
+        return "\n".join(map(str, self.mistakes))
+
+    def locate(self, place_of: Callable[[Key], str]) -> None:
+        """Say where in the declared files the places are, as far as that is not said yet.
+
+        Args:
+            place_of: Gives ``file:line:column``.
+        """
+        self.mistakes = [
+            one._replace(at=place_of(one.key)) if one.key and not one.at else one
+            for one in self.mistakes
+        ]
 
 
 # What a machine refuses whatever the program is like: a full or read-only disk, rights, limits, a

@@ -155,7 +155,7 @@ def score_interval(context: Context, interval: Interval) -> ScoredInterval:
         StackError: As `prepare`.
     """
     ready = ready_folder(context, interval)
-    with context.reporter.step("batch") as progress:
+    with context.places.told(), context.reporter.step("batch") as progress:
         if not (ready / NOTE).exists():
             ready = prepare(context, interval, _champion(context), _named(progress, interval))
         progress(0, 0, f"{interval}: publishing")

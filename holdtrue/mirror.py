@@ -44,8 +44,9 @@ def check_installed() -> None:
         ConfigError: It is not.
     """
     if importlib.util.find_spec("mlflow") is None:
-        message = "track.mlflow needs the MLflow client, which is not installed"
-        raise ConfigError(message, hint="pip install holdtrue[mlflow]")
+        message = "it needs the MLflow client, which is not installed"
+        hint = "pip install holdtrue[mlflow]"
+        raise ConfigError(message, hint=hint, key=("track", "mlflow"))
 
 
 def mirror(context: Context) -> str | None:

@@ -46,7 +46,7 @@ def check(file: DeclarationFile, as_json: AsJson = False) -> None:
     Of one that extends another it says what it declares otherwise.
     """
     system = system_of(file)
-    system.check()
+    remarks = system.check()
     declared = system.declaration
     candidates = [candidate.estimator for candidate in declared.model.candidates]
     words = f"{file}: {declared.name} is in order ({declared.task}; {', '.join(candidates)})"
@@ -54,6 +54,7 @@ def check(file: DeclarationFile, as_json: AsJson = False) -> None:
         "name": declared.name,
         "task": declared.task,
         "candidates": candidates,
+        "remarks": list(remarks),
         "extends": [str(path.relative_to(system.project)) for path in system.files[1:]],
         "changes": [
             {"key": change.key, "before": change.before, "after": change.after}
@@ -64,7 +65,7 @@ def check(file: DeclarationFile, as_json: AsJson = False) -> None:
         words += f"\nit extends {', which extends '.join(facts['extends'])}, and says otherwise:"
         width = max(len(change.key) for change in system.changes)
         words += "".join(f"\n  {one.key:<{width}}  {one.words}" for one in system.changes)
-    tell(words, facts, as_json=as_json)
+    tell("\nnote: ".join([words, *remarks]), facts, as_json=as_json)
 
 
 def plan(
@@ -174,6 +175,9 @@ def _applied_text(system: System, applied: Applied, ran: tuple[str, ...] | None)
         lines.append(f"Note: {applied.note}")
     if applied.endpoint:
         lines.append(f"Version {applied.champion} answers at {applied.endpoint}")
+        keys = system.declaration.serve.access == "keys"
+        shown = ", with the key that `holdtrue key show` prints" if keys else ""
+        lines.append(f"How to ask it{shown}: {applied.endpoint.removesuffix('/predict')}/docs")
         rollout = system.registry.running_rollout(system.declaration.name)
         if rollout is not None:
             lines.append(f"Version {rollout.challenger} is rolled out: {rollout.where}")

@@ -28,7 +28,9 @@ def init(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="A CSV, Parquet or JSON lines file.")
     ],
-    target: Annotated[str, typer.Option(help="Column to predict.")],
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict; must be given.", show_default=False)
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the system.", show_default=False)
     ] = None,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from holdtrue.errors import Key
     from holdtrue.evaluation import Rows
     from holdtrue.models import Signature
     from holdtrue.plan import Context
@@ -87,7 +88,8 @@ def measure_quality(
         )
         return Quality(warning=warning)
     try:
-        labels = read_labels(context, signature, start, end)
+        with context.places.told():
+            labels = read_labels(context, signature, start, end)
     except HoldtrueError as err:
         return Quality(warning=f"The quality is not measured: {err.message}.")
     # A row may have been asked for several times: its first answer counts.
@@ -132,7 +134,10 @@ def read_labels(context: Context, signature: Signature, start: datetime, end: da
     data = context.declaration.data
     source = read_rows(context, start, end)
     names = [*data.key, signature.target]
-    wanted = dict.fromkeys(data.key, "data.key") | {signature.target: "data.target"}
+    wanted: list[tuple[str, Key]] = [
+        *((name, ("data", "key", number)) for number, name in enumerate(data.key)),
+        (signature.target, ("data", "target")),
+    ]
     require_columns(source.column_names, wanted, str(data.source))
     kinds: dict[str, Any] = {name: kind_of(source.schema.field(name).type) for name in names}
     labels = as_frame(source.select(names), kinds)

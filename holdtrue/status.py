@@ -262,6 +262,8 @@ def status_text(found: Status) -> str:
         serving += " endpoint is declared"
     elif found.serving and found.endpoint != found.declared_endpoint:
         serving += f"; declared is {found.declared_endpoint}: `holdtrue serve` moves it there"
+    elif not found.serving and found.replicas is None and found.champion is not None:
+        serving += "; `holdtrue serve FILE` has the champion answer"
     lines = [f"{found.name}: {serving}"]
     if found.replicas is not None:
         counts = found.replicas

@@ -46,7 +46,7 @@ class Run(Reference):
 class System(Declared):
     """A declared machine-learning system and its verbs; made, as `Declared`, of a YAML file."""
 
-    def check(self, *, source: bool = True) -> None:
+    def check(self, *, source: bool = True) -> tuple[str, ...]:
         """Refuse what can be refused before any work.
 
         That is the addresses of `notify`, estimators, a pruner that can end none of them, the
@@ -54,6 +54,9 @@ class System(Declared):
 
         Args:
             source: Whether to ask the source; not where somebody has just done so.
+
+        Returns:
+            Remarks about what may be in order: ``batch.source`` is not there yet.
 
         Raises:
             ConfigError: Something that the declaration names does not exist or cannot be used.
@@ -66,10 +69,12 @@ class System(Declared):
         from holdtrue.notifications import check_addresses
         from holdtrue.preparation import check_sources
 
-        check_addresses(self.declaration)
-        check(self)
-        if source:
-            check_sources(self.declaration, self.project)
+        with self.places.told():
+            check_addresses(self.declaration)
+            remarks = check(self)
+            if source:
+                check_sources(self.declaration, self.project)
+        return remarks
 
     def plan(
         self,
@@ -93,8 +98,9 @@ class System(Declared):
         from holdtrue.plan import make_plan
         from holdtrue.stack import check_trial_fits
 
-        check_trial_fits(self.declaration, self.stack)
-        return make_plan(self.context(as_of=as_of, refresh=refresh), until, redo)
+        with self.places.told():
+            check_trial_fits(self.declaration, self.stack)
+            return make_plan(self.context(as_of=as_of, refresh=refresh), until, redo)
 
     def apply(
         self,
@@ -222,10 +228,12 @@ class System(Declared):
         from holdtrue.serving._deploy import replicas_of
 
         self.check(source=context.seen is None)  # else it was asked by whoever began the run
-        check_committed(self)
-        if steps_until(until, self.declaration)[-1].serves:
-            check_place(context.stack, self.declaration)
-        elif until is None and replicas_of(context.stack, context.system) is not None:
+        serves = steps_until(until, self.declaration)[-1].serves
+        with self.places.told():
+            check_committed(self)
+            if serves:
+                check_place(context.stack, self.declaration)
+        if not serves and until is None and replicas_of(context.stack, context.system) is not None:
             with context.reporter.step("serve") as progress:
                 progress(0, 0, "ending the endpoint, which is declared no more")
                 undeploy(context.stack, context.system)
@@ -274,7 +282,8 @@ class System(Declared):
         """
         from holdtrue.backtest import backtest
 
-        return backtest(self, start, end, beside=beside, reporter=reporter)
+        with self.places.told():
+            return backtest(self, start, end, beside=beside, reporter=reporter)
 
     def predict_files(
         self,
@@ -385,11 +394,16 @@ class System(Declared):
             ConfigError: As `serve`.
             StackError: The port is in use.
         """
+        with self.places.told():
+            self._check_serve()
+
+    def _check_serve(self) -> None:
         from holdtrue.serving import check_place
 
         if not self.declaration.serve.endpoint:
-            message = f"{self.declaration.name} declares no endpoint: serve.endpoint is false"
-            raise ConfigError(message, hint="`holdtrue batch` scores with its champion")
+            message = f"{self.declaration.name} declares no endpoint"
+            hint = "`holdtrue batch` scores with its champion"
+            raise ConfigError(message, hint=hint, key=("serve", "endpoint"))
         self.bundle(None)
         check_place(self.stack, self.declaration)
 

@@ -109,10 +109,27 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
     return report
 
 
+def report_text(report: DriftReport) -> str:
+    """What a look has seen and decided, for people."""
+    # Of those with too few rows each has the rows of the one before.
+    told = [w for w in report.windows if w.state != "too_few_rows" or w is report.windows[-1]]
+    lines = [
+        f"  {window.start:%Y-%m-%d %H:%M}  {window.state.replace('_', ' ')}: {window.detail}"
+        for window in told
+        if window.state != "quiet"
+    ]
+    lines += [f"  {seen.detail}" for seen in report.performance]
+    if report.removed:
+        removed = f"{report.removed:,} captured rows were older than serve.keep"
+        lines.append(f"  {removed} and are deleted")
+    return "\n".join([*lines, f"{report.decision.action}: {report.decision.reason}"])
+
+
 def _arrived(context: Context) -> tuple[str, str]:
     """What the source has that is new, and why that is not known where it cannot be read."""
     try:
-        return new_data(context), ""
+        with context.places.told():
+            return new_data(context), ""
     except HoldtrueError as err:
         return "", f"Whether there are new data is not known: {err.message}."
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def source(run: Run) -> dict[str, str]:
     """Refuse a source that is not there; what it looks like, as `Context.source` has it."""
     context = run.context()
-    return check_sources(context.declaration, context.project)
+    with context.places.told():
+        return check_sources(context.declaration, context.project)
 
 
 @task(name="step", **OPTIONS)

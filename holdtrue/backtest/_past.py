@@ -65,8 +65,9 @@ def read_past(
 
     declared, data = system.declaration, system.declaration.data
     if data.time is None:
-        message = "a backtest needs data.time: the column with the time of the event"
-        raise ConfigError(message, hint="declare it, where the rows have one")
+        message = "a backtest needs it: the column with the time of the event"
+        hint = "declare it, where the rows have one"
+        raise ConfigError(message, hint=hint, key=("data", "time"))
     now = data.as_of or datetime.now(UTC).replace(microsecond=0)
     end = end or now
     first = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ CHUNK_BYTES = 2**22
 _AHEAD_BYTES = 2**24
 # Without it Arrow takes three requests for each file, however small.
 _ONE_REQUEST = "allow_delayed_open=true"
+# An address of object storage that lacks a colon or a slash: it would be the name of a folder.
+_MISSPELT = re.compile(r"(?P<scheme>s3|gs|gcs|abfss?)(:/|//|:)(?!/)")
 # Backups hold captured rows: the user alone may read them.
 _FILE_MODE = 0o600
 
@@ -56,6 +59,11 @@ class Target:
                 message = f"{self.shown} is no target of backups: {_first_line(err)}"
                 hint = "give a folder, or such as s3://bucket/prefix or gs://bucket/prefix"
                 raise ConfigError(message, hint=hint) from None
+        elif (meant := _MISSPELT.match(address)) and not Path(address).exists():
+            message = f"{self.shown} is a folder here, and looks like object storage"
+            url = f"{meant['scheme']}://{address[meant.end() :]}"
+            hint = f"write {url}, or ./{address} for the folder"
+            raise ConfigError(message, hint=hint)
         else:
             self._system, root = LocalFileSystem(), str(Path(address).expanduser().absolute())
         if not root.strip("/"):

@@ -428,11 +428,11 @@ def _refuse_absent(tally: _Tally, signature: Signature) -> None:
     Raises:
         DataError: It is left out by all.
     """
-    from holdtrue.data import require_columns
+    from holdtrue.data import require_features
 
     names = dict.fromkeys(name for done in tally.done.values() for name in done.names)
     if names:
-        require_columns([*names], dict.fromkeys(signature.columns, "feature"), "the rows")
+        require_features([*names], signature.columns, "the rows")
 
 
 def _assembled(job: Job, output: Path, tally: _Tally) -> Path | None:

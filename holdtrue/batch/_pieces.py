@@ -13,7 +13,7 @@ import numpy.typing as npt
 from holdtrue.batch._output import PARTS, REJECTED
 from holdtrue.batch._score import Reject, features_of
 from holdtrue.cells import CSV_NULLS, typed_cell
-from holdtrue.errors import ConfigError, DataError
+from holdtrue.errors import ConfigError, DataError, meant_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -167,10 +167,10 @@ class Cells:
         """Make numbers of the cells; arguments as for `read_piece`."""
         import pyarrow as pa
 
-        from holdtrue.data import require_columns
+        from holdtrue.data import require_features
 
         names = self.table.column_names
-        require_columns(names, dict.fromkeys(signature.columns, "feature"), str(self.path))
+        require_features(names, signature.columns, str(self.path))
         table, numbers, no_text = _decoded(self.table, self.numbers)
         features: dict[str, Any] = {}
         shown: dict[str, pa.ChunkedArray] = {}
@@ -250,21 +250,21 @@ def list_inputs(path: Path) -> list[Path]:
         if not found:
             message = f"{path} holds no file that ends with {', '.join(ENDINGS)}"
             raise ConfigError(message)
+        hint = "leave it out of the folder, or have its name begin with _: then it is passed over"
         for file in found:
-            _refuse_ending(file)
+            _refuse_ending(file, hint)
         return found
-    _refuse_ending(path)
     if not path.exists():
-        message = f"{path}: no such file"
+        message = f"{path}: no such file{meant_file(path)}"
         raise DataError(message)
+    _refuse_ending(path, "convert it to one of them")
     with _reading(path), path.open("rb"):
         return [path]
 
 
-def _refuse_ending(path: Path) -> None:
+def _refuse_ending(path: Path, hint: str) -> None:
     if not path.name.endswith(ENDINGS):
         message = f"{path} is not one of: {', '.join(ENDINGS)}"
-        hint = "leave it out of the folder, or have its name begin with _: then it is passed over"
         raise ConfigError(message, hint=hint)
 
 

@@ -153,7 +153,7 @@ def _extract(
     data, batch = context.declaration.data, context.declaration.batch
     assert batch is not None  # noqa: S101 - nothing else leads here
     assert data.time is not None  # noqa: S101 - the declaration asks for it
-    place = "data.source" if batch.source is None else "batch.source"
+    place = ("data" if batch.source is None else "batch", "source")
     given = read_rows(
         context, *interval.bounds, source=batch.source, place=place, features=signature.columns
     )

@@ -12,7 +12,7 @@ from holdtrue.batch._output import writing
 from holdtrue.batch._prepare import CAPTURED, INTERVAL, NOTE, REJECTS, SCORED
 from holdtrue.declaration import ToDelta
 from holdtrue.declaration._data import without_password
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, Key, SourceError
 from holdtrue.references import ScoredInterval
 from holdtrue.serving._fold import capture_once, capture_places
 from holdtrue.store import read_json, replacing, sync, write_json
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _OWNER = "_holdtrue.json"
 _REJECTED = "_rejected"
 # Rows in memory at a time.
+_TO: Key = ("batch", "to")
 _ROWS = 65_536
 
 
@@ -85,8 +86,8 @@ class Folder(Place):
             if owner is None:
                 write_json(self._path / _OWNER, {"system": self._system})
             elif owner.get("system") != self._system:
-                message = f"batch.to: {self._path} has the rows of {owner.get('system')}"
-                raise ConfigError(message, hint="give each system a folder of its own")
+                message = f"{self._path} has the rows of {owner.get('system')}"
+                raise ConfigError(message, hint="give each system a folder of its own", key=_TO)
             _copy_or_remove(scored, file)
         return str(file)
 
@@ -173,8 +174,10 @@ class Table(Place):
         owner = table.metadata().name
         if owner != self._system:
             whose = f"has the rows of {owner}" if owner else "was not made by `holdtrue batch`"
-            message = f"batch.to: the Delta table {shown} {whose}"
-            raise ConfigError(message, hint="give each system a table of its own, to be made")
+            message = f"the Delta table {shown} {whose}"
+            raise ConfigError(
+                message, hint="give each system a table of its own, to be made", key=_TO
+            )
 
     @contextmanager
     def _answering(self, shown: str) -> Iterator[None]:
@@ -188,8 +191,8 @@ class Table(Place):
         except (DeltaError, pa.ArrowException, OSError) as err:
             # What follows the first line is the library's own stack.
             said = next(iter(str(err).strip().splitlines()), type(err).__name__)
-            message = f"batch.to: the Delta table {shown} cannot be written: {said}"
-            raise SourceError(message) from err
+            message = f"the Delta table {shown} cannot be written: {said}"
+            raise SourceError(message, key=_TO) from err
 
 
 @contextmanager

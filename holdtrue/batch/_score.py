@@ -271,10 +271,10 @@ def features_of(rows: Any, signature: Signature, name: str) -> dict[str, Any]:
     """
     import pyarrow as pa
 
-    from holdtrue.data import as_table, kinds_compatible, require_columns
+    from holdtrue.data import as_table, kinds_compatible, require_features
 
     names = rows.column_names if isinstance(rows, pa.Table) else [*rows.columns]
-    require_columns(names, dict.fromkeys(signature.columns, "feature"), name)
+    require_features(names, signature.columns, name)
     wanted = [*signature.columns]
     table = as_table(rows.select(wanted) if isinstance(rows, pa.Table) else rows[wanted], name)
     try:

@@ -18,6 +18,7 @@ from holdtrue.data._sources import (
     read_source,
     reads,
     require_columns,
+    require_features,
 )
 from holdtrue.data._split import split_frame, write_split
 
@@ -42,6 +43,7 @@ __all__ = [
     "reads",
     "refuse_unusable",
     "require_columns",
+    "require_features",
     "split_frame",
     "table_digest",
     "take_snapshot",

@@ -19,7 +19,7 @@ from holdtrue.data._built_in import (
 from holdtrue.data._derived import derived_of, inputs_of
 from holdtrue.data._kinds import FIRST_YEAR, LAST_YEAR
 from holdtrue.data._sources import require_columns
-from holdtrue.errors import DataError
+from holdtrue.errors import NAME, DataError, Key
 from holdtrue.models import with_derived
 from holdtrue.references import DataCheck, Finding, NewClass, roles
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # Text columns with more values than this are taken for names, not categories, when features are
 # inferred.
 _MOST_LEVELS = 1_000
+_ROLES = ("numeric", "categorical", "temporal")
 _MOST_CLASSES = 100
 GROUP_ROWS = 65_536
 """Of a file with rows to train on: who trains on a part need not read those before it."""
@@ -112,8 +113,8 @@ def check_frame(declaration: Declaration, frame: pd.DataFrame, kinds: dict[str, 
             findings.append(new_finding(data.target, late))
     elif not pd.api.types.is_numeric_dtype(kept[data.target]):
         kind = kinds[data.target]
-        message = f"data.target: {data.target} holds {kind} values, regression needs numbers"
-        raise DataError(message)
+        message = f"{data.target} holds {kind} values, regression needs numbers"
+        raise DataError(message, key=("data", "target"))
     used = {"numeric": numeric, "categorical": categorical, "temporal": temporal}
     seen_as = {one.name: one for one in derived if one.used is not None}
     wide = with_derived(kept, derived, kinds) if derived else kept
@@ -204,12 +205,13 @@ def refuse_unusable(declaration: Declaration, table: pa.Table) -> None:
 
 def _require_target(declaration: Declaration, values: pd.Series) -> None:
     name, distinct = declaration.data.target, values.nunique()
+    key: Key = ("data", "target")
     if distinct == 0:
-        message = f"data.target: no row has a value of {name}"
-        raise DataError(message, hint="look at data.labels_after and data.window")
+        message = f"no row has a value of {name}"
+        raise DataError(message, hint="look at data.labels_after and data.window", key=key)
     if distinct == 1 and declaration.task == "classification":
-        message = f"data.target: {name} is {values.dropna().iloc[0]} in every row"
-        raise DataError(message, hint="a classifier needs rows of two classes or more")
+        message = f"{name} is {values.dropna().iloc[0]} in every row"
+        raise DataError(message, hint="a classifier needs rows of two classes or more", key=key)
 
 
 def _require(declaration: Declaration, present: list[str], rows: int) -> None:
@@ -217,17 +219,21 @@ def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     if rows == 0:
         window = " in the window" if data.time is not None else ""
         message = f"the source has no rows{window}"
-        raise DataError(message, hint="look at data.window, data.as_of and --as-of")
-    wanted = {data.target: "data.target"}
-    wanted |= dict.fromkeys(data.key, "data.key")
-    wanted |= dict.fromkeys(data.contract.columns, "data.contract.columns")
+        hint = "look at data.window, data.as_of and --as-of"
+        raise DataError(message, hint=hint, key=("data", "source"))
     declared = declaration.features
-    for role in ("numeric", "categorical", "temporal", "exclude"):
-        named = [name for name in getattr(declared, role) if name not in declared.derive]
-        wanted |= dict.fromkeys(named, f"features.{role}")
-    wanted |= dict.fromkeys(declaration.evaluate.slices, "evaluate.slices")
-    wanted |= dict.fromkeys(declaration.monitor.columns, "monitor.columns")
-    require_columns(present, wanted, "the data")
+    wanted: list[tuple[str, Key]] = [(data.target, ("data", "target"))]
+    for place, names in (
+        (("data", "key"), data.key),
+        *((("features", role), getattr(declared, role)) for role in (*_ROLES, "exclude")),
+        (("evaluate", "slices"), declaration.evaluate.slices),
+    ):
+        wanted += [(name, (*place, number)) for number, name in enumerate(names)]
+    wanted += [
+        (name, ("data", "contract", "columns", name, NAME)) for name in data.contract.columns
+    ]
+    wanted += [(name, ("monitor", "columns", name, NAME)) for name in declaration.monitor.columns]
+    require_columns(present, [one for one in wanted if one[0] not in declared.derive], "the data")
 
 
 def features(
@@ -240,8 +246,7 @@ def features(
     """
     declared = declaration.features
     numeric, categorical, temporal = (
-        [name for name in getattr(declared, role) if name not in declared.derive]
-        for role in ("numeric", "categorical", "temporal")
+        [name for name in getattr(declared, role) if name not in declared.derive] for role in _ROLES
     )
     if numeric or categorical or temporal:
         odd = [name for name in numeric if kinds[name] in ("string", "time")]
@@ -249,13 +254,12 @@ def features(
         odd += [name for name in temporal if kinds[name] != "time"]
         if odd:
             name = odd[0]
-            role = next(
-                r for r in ("numeric", "categorical", "temporal") if name in getattr(declared, r)
-            )
-            message = f"features.{role}: {name} holds {kinds[name]} values"
+            role = next(one for one in _ROLES if name in getattr(declared, one))
+            message = f"{name} holds {kinds[name]} values"
             fits = {"string": "categorical", "time": "temporal"}.get(kinds[name], "numeric")
             hint = f"name it in features.{fits}, or have the source make other values of it"
-            raise DataError(message, hint=hint)
+            key = ("features", role, getattr(declared, role).index(name))
+            raise DataError(message, hint=hint, key=key)
         return tuple(numeric), tuple(categorical), tuple(temporal)
     data = declaration.data
     out = {data.target, data.time, *data.key, *declared.exclude}
@@ -270,7 +274,7 @@ def features(
             temporal.append(name)
     if not numeric and not categorical and not temporal and not declared.derive:
         message = "no column is left that could be a feature"
-        raise DataError(message, hint="name them under features")
+        raise DataError(message, hint="name them under features", key=("features",))
     return tuple(numeric), tuple(categorical), tuple(temporal)
 
 

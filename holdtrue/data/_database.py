@@ -18,7 +18,7 @@ from holdtrue.databases import (
     package_of,
     said,
 )
-from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
+from holdtrue.errors import ConfigError, DataError, Key, NoSourceError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from holdtrue.declaration import Database
 
 # Rows that are in memory as Python objects at a time.
+_URL: Key = ("data", "source", "database", "url")
+_QUERY: Key = ("data", "source", "database", "query")
 _ROWS = 50_000
 _FIRST, _LAST = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 # Said at the start of the transaction: the zone in which a database reads times that have none,
@@ -110,10 +112,10 @@ def _refused(source: Database, name: str, err: Exception) -> DataError:
     message = f"{name} refuses the query: {said(source.url, err)}"
     if isinstance(err, ResourceClosedError):
         message = f"{name} gives no table for the query: it is no SELECT"
-    hint = "see data.source.database.query"
+    hint = None
     if "bind parameter" in message:
-        hint += "; there are :start and :end, and a colon that is no parameter is written \\:"
-    return DataError(message, hint=hint)
+        hint = "there are :start and :end, and a colon that is no parameter is written \\:"
+    return DataError(message, hint=hint, key=_QUERY)
 
 
 def check_database(source: Database, name: str, project: Path) -> None:
@@ -159,13 +161,12 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
         url = make_url(source.url)
         backend = url.get_backend_name()
         if is_ambiguous(source.url):
-            message = f"data.source.database.url: {AMBIGUOUS}"
-            raise ConfigError(message, hint=AMBIGUOUS_HINT)
+            raise ConfigError(AMBIGUOUS, hint=AMBIGUOUS_HINT, key=_URL)
         if backend == "sqlite":
             path = project / (url.database or "")
             if not path.is_file():
-                message = f"data.source.database.url: {path} does not exist"
-                raise NoSourceError(message)
+                message = f"{path} does not exist"
+                raise NoSourceError(message, key=_URL)
             return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _opened(path))
         arguments: dict[str, Any] = {}
         takes = backend == "postgresql" and url.get_driver_name() in _LIBPQ
@@ -173,15 +174,15 @@ def _engine(source: Database, name: str, project: Path) -> Engine:
             arguments = {"connect_timeout": CONNECT_TIMEOUT_S}
         return create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ValueError):
-        message = f"data.source.database.url: {name} is no URL that SQLAlchemy knows"
+        message = f"{name} is no URL that SQLAlchemy knows"
         hint = "such as postgresql://user:password@host:5432/name or sqlite:///orders.db"
         if source.url.startswith("postgres:"):
             hint = "write postgresql:// in place of postgres://"
-        raise ConfigError(message, hint=hint) from None
+        raise ConfigError(message, hint=hint, key=_URL) from None
     except ModuleNotFoundError as err:
-        message = f"data.source.database.url: {name} needs the package {err.name}"
+        message = f"{name} needs the package {err.name}"
         hint = f"install it, such as by `pip install {package_of(err)}`"
-        raise ConfigError(message, hint=hint) from None
+        raise ConfigError(message, hint=hint, key=_URL) from None
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -196,7 +197,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _silent(source: Database, name: str, err: Exception) -> SourceError:
-    return SourceError(f"{name} does not answer: {said(source.url, err)}")
+    return SourceError(f"{name} does not answer: {said(source.url, err)}", key=_URL)
 
 
 def _part(rows: Sequence[Sequence[Any]], names: list[str], name: str) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
+from holdtrue.errors import ConfigError, DataError, Key, NoSourceError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from holdtrue.declaration import Delta
+
+_DELTA: Key = ("data", "source", "delta")
 
 
 def read_delta(
@@ -63,13 +65,14 @@ def _opened(source: Delta, project: Path) -> Iterator[DeltaTable]:
     try:
         yield DeltaTable(place, version=source.version)
     except TableNotFoundError:
-        message = f"data.source.delta.table: there is no Delta table at {place}"
+        message = f"there is no Delta table at {place}"
         hint = None if remote else f"paths start from {project}"
-        raise NoSourceError(message, hint=hint) from None
+        raise NoSourceError(message, hint=hint, key=(*_DELTA, "table")) from None
     except (DeltaError, pa.ArrowException, OSError, ValueError) as err:
         if source.version is not None and "version" in str(err):
-            message = f"data.source.delta.version: {place} has no version {source.version}"
-            raise ConfigError(message, hint="leave it out to read the newest") from None
+            message = f"{place} has no version {source.version}"
+            hint = "leave it out to read the newest"
+            raise ConfigError(message, hint=hint, key=(*_DELTA, "version")) from None
         # What follows the first line is the library's own stack.
         said = next(iter(str(err).strip().splitlines()), type(err).__name__)
         message = f"the Delta table {place} cannot be read: {said}"

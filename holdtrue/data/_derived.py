@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdtrue.errors import DataError
+from holdtrue.errors import NAME, DataError, Key
 from holdtrue.expressions import KIND_OF, ExpressionError, compile_expression, parse, type_of
 from holdtrue.references import Derived
 
@@ -29,20 +29,22 @@ def derived_of(features: Features, kinds: Mapping[str, Kind]) -> tuple[Derived, 
     types = {name: type_of(kind) for name, kind in kinds.items()}
     found = []
     for name, text in features.derive.items():
-        place = f"features.derive: {name}"
+        key: Key = ("features", "derive", name)
         if name in kinds:
-            message = f"{place} is a column of the data"
-            raise DataError(message, hint="take another name; an expression replaces no column")
+            message = f"{name} is a column of the data"
+            hint = "take another name; an expression replaces no column"
+            raise DataError(message, hint=hint, key=(*key, NAME))
         try:
             program = compile_expression(parse(text), types)
         except ExpressionError as err:
-            message = f"{place} = {text} cannot be computed: {err}"
-            raise DataError(message, hint="docs/guide/features.md has what may be written") from err
+            message = f"{text} cannot be computed: {err}"
+            hint = "docs/guide/features.md has what may be written"
+            raise DataError(message, hint=hint, key=key) from err
         if program.type == "text" and name in features.numeric:
-            message = f"features.numeric: {name} gives text"
-            raise DataError(
-                message, hint="name it in features.categorical, or make number(...) of it"
-            )
+            message = f"{name} gives text"
+            hint = "name it in features.categorical, or make number(...) of it"
+            key = ("features", "numeric", features.numeric.index(name))
+            raise DataError(message, hint=hint, key=key)
         types[name] = program.type
         kind = KIND_OF[program.type]
         used = "categorical" if kind == "string" or name in features.categorical else "numeric"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.cells import CSV_NULLS
 from holdtrue.declaration._data import without_password
-from holdtrue.errors import ConfigError, DataError, NoSourceError, SourceError
+from holdtrue.errors import ConfigError, DataError, Key, NoSourceError, SourceError, meant_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
+_FILES: Key = ("data", "source", "files")
 _READERS = (".parquet", ".csv", ".csv.gz", ".jsonl")
 # What a part of a pattern stands for.
 _WILD = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*"}
@@ -73,13 +74,15 @@ def list_files(pattern: str, project: Path, *, of_rows: bool = True) -> Files:
             f"paths start from {project}",
         )
     if not files.paths:
-        message = f"data.source.files: no file matches {without_password(pattern)}"
-        raise NoSourceError(message, hint=hint)
+        message = f"no file matches {without_password(pattern)}"
+        if "://" not in pattern and not glob.has_magic(pattern):
+            message += meant_file(Path(pattern), project)
+        raise NoSourceError(message, hint=hint, key=_FILES)
     for path in files.paths if of_rows else ():
         if not path.endswith(_READERS):
             name = path.rpartition("/")[2]
-            message = f"data.source.files: {name} is not one of: {', '.join(_READERS)}"
-            raise ConfigError(message)
+            message = f"{name} is not one of: {', '.join(_READERS)}"
+            raise ConfigError(message, key=_FILES)
     return files
 
 
@@ -130,8 +133,9 @@ def _expression(pattern: str) -> str:
 
 def _silent(pattern: str, err: Exception) -> SourceError:
     said = next(iter(str(err).strip().splitlines()), type(err).__name__)
-    message = f"data.source.files: {without_password(pattern)} cannot be looked at: {said}"
-    return SourceError(message, hint="see the address, and the credentials in the environment")
+    message = f"{without_password(pattern)} cannot be looked at: {said}"
+    hint = "see the address, and the credentials in the environment"
+    return SourceError(message, hint=hint, key=_FILES)
 
 
 def read_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 from contextlib import contextmanager, redirect_stdout
@@ -12,13 +13,13 @@ from holdtrue.data._database import check_database, read_database
 from holdtrue.data._delta import read_delta, version_of
 from holdtrue.data._files import list_files, matches, read_files
 from holdtrue.data._kinds import ARROW, as_table
-from holdtrue.errors import DataError, HoldtrueError, SourceError
+from holdtrue.errors import DataError, HoldtrueError, Key, Mistake, SourceError
 from holdtrue.models import digest_of, import_object
 from holdtrue.own_code import place_of
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
@@ -27,13 +28,18 @@ if TYPE_CHECKING:
     from holdtrue.references import Kind
 
 
+_SOURCE: Key = ("data", "source")
+_PYTHON: Key = (*_SOURCE, "python")
+_TIME: Key = ("data", "time")
+
+
 def read_source(
     data: Data,
     project: Path,
     start: datetime | None,
     end: datetime | None,
     times: Sequence[str] = (),
-    place: str = "data.source",
+    place: Key = _SOURCE,
     features: Mapping[str, Kind] | None = None,
     rows: pa.Table | None = None,
 ) -> pa.Table:
@@ -72,7 +78,7 @@ def read_source(
     for time in times:
         at = table.column_names.index(time) if time in table.column_names else None
         if at is not None and pa.types.is_string(table[time].type):
-            column = _as_times(table[time], f"{name}: the column {time}")
+            column = _as_times(table[time], f"{name}: the column {time}", ("features",))
             table = table.set_column(at, time, column)
     if data.time is not None:
         table = _inside(_with_time(table, data.time, name), data.time, start, end)
@@ -101,7 +107,7 @@ def _read(
             # Rows without a time belong to those beside them.
             table = table.filter(inside) if n_inside or not n_timed else table.slice(0, 0)
         if len(table):
-            require_columns(table.column_names, dict.fromkeys(features, "feature"), path)
+            require_features(table.column_names, features, path)
         return table
 
     if source.database is not None:
@@ -111,29 +117,31 @@ def _read(
     if source.python is None:
         as_text = [column for column, kind in features.items() if kind != "time"]
         return read_files(source.files or "", name, project, part, as_text)
-    function = import_from(project, source.python)
+    function = import_from(project, source.python, "source", _PYTHON)
     try:
         # What it prints is no answer of the command, which may be JSON.
         with redirect_stdout(sys.stderr):
             return function(start, end)
     except (Exception, SystemExit) as err:
         message = f"{name} failed: {type(err).__name__}: {err}{place_of(err, project)}"
-        raise (SourceError if isinstance(err, OSError) else DataError)(message) from err
+        kind = SourceError if isinstance(err, OSError) else DataError
+        raise kind(message, key=_PYTHON) from err
 
 
-def import_from(project: Path, path: str, what: str = "source") -> Any:
+def import_from(project: Path, path: str, what: str, key: Key) -> Any:
     """Import an object with the project's folder first on the path.
 
     Args:
         project: The folder.
         path: Import path of the object.
         what: What it is, for messages.
+        key: Where the declaration names it.
 
     Raises:
         ConfigError: There is no such thing.
     """
     put_on_path(project)
-    return import_object(path, what)
+    return import_object(path, what, key)
 
 
 def fingerprint(source: Source, project: Path) -> dict[str, str]:
@@ -146,7 +154,9 @@ def fingerprint(source: Source, project: Path) -> dict[str, str]:
     if source.delta is not None:
         return {"version": str(version_of(source.delta, project))}
     if source.python is not None:
-        return {"function": code_of(import_from(project, source.python), project)}
+        return {
+            "function": code_of(import_from(project, source.python, "source", _PYTHON), project)
+        }
     if source.files is not None:
         listing = list_files(source.files, project).state()
         return {"files": digest_of(repr(listing).encode())}
@@ -179,7 +189,7 @@ def code_of(function: Any, project: Path) -> str:
     return digest_of(b"".join(content for _, content in sorted(files.items())))
 
 
-def check_source(source: Source, project: Path, place: str = "data.source") -> dict[str, str]:
+def check_source(source: Source, project: Path, place: Key = _SOURCE) -> dict[str, str]:
     """Refuse a source that is not there.
 
     Args:
@@ -202,15 +212,18 @@ def check_source(source: Source, project: Path, place: str = "data.source") -> d
 
 
 @contextmanager
-def told_of(place: str, instead: str = "data.source") -> Iterator[None]:
+def told_of(place: Key, instead: Key = _SOURCE) -> Iterator[None]:
     """Have errors about a source say at which place of the declaration it is."""
     try:
         yield
     except HoldtrueError as err:
-        message = err.message.replace(instead, place)
-        if message == err.message:
-            raise
-        raise type(err)(message, hint=err.hint) from err.__cause__
+        err.mistakes = [
+            one._replace(key=(*place, *one.key[len(instead) :]))
+            if one.key[: len(instead)] == instead
+            else one
+            for one in err.mistakes
+        ]
+        raise
 
 
 def reads(source: Source, project: Path, folder: Path) -> bool:
@@ -220,11 +233,11 @@ def reads(source: Source, project: Path, folder: Path) -> bool:
 
 def _with_time(table: pa.Table, time: str, name: str) -> pa.Table:
     """Make sure that the time column holds times."""
-    require_columns(table.column_names, {time: "data.time"}, name)
+    require_columns(table.column_names, [(time, _TIME)], name)
     column = _times(table[time], time, name)
     if column.null_count and column.null_count == len(table):
         message = f"{name}: the time column {time} is missing in all {len(table):,} rows"
-        raise DataError(message)
+        raise DataError(message, key=_TIME)
     return table.set_column(table.column_names.index(time), time, column)
 
 
@@ -238,24 +251,24 @@ def _times(
         return pa.chunked_array([pa.nulls(len(column), ARROW["time"])])
     if pa.types.is_timestamp(column.type):
         return column
-    return pa.chunked_array([_as_times(column, f"{name}: the time column {time}", lenient)])
+    return pa.chunked_array([_as_times(column, f"{name}: the time column {time}", _TIME, lenient)])
 
 
-def _as_times(column: pa.ChunkedArray, place: str, lenient: bool = False) -> pa.Array:
+def _as_times(column: pa.ChunkedArray, what: str, key: Key, lenient: bool = False) -> pa.Array:
     import pandas as pd
     import pyarrow as pa
 
     hint = "write times as 2013-07-01T13:00:00"
     if not pa.types.is_string(column.type):
-        message = f"{place} does not parse as times: its values are of type {column.type}"
-        raise DataError(message, hint=hint)
+        message = f"{what} does not parse as times: its values are of type {column.type}"
+        raise DataError(message, hint=hint, key=key)
     values = column.to_pandas()
     parsed = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
     odd = (parsed.isna() & values.notna()).to_numpy()
     if odd.any() and not (lenient and parsed.notna().any()):
         said = f"{odd.sum():,} of {len(odd):,} rows, the first is row {odd.argmax():,}"
-        message = f"{place} does not parse as times: {said}"
-        raise DataError(message, hint=hint)
+        message = f"{what} does not parse as times: {said}"
+        raise DataError(message, hint=hint, key=key)
     return pa.Array.from_pandas(parsed).cast(ARROW["time"])
 
 
@@ -279,27 +292,41 @@ def _is_inside(times: pa.ChunkedArray, start: datetime | None, end: datetime | N
     return pc.fill_null(inside, fill_value=True)
 
 
-def require_columns(present: list[str], wanted: dict[str, str], name: str) -> None:
+def require_columns(present: list[str], wanted: Iterable[tuple[str, Key]], name: str) -> None:
     """Refuse a table that lacks declared columns.
 
     Args:
         present: Columns of the table.
-        wanted: By column: the place of the declaration that names it.
+        wanted: Each column with the place of the declaration that names it; where it is named in
+            several, the first is told.
         name: What the table is, for the message.
 
     Raises:
         DataError: Names every missing column, where it is declared and the nearest one there is.
     """
-    import difflib
+    lacking: dict[str, Mistake] = {}
+    for column, key in wanted:
+        if column not in present and column not in lacking:
+            lacking[column] = Mistake(_lacks(name, column, present), key)
+    if lacking:
+        raise DataError.of(lacking.values(), hint=f"columns: {', '.join(present)}")
 
-    said = []
-    for column, place in wanted.items():
-        if column not in present:
-            near = difflib.get_close_matches(column, present, n=1)
-            said.append(
-                f"{place}: {column} is not a column"
-                + (f" (did you mean {near[0]}?)" if near else "")
-            )
-    if said:
-        message = f"{name}: " + "; ".join(said)
-        raise DataError(message, hint=f"columns: {', '.join(present)}")
+
+def require_features(present: list[str], wanted: Iterable[str], name: str) -> None:
+    """Refuse a table that lacks columns that a model reads; arguments as for `require_columns`.
+
+    Raises:
+        DataError: Names every missing column, and the nearest one there is.
+    """
+    lacking = [
+        Mistake(f"the feature {_lacks(name, column, present)}")
+        for column in wanted
+        if column not in present
+    ]
+    if lacking:
+        raise DataError.of(lacking, hint=f"columns: {', '.join(present)}")
+
+
+def _lacks(name: str, column: str, present: list[str]) -> str:
+    near = difflib.get_close_matches(column, present, n=1)
+    return f"{column} is not a column of {name}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -119,9 +119,9 @@ def _refuse_poor(
         message = f"the split{at} leaves {poor[0]}"
         hint = "look at evaluate.test and data.window"
         if ended and len(test) == 0:
-            message += f": {ended}"
+            message += f": {ended.removeprefix('evaluate.test: ')}"
             hint = "a longer evaluate.test, a share such as 20%, or data.as_of for data that ended"
-        raise DataError(message, hint=hint)
+        raise DataError(message, hint=hint, key=("evaluate", "test"))
 
 
 def write_split(

@@ -15,7 +15,7 @@ from holdtrue.declaration._data import (
 )
 from holdtrue.declaration._draft import draft
 from holdtrue.declaration._features import Features
-from holdtrue.declaration._loader import Loaded, load, load_layers, parse
+from holdtrue.declaration._loader import Loaded, Places, load, load_layers, parse
 from holdtrue.declaration._models import (
     Declaration,
     Evaluate,
@@ -48,6 +48,7 @@ from holdtrue.declaration._values import (
     format_share,
     format_size,
     parse_duration,
+    parse_moment,
     parse_share,
     parse_size,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Performance",
+    "Places",
     "Pruner",
     "Range",
     "Rate",
@@ -110,6 +112,7 @@ __all__ = [
     "ordered",
     "parse",
     "parse_duration",
+    "parse_moment",
     "parse_share",
     "parse_size",
     "unfit_conditions",

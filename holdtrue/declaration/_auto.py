@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration._spaces import CANDIDATES, METRIC, SPACES, UNFIT_LOSSES
-from holdtrue.declaration._yaml import Path, Problem
+from holdtrue.declaration._yaml import Problem
 
 if TYPE_CHECKING:
     from holdtrue.declaration._spaces import Task
+    from holdtrue.errors import Key
 
 AUTO = "auto"
 
@@ -54,7 +55,7 @@ def _candidates(task: Task, loss: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _candidate(candidate: Any, path: Path, problems: list[Problem]) -> Any:
+def _candidate(candidate: Any, path: Key, problems: list[Problem]) -> Any:
     if not isinstance(candidate, dict) or candidate.get("space") != AUTO:
         return candidate
     estimator, params = candidate.get("estimator"), candidate.get("params")

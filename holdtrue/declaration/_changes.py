@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration._data import without_password
-from holdtrue.declaration._yaml import Path, spell
+from holdtrue.errors import spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from holdtrue.errors import Key
 
 _LONGEST = 60
 # What lets somebody write to a receiver.
@@ -21,7 +23,7 @@ HIDDEN = {("notify", "to"), ("notify", "secret")}
 class Change:
     """A place at which two declarations differ."""
 
-    path: Path
+    path: Key
     before: Any
     """None where nothing is said."""
     after: Any
@@ -46,7 +48,7 @@ class Change:
         )
 
 
-def changes(old: Any, new: Any, path: Path = ()) -> Iterator[Change]:
+def changes(old: Any, new: Any, path: Key = ()) -> Iterator[Change]:
     """Yield where two values, made of mappings, lists and scalars, differ; as deep as both go."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
@@ -58,7 +60,7 @@ def changes(old: Any, new: Any, path: Path = ()) -> Iterator[Change]:
         yield Change(path, old, new)
 
 
-def _without_secrets(value: Any, path: Path) -> Any:
+def _without_secrets(value: Any, path: Key) -> Any:
     if value is not None and path[:2] in HIDDEN:
         return "***"
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdtrue.declaration._mistakes import nearest
 from holdtrue.declaration._yaml import is_text
-from holdtrue.errors import ConfigError, DataError, SourceError
+from holdtrue.errors import ConfigError, DataError, SourceError, meant_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,8 @@ _FEW = 10
 _ISO_TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?Z|[+-]\d{2}:?\d{2})?)?"
 )
+# Dates in another order, or with other signs between: which is the month is not known.
+_DATE_LIKE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ,]+\d{1,2}:\d{2}.*)?")
 _TIME_NAME = re.compile(
     r"(?:^|_)(?:time|timestamp|date|datetime|at|when|departure|created|event)(?:_|$)", re.I
 )
@@ -55,7 +57,7 @@ class _Columns:
 
 def draft(
     data: Path,
-    target: str,
+    target: str | None,
     *,
     name: str | None = None,
     files: Path | None = None,
@@ -65,7 +67,7 @@ def draft(
 
     Args:
         data: A .parquet, .csv, .csv.gz or .jsonl file; its first 200,000 rows are looked at.
-        target: Name of the column to predict.
+        target: Name of the column to predict; None is refused with the columns that there are.
         name: Name of the system; made from the file's name where left out.
         files: Path of the file as the declaration should name it; `data` where left out.
         port: Of the endpoint.
@@ -78,8 +80,11 @@ def draft(
             predicted, or no column is left to learn from.
     """
     frame = _read(data)
+    known = [str(column) for column in frame.columns]
+    if target is None:
+        message = "the column to predict is not named"
+        raise ConfigError(message, hint=f"give it by --target; columns: {', '.join(known)}")
     if target not in frame.columns:
-        known = [str(column) for column in frame.columns]
         message = f"{data}: {target} is not a column"
         raise ConfigError(message, hint=f"{nearest(target, known)}columns: {', '.join(known)}")
     goal = frame[target].dropna()
@@ -100,7 +105,7 @@ def _read(data: Path) -> pd.DataFrame:
     from holdtrue.data import as_frame, as_table, kinds_of, read_file
 
     if not data.is_file():
-        message = f"{data}: no such file"
+        message = f"{data}: no such file{meant_file(data)}"
         raise ConfigError(message, hint="give a .parquet, .csv, .csv.gz or .jsonl file")
     try:
         table = as_table(read_file(data).slice(0, MAX_ROWS), str(data))
@@ -186,6 +191,10 @@ def _sort_one(values: pd.Series, columns: _Columns) -> None:
     number = pd.api.types.is_numeric_dtype(values)
     if distinct < 2:
         columns.exclude[name] = "always the same" if distinct else "always missing"
+    elif not number and values.dropna().head(1_000).astype(str).str.fullmatch(_DATE_LIKE).all():
+        columns.exclude[name] = (
+            "dates to be written as 2013-07-01T13:00, then they are read as times"
+        )
     elif (
         unique
         and (_KEY_NAME.search(name) or not number)

@@ -7,8 +7,8 @@ from typing import Any
 
 from holdtrue.declaration._mistakes import models_at
 from holdtrue.declaration._section import EXTENDS
-from holdtrue.declaration._yaml import Document, Mark, Path, Problem, read
-from holdtrue.errors import ConfigError
+from holdtrue.declaration._yaml import Document, Mark, Problem, read
+from holdtrue.errors import ConfigError, Key, meant_file
 from holdtrue.store import find_project
 
 MAX_BYTES = 1_000_000
@@ -63,7 +63,7 @@ def _text(path: pathlib.Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError as err:
-        message = f"{path}: no such file"
+        message = f"{path}: no such file{meant_file(path)}"
         raise ConfigError(
             message, hint="check the path, or make a first one with: holdtrue init"
         ) from err
@@ -171,10 +171,10 @@ class _Merge:
     def __init__(self, base: Document, document: Document) -> None:
         self.base = base
         self.document = document
-        self.marks: dict[Path, tuple[Mark, Mark]] = {}
+        self.marks: dict[Key, tuple[Mark, Mark]] = {}
         self.problems: list[Problem] = []
 
-    def value(self, path: Path, under: Any, over: Any) -> Any:
+    def value(self, path: Key, under: Any, over: Any) -> Any:
         """The value of a place of which the document says something, and the other one perhaps."""
         if not isinstance(under, dict) or not isinstance(over, dict) or _other(path, under, over):
             return self._whole(self.document, path, over)
@@ -195,7 +195,7 @@ class _Merge:
                 merged[key] = self._whole(self.document, place, None)
         return merged
 
-    def _whole(self, document: Document, path: Path, value: Any) -> Any:
+    def _whole(self, document: Document, path: Key, value: Any) -> Any:
         """A value that only one of the documents has a say in."""
         self.marks[path] = document.marks[path]
         items = value.items() if isinstance(value, dict) else ()
@@ -203,7 +203,7 @@ class _Merge:
             self._whole(document, (*path, key), child)
         return value
 
-    def _refuse_empty(self, path: Path) -> None:
+    def _refuse_empty(self, path: Key) -> None:
         """Refuse a key whose lines have gone, that would take away what is under it."""
         if path in self.document.empty:
             key = self.document.marks[path][0]
@@ -212,7 +212,7 @@ class _Merge:
             self.problems.append(Problem(key, path, text, advice))
 
 
-def _other(path: Path, under: dict[str, Any], over: dict[str, Any]) -> bool:
+def _other(path: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:
     """Whether two mappings of a place are about different things, of several that it may be."""
     for model in models_at(path):
         chosen = model.chosen(over)

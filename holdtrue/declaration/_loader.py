@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,8 +17,8 @@ from holdtrue.declaration._layers import compose
 from holdtrue.declaration._mistakes import from_pydantic
 from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._section import EXTENDS
-from holdtrue.declaration._yaml import SURROGATE, Document, Mark, Path, Problem, read, spell
-from holdtrue.errors import ConfigError
+from holdtrue.declaration._yaml import SURROGATE, Document, Mark, Problem, read
+from holdtrue.errors import ConfigError, HoldtrueError, Key, Mistake
 
 if TYPE_CHECKING:
     import pathlib
@@ -37,6 +38,29 @@ class Loaded(NamedTuple):
     """Absolute; the file itself, and those that it extends, each extended by the one before it."""
     changes: tuple[Change, ...]
     """What it says otherwise than the file that it extends, without passwords."""
+    places: Places
+
+
+class Places:
+    """Where the declared files say what: for mistakes that are found once they were loaded.
+
+    Args:
+        document: What they say; none where a declaration is in no file.
+    """
+
+    def __init__(self, document: Document | None = None) -> None:
+        self._document = document
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the errors of a block say where in the files the places are that they are about."""
+        try:
+            yield
+        except HoldtrueError as err:
+            document = self._document
+            if document is not None:
+                err.locate(lambda key: str(document.mark_of(key)))
+            raise
 
 
 def load(path: pathlib.Path) -> Declaration:
@@ -57,9 +81,10 @@ def load_layers(path: pathlib.Path) -> Loaded:
     document = compose(path)
     declaration = _declaration(document)
     if document.base is None:
-        return Loaded(declaration, document.files, ())
+        return Loaded(declaration, document.files, (), Places(document))
     found = changes(document.base.value, document.value)
-    return Loaded(declaration, document.files, tuple(change.hidden() for change in found))
+    hidden = tuple(change.hidden() for change in found)
+    return Loaded(declaration, document.files, hidden, Places(document))
 
 
 def parse(text: str, source: str = "<text>") -> Declaration:
@@ -139,7 +164,7 @@ def _unnamed(document: Document, name: Any) -> Iterator[Problem]:
         base = base.base
 
 
-def _resolve(value: Any, path: Path, document: Document, secrets: dict[str, str]) -> Any:
+def _resolve(value: Any, path: Key, document: Document, secrets: dict[str, str]) -> Any:
     """Put the environment's values for ``${env:NAME}``, and remember them so that none is shown."""
     if isinstance(value, dict):
         return {
@@ -200,9 +225,8 @@ def _line(
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A problem with its place, less what to do about it."""
-    mark = _place(problem, document)
-    place = f"{spell(problem.path)}: " if problem.path else ""
-    return f"{mark.source}:{mark.line}:{mark.column}: {place}{_masked(problem.text, secrets)}"
+    at = str(_place(problem, document))
+    return str(Mistake(_masked(problem.text, secrets), problem.path, at))
 
 
 def _masked(text: str, secrets: Mapping[str, str]) -> str:
@@ -215,12 +239,4 @@ def _masked(text: str, secrets: Mapping[str, str]) -> str:
 
 def _place(problem: Problem, document: Document) -> Mark:
     """Find where a problem stands: its own mark, or the nearest place that is in the file."""
-    if problem.at is not None:
-        return problem.at
-    path = problem.path
-    while path and path not in document.marks:
-        path = path[:-1]
-    # A whole place is pointed at by its value; one that is missing, by the key that should hold it.
-    start = Mark(1, 1, document.source)
-    key, value = document.marks.get(path, (start, start))
-    return value if path == problem.path else key
+    return problem.at or document.mark_of(problem.path)

@@ -13,13 +13,15 @@ from holdtrue.declaration._changes import HIDDEN
 from holdtrue.declaration._data import Source, without_password
 from holdtrue.declaration._models import Declaration
 from holdtrue.declaration._section import EXTENDS, Section
-from holdtrue.declaration._yaml import Document, Path, Problem
+from holdtrue.declaration._yaml import Document, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+    from holdtrue.errors import Key
 
 _LONGEST_VALUE = 60
 
@@ -54,7 +56,7 @@ _PLACE = re.compile(rf"(?:{'|'.join(Declaration.model_fields)})[\w.\[\]]*: ")
 
 def from_pydantic(err: ValidationError, document: Document) -> list[Problem]:
     """Turn a validation error into problems: one for each place, whatever it might have been."""
-    by_place: defaultdict[Path, list[ErrorDetails]] = defaultdict(list)
+    by_place: defaultdict[Key, list[ErrorDetails]] = defaultdict(list)
     for detail in err.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             # The items are there; pydantic counts the good ones, and has named the others.
@@ -68,7 +70,7 @@ def from_pydantic(err: ValidationError, document: Document) -> list[Problem]:
     return problems
 
 
-def _is_said_deeper(path: Path, details: list[ErrorDetails], places: Collection[Path]) -> bool:
+def _is_said_deeper(path: Key, details: list[ErrorDetails], places: Collection[Key]) -> bool:
     """Whether a value is of an acceptable kind, and what is wrong lies in it.
 
     Of ``word | mapping`` pydantic says that a mapping is not the word, too.
@@ -84,7 +86,7 @@ def nearest(word: Any, known: list[str]) -> str:
     return f"did you mean `{close[0]}`? " if close else ""
 
 
-def _path(detail: ErrorDetails, value: Any) -> Path:
+def _path(detail: ErrorDetails, value: Any) -> Key:
     """Follow a location through the file's values; what is none of them names a type."""
     path: list[str | int] = []
     for part in detail["loc"]:
@@ -99,7 +101,7 @@ def _path(detail: ErrorDetails, value: Any) -> Path:
     return tuple(path)
 
 
-def _problems(path: Path, details: list[ErrorDetails], document: Document) -> list[Problem]:
+def _problems(path: Key, details: list[ErrorDetails], document: Document) -> list[Problem]:
     first = details[0]
     kind = first["type"]
     value = _value(document.value, path)
@@ -144,7 +146,7 @@ def _expected(detail: ErrorDetails) -> str:
     return detail["msg"].removeprefix("Input should be ")
 
 
-def _advice(kind: str, path: Path, value: Any) -> str:
+def _advice(kind: str, path: Key, value: Any) -> str:
     """Show the bad value and what to write for the usual slips."""
     got = f"got: {_show(value)}"
     if kind == "model_type" and isinstance(value, str) and Source in models_at(path):
@@ -183,7 +185,7 @@ def _cross_field(text: str) -> list[Problem]:
     return problems
 
 
-def _value(value: Any, path: Path) -> Any:
+def _value(value: Any, path: Key) -> Any:
     """The value at a place; None where the file has none."""
     for part in path:
         try:
@@ -206,13 +208,13 @@ def _show(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def _keys(path: Path) -> list[str]:
+def _keys(path: Key) -> list[str]:
     """The keys that a place may have."""
     known = next((list(model.model_fields) for model in models_at(path)), [])
     return known if path else [*known, EXTENDS]
 
 
-def _description(path: Path) -> str:
+def _description(path: Key) -> str:
     """What the models say about a key."""
     for model in models_at(path[:-1]):
         field = model.model_fields.get(str(path[-1]))
@@ -221,7 +223,7 @@ def _description(path: Path) -> str:
     return ""
 
 
-def _annotation(path: Path) -> Any:
+def _annotation(path: Key) -> Any:
     """The type of a place, found by walking down the models."""
     here: Any = Declaration
     for part in path:
@@ -237,7 +239,7 @@ def _annotation(path: Path) -> Any:
     return here
 
 
-def models_at(path: Path) -> list[type[Section]]:
+def models_at(path: Key) -> list[type[Section]]:
     """The parts of a declaration that may stand at a place."""
     return [
         option

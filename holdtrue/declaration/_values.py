@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from typing import Annotated, Any
 
@@ -95,6 +95,19 @@ def parse_duration_or_none(value: Any) -> timedelta:
     """
     nothing = isinstance(value, str) and _NOTHING.fullmatch(value.strip())
     return timedelta(0) if nothing or value == timedelta(0) else parse_duration(value)
+
+
+def parse_moment(text: str) -> datetime:
+    """Read a moment such as ``2013-07-01`` or ``2013-07-01T12:00:00Z``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        message = f"expected a moment such as 2013-07-01 or 2013-07-01T12:00:00, got {text}"
+        raise ValueError(message) from None
 
 
 def format_duration(value: timedelta) -> str:

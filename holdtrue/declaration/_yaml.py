@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pathlib
     from collections.abc import Iterator
 
-Path = tuple[str | int, ...]
+    from holdtrue.errors import Key
 
 MAX_NODES = 10_000
 MAX_DEPTH = 50
@@ -50,13 +50,16 @@ class Mark:
     source: str = ""
     """Name of the text."""
 
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}"
+
 
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a declaration."""
 
     at: Mark | None
-    path: Path
+    path: Key
     text: str
     """What is wrong."""
     advice: str = ""
@@ -70,17 +73,30 @@ class Document:
     source: str = ""
     """Name of the text."""
     value: Any = None
-    marks: dict[Path, tuple[Mark, Mark]] = field(default_factory=dict)
+    marks: dict[Key, tuple[Mark, Mark]] = field(default_factory=dict)
     """For each place: where its key and where its value starts. For items both are the same."""
     problems: list[Problem] = field(default_factory=list)
     unset: list[Problem] = field(default_factory=list)
     """Variables of receivers that are not set: nobody needs these but who writes to them."""
-    empty: set[Path] = field(default_factory=set)
+    empty: set[Key] = field(default_factory=set)
     """Places of keys after which nothing is written, not even ``null``."""
     base: Document | None = None
     """What it extends, which is in its value; None for nothing."""
     files: tuple[pathlib.Path, ...] = ()
     """The files that it was read from, each extended by the one before it."""
+
+    def mark_of(self, key: Key) -> Mark:
+        """Where a place stands, or the nearest one around it that is written.
+
+        A whole place is pointed at by its value; one that is missing, by the key that should hold
+        it.
+        """
+        nearest = key
+        while nearest and nearest not in self.marks:
+            nearest = nearest[:-1]
+        start = Mark(1, 1, self.source)
+        name, value = self.marks.get(nearest, (start, start))
+        return value if nearest == key else name
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
@@ -161,14 +177,6 @@ def read(text: str, source: str = "") -> Document:
     return document
 
 
-def spell(path: Path) -> str:
-    """Write a place: ``("promote", 0, "metric")`` is ``promote[0].metric``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
 def is_text(text: str) -> bool:
     """Say whether YAML reads unquoted text as text."""
     return isinstance(_scalar(text), str)
@@ -181,7 +189,7 @@ class _Walk:
         self.document = document
         self.nodes = 0
 
-    def value(self, node: yaml.Node, path: Path, key: yaml.Mark | None = None) -> Any:
+    def value(self, node: yaml.Node, path: Key, key: yaml.Mark | None = None) -> Any:
         self.nodes += 1
         if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
             # compose() has counted every alias once: only what they expand to comes to this.
@@ -202,7 +210,7 @@ class _Walk:
         raise _Refused(node.start_mark, "not a YAML value")  # PyYAML has no other kind of node
 
     def items(
-        self, node: yaml.MappingNode, path: Path
+        self, node: yaml.MappingNode, path: Key
     ) -> Iterator[tuple[str, yaml.Node, yaml.Mark]]:
         """Yield the acceptable keys with their values, and note the others as problems."""
         seen: dict[str, Mark] = {}
@@ -222,7 +230,7 @@ class _Walk:
                 seen[key.value] = at
                 yield key.value, child, key.start_mark
 
-    def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def scalar(self, node: yaml.ScalarNode, path: Key) -> Any:
         if node.style is None and not node.value:
             self.document.empty.add(path)
         value = _scalar(node.value) if node.style is None else node.value
@@ -241,7 +249,7 @@ class _Walk:
             return None
         return value
 
-    def note(self, at: Mark, path: Path, text: str, advice: str) -> None:
+    def note(self, at: Mark, path: Key, text: str, advice: str) -> None:
         self.document.problems.append(Problem(at, path, text, advice))
 
 

@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from holdtrue.errors import Key
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _MOST = 2
 
 
-def takes_champion(function: Any, path: str) -> bool:
+def takes_champion(function: Any, path: str, key: Key = ()) -> bool:
     """Whether a check has a second argument, for what the champion answers.
 
     Args:
         function: The check.
         path: Its import path, for messages.
+        key: Where the declaration names it.
 
     Raises:
         ConfigError: It is no function, or takes other arguments.
@@ -32,7 +35,7 @@ def takes_champion(function: Any, path: str) -> bool:
     hint = "let it take the rows, and, if it wants them, those that the champion has answered"
     if not callable(function):
         message = f"the check {path} is a {type(function).__name__}, expected a function"
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=hint, key=key)
     try:
         parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
@@ -41,7 +44,7 @@ def takes_champion(function: Any, path: str) -> bool:
     needed = [p for p in parameters if p.default is p.empty and p.kind not in _ANY]
     if not given or len(needed) > _MOST or any(p not in given[:_MOST] for p in needed):
         message = f"the check {path} takes ({', '.join(map(str, parameters))})"
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=hint, key=key)
     return len(given) > 1
 
 

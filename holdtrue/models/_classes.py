@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import NAME, ConfigError, Key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from holdtrue.declaration import Model
     from holdtrue.references import NewClass
 
+_COSTS: Key = ("model", "costs")
 ClassWeight = Literal["balanced"] | dict[str, float] | None
 Costs = tuple[tuple[float, ...], ...]
 """By true class, then by decided class, in the order of the classes."""
@@ -119,17 +120,17 @@ def check_classes(model: Model, classes: Sequence[str], untaught: Collection[str
         conditions of reasonable costs.
     """
     weighted = model.class_weight if isinstance(model.class_weight, dict) else {}
-    named = [("model.class_weight", name) for name in weighted]
+    named: list[tuple[Key, str]] = [(("model", "class_weight"), name) for name in weighted]
     for true, row in model.costs.items():
-        named.append(("model.costs", true))
-        named += [(f"model.costs.{true}", decided) for decided in row]
+        named.append((_COSTS, true))
+        named += [((*_COSTS, true), decided) for decided in row]
     for place, name in named:
         if name not in classes and name not in untaught:
             near = difflib.get_close_matches(name, classes, n=1, cutoff=0.5)
             known = ", ".join(classes[:20])
             hint = f"did you mean {near[0]}?" if near else f"known: {known}"
-            message = f"{place}: the data have no class {name}"
-            raise ConfigError(message, hint=hint)
+            message = f"the data have no class {name}"
+            raise ConfigError(message, hint=hint, key=(*place, name, NAME))
     if model.costs:
         _refuse_unreasonable(cost_matrix(classes, model.costs), classes)
 
@@ -149,14 +150,14 @@ def check_new(model: Model, new: Mapping[str, NewClass], target: str) -> None:
     for name, rows in new.items():
         if model.costs and name not in decided:
             message = (
-                f"model.costs: class {name} is new ({rows}), and no cost of deciding it is "
+                f"class {name} is new ({rows}), and no cost of deciding it is "
                 "declared, so it would always be the answer"
             )
             hint = (
                 f"declare them, or set its rows aside by data.contract.columns.{target}.allowed "
                 "(as many as data.contract.quarantine lets pass)"
             )
-            raise ConfigError(message, hint=hint)
+            raise ConfigError(message, hint=hint, key=_COSTS)
 
 
 def _refuse_unreasonable(costs: Costs, classes: Sequence[str]) -> None:
@@ -164,15 +165,14 @@ def _refuse_unreasonable(costs: Costs, classes: Sequence[str]) -> None:
     for index, name in enumerate(classes):
         if table[index, index] > table[index].min():
             cheaper = classes[int(table[index].argmin())]
-            message = (
-                f"model.costs.{name}: deciding {cheaper} costs less than the right decision {name}"
-            )
-            raise ConfigError(message, hint="write costs as {true class: {decided class: cost}}")
+            message = f"deciding {cheaper} costs less than the right decision {name}"
+            hint = "write costs as {true class: {decided class: cost}}"
+            raise ConfigError(message, hint=hint, key=(*_COSTS, name, NAME))
         if np.all(table[:, [index]] <= table):
             others = [other for other in classes if other != name]
             message = (
-                f"model.costs: deciding {name} never costs more than another decision, "
+                f"deciding {name} never costs more than another decision, "
                 "so it would always be the answer"
             )
             hint = f"say what it costs to decide {name} where the truth is {others[0]}"
-            raise ConfigError(message, hint=hint)
+            raise ConfigError(message, hint=hint, key=_COSTS)

@@ -64,9 +64,11 @@ def fit_interval(residuals: Floats, share: float) -> Interval:
     low, high = math.floor(round((n + 1) * half, 9)), math.ceil(round((n + 1) * (1 - half), 9))
     if low < 1 or high > n:
         message = (
-            f"model.interval: an interval that holds the truth {share * 100:g}% of the time needs "
+            f"an interval that holds the truth {share * 100:g}% of the time needs "
             f"at least {math.ceil(round(1 / half, 9)) - 1:,} rows to judge errors on, got {n:,}"
         )
-        raise TrainingError(message, hint="declare a smaller share, or more data")
+        raise TrainingError(
+            message, hint="declare a smaller share, or more data", key=("model", "interval")
+        )
     ordered = np.sort(residuals)
     return Interval(share=share, low=float(ordered[low - 1]), high=float(ordered[high - 1]), rows=n)

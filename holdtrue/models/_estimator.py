@@ -8,7 +8,7 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError, ServingError, TrainingError
+from holdtrue.errors import NAME, ConfigError, ServingError, TrainingError, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from holdtrue.declaration import Candidate, Model
+    from holdtrue.errors import Key
     from holdtrue.models._signature import Signature
 
 # A category seen fewer times than this shares a column with the other rare ones.
@@ -31,8 +32,13 @@ _LIGHTGBM = {"deterministic": True, "force_col_wise": True, "verbosity": -1}
 _CATBOOST_SAYS = {"logging_level", "metric_period", "silent", "verbose", "verbose_eval"}
 
 
-def import_object(path: str, what: str) -> Any:
+def import_object(path: str, what: str, key: Key = ()) -> Any:
     """Import ``package.module.name``.
+
+    Args:
+        path: The path.
+        what: What it is, for messages.
+        key: Where the declaration names it.
 
     Raises:
         ConfigError: There is no such thing; says which part of the path is wrong.
@@ -42,12 +48,12 @@ def import_object(path: str, what: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as err:
         message = f"{what} {path} cannot be imported: {type(err).__name__}: {err}"
-        raise ConfigError(message, hint="write it as package.module.name") from err
+        raise ConfigError(message, hint="write it as package.module.name", key=key) from err
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, dir(module), n=1)
         hint = f"did you mean {module_name}.{near[0]}?" if near else None
         message = f"{what} {path} does not exist: {module_name} has no {name}"
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=hint, key=key)
     return getattr(module, name)
 
 
@@ -56,6 +62,7 @@ def check_candidate(
     task: str,
     model: Model | None = None,
     half_life: timedelta | None = None,
+    key: Key = (),
 ) -> None:
     """Refuse an estimator that is none, does not fit the task or cannot be written without pickle.
 
@@ -67,11 +74,13 @@ def check_candidate(
         model: What is declared of all candidates, to refuse weights or a loss that the estimator
             does not take.
         half_life: ``data.half_life``, which weighs rows too.
+        key: Where the candidate is in the declaration.
 
     Raises:
         ConfigError: With the estimator and what is wrong with it.
     """
-    estimator = import_object(candidate.estimator, "estimator")
+    at = (*key, "estimator") if key else ()
+    estimator = import_object(candidate.estimator, "estimator", at)
     if not (
         inspect.isclass(estimator)
         and hasattr(estimator, "fit")
@@ -82,24 +91,26 @@ def check_candidate(
             f"estimator {candidate.estimator} is not a scikit-learn compatible estimator class"
         )
         hint = "it needs fit and predict, and must derive from sklearn.base.BaseEstimator"
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=hint, key=at)
     reason = _misfit(estimator, task)
     if reason is not None:
         message = f"estimator {candidate.estimator} does not fit {task}: {reason}"
-        raise ConfigError(message)
+        raise ConfigError(message, key=at)
     known = _parameters(estimator)
     if known is not None and _is_of(estimator, "lightgbm"):
         known |= _lightgbm_names()
-    for name in (*candidate.params, *candidate.space):
+    given = {"params": candidate.params, "space": candidate.space}
+    for section, name in ((one, name) for one, names in given.items() for name in names):
         if known is not None and name not in known:
             same = [one for one in known if one.lower() == name.lower()]
             near = same or difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
             message = f"estimator {candidate.estimator} has no parameter {name}"
-            raise ConfigError(message, hint=hint)
+            place = (*key, section, name, NAME) if key else ()
+            raise ConfigError(message, hint=hint, key=place)
     if model is not None:
         _check_training(candidate.estimator, estimator, model, half_life)
-    _check_written(candidate)
+    _check_written(candidate, at)
 
 
 def _misfit(estimator: type, task: str) -> str | None:
@@ -123,15 +134,19 @@ def _check_training(path: str, estimator: Any, model: Model, half_life: timedelt
 
     from holdtrue.models._loss import loss_params
 
-    weighing = {"model.class_weight": model.class_weight, "data.half_life": half_life}
+    weighing: dict[Key, Any] = {
+        ("model", "class_weight"): model.class_weight,
+        ("data", "half_life"): half_life,
+    }
     declared = [key for key, value in weighing.items() if value is not None]
     if declared and not has_fit_parameter(estimator, "sample_weight"):
-        message = f"{declared[0]}: estimator {path} takes no weights of rows"
-        raise ConfigError(message, hint=f"leave out {' and '.join(declared)}, or that candidate")
+        message = f"estimator {path} takes no weights of rows"
+        hint = f"leave out {' and '.join(map(spell, declared))}, or that candidate"
+        raise ConfigError(message, hint=hint, key=declared[0])
     loss_params(path, model.loss)
 
 
-def _check_written(candidate: Candidate) -> None:
+def _check_written(candidate: Candidate, key: Key) -> None:
     """Refuse before a search what could not be written after it, as far as an unfitted one shows.
 
     Raises:
@@ -148,7 +163,7 @@ def _check_written(candidate: Candidate) -> None:
         content = dump_skops(model)
     except TrainingError as err:
         message = f"estimator {path}: {err.message}"
-        raise ConfigError(message, hint=err.hint) from err
+        raise ConfigError(message, hint=err.hint, key=key) from err
     except Exception:  # noqa: BLE001 - it may lack an argument of the space, or be told by fit only
         return
     try:
@@ -156,7 +171,7 @@ def _check_written(candidate: Candidate) -> None:
     except ServingError as err:
         message = f"estimator {path} cannot be written without pickle: {err.message}"
         hint = "it may hold values, and types of its own package, NumPy and scikit-learn"
-        raise ConfigError(message, hint=hint) from err
+        raise ConfigError(message, hint=hint, key=key) from err
 
 
 def _parameters(estimator: Any) -> set[str] | None:

@@ -317,13 +317,13 @@ def _of_all(answered: np.ndarray, places: np.ndarray | None, signature: Signatur
 def _has_two_classes(known: Signature, number: int, folds: int) -> None:
     if known.classes is not None and len(known.classes) < 2:
         message = (
-            f"model.calibrate: part {number} of {folds} has rows enough to fit on of class "
+            f"part {number} of {folds} has rows enough to fit on of class "
             f"{known.classes[0]} only: probabilities cannot be corrected"
             if known.classes
-            else f"model.calibrate: part {number} of {folds} has too few rows of any class"
+            else f"part {number} of {folds} has too few rows of any class"
         )
         hint = (
             "leave out model.calibrate, lower tune.folds, or declare a data.window that begins "
             "nearer to the first rows of another class"
         )
-        raise TrainingError(message, hint=hint)
+        raise TrainingError(message, hint=hint, key=("model", "calibrate"))

@@ -113,7 +113,7 @@ def plan_fit(
         return FitPlan(rows, shards)
     takes = f"takes {shards} processes" if shards else "takes more for each of its columns"
     message = (
-        f"ray.memory: to train on {rows:,} rows within {limit_bytes / 1e6:,.0f} MB {takes}, "
+        f"to train on {rows:,} rows within {limit_bytes / 1e6:,.0f} MB {takes}, "
         f"and the cluster has {cpus} CPU{'s' if cpus != 1 else ''}"
     )
     enough = math.ceil((need / max(cpus, 2) + limit_bytes - left) / 1e6)
@@ -122,7 +122,7 @@ def plan_fit(
         hint += f", or a cluster with {shards} CPUs in ray.address"
     if cpus < 2:
         hint = "give a cluster with 2 CPUs or more in ray.address, or leave out ray.memory"
-    raise TrainingError(message, hint=hint)
+    raise TrainingError(message, hint=hint, key=("ray", "memory"))
 
 
 def shardable(model: Any) -> bool:

@@ -78,13 +78,14 @@ def loss_params(estimator: str, loss: Loss | None) -> dict[str, Any]:
         return {}
     from holdtrue.models._estimator import import_object
 
-    known = _losses_of(import_object(estimator, "estimator"))
+    known, key = _losses_of(import_object(estimator, "estimator")), ("model", "loss")
     if known is None:
-        message = f"model.loss: which losses {estimator} has is not known"
-        raise ConfigError(message, hint="leave out model.loss and set it in the candidate's params")
+        message = f"which losses {estimator} has is not known"
+        hint = "leave out model.loss and set it in the candidate's params"
+        raise ConfigError(message, hint=hint, key=key)
     if loss not in known:
-        message = f"model.loss: {estimator} has no {loss} loss"
-        raise ConfigError(message, hint=f"it has: {', '.join(known)}")
+        message = f"{estimator} has no {loss} loss"
+        raise ConfigError(message, hint=f"it has: {', '.join(known)}", key=key)
     return known[loss]
 
 

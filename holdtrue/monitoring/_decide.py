@@ -263,7 +263,8 @@ def _without_signal(
     at: datetime,
 ) -> Decision:
     if not judged:
-        few = f"{len(windows)} with too few rows" if windows else "none with new rows is over"
+        none = "none with new rows is over: monitor.window says how long one is"
+        few = f"{len(windows)} with too few rows" if windows else none
         reason = f"No window to compare ({few}); {quality}."
         return Decision(at=at, action="none", reason=reason)
     last = judged[-1]

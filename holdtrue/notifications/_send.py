@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
     from holdtrue.declaration import Declaration
+    from holdtrue.errors import Key
 
 # How long one message to one address may take, in seconds.
 _TIMEOUT_S = 10.0
@@ -51,31 +52,30 @@ def check_addresses(declaration: Declaration) -> None:
     if declaration.notify.unset:
         message = "\n".join(declaration.notify.unset)
         raise ConfigError(message, hint="set it before you run the command; to nothing, if need be")
-    for name, address in zip(names_of(declaration), declaration.notify.to, strict=True):
+    for number, address in enumerate(declaration.notify.to):
         if not _is_web(address) and _service(address) is None:
-            raise _unknown(name, address)
+            raise _unknown(address, ("notify", "to", number))
 
 
-def _unknown(name: str, address: str) -> ConfigError:
+def _unknown(address: str, key: Key) -> ConfigError:
     """Why Apprise can do nothing with an address."""
     from apprise import NotificationManager
 
     scheme = address.partition("://")[0].lower()
     services = NotificationManager()  # type: ignore[no-untyped-call]
     if scheme not in services:
-        message = f"{name}: no address that Apprise knows"
+        message = f"{shown_address(address)}: no address that Apprise knows"
         hint = (
             "its list of services says how theirs are written; or a URL of http or https, to "
             "which JSON is posted"
         )
-        return ConfigError(message, hint=hint)
+        return ConfigError(message, hint=hint, key=key)
     service = services[scheme]
-    message = f"{name}: a part is missing of an address of {service.service_name}, or is malformed"
+    said = f"a part is missing of an address of {service.service_name}, or is malformed"
     forms = sorted(service.templates, key=len)[:_FORMS]
     written = " or ".join(form.replace("{schema}", scheme) for form in forms)
-    return ConfigError(
-        message, hint=f"expected {written}; Apprise's list of services has all of it"
-    )
+    hint = f"expected {written}; Apprise's list of services has all of it"
+    return ConfigError(f"{shown_address(address)}: {said}", hint=hint, key=key)
 
 
 def send_test(declaration: Declaration) -> dict[str, str | None]:

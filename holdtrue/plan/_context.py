@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from holdtrue.declaration import Places
 from holdtrue.progress import Reporter, Silent
 from holdtrue.registry import Registry
 from holdtrue.stack import Stack
@@ -34,6 +35,8 @@ class Context:
     """Why it runs, in words; recorded with the version."""
     seen: Mapping[str, str] | None = None
     """What the source looked like when the run began, where it goes on elsewhere: see `source`."""
+    places: Places = field(default_factory=Places)
+    """Where the declaration's files say what, for errors."""
 
     @cached_property
     def source(self) -> Mapping[str, str]:

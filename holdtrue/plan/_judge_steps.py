@@ -158,7 +158,7 @@ def _own_checks(work: Work) -> dict[str, Any]:
     found = {}
     for path in dict.fromkeys(paths):
         work.progress(0, 0, path)
-        function = import_from(context.project, path, "the check")
+        function = import_from(context.project, path, "the check", ("promote",))
         given = [answered]
         if takes_champion(function, path):
             given.append(None if beaten is None else _answered(tested, beaten[1]))
@@ -179,7 +179,7 @@ def _code_of_checks(context: Context, inputs: Inputs) -> dict[str, Any]:
     del inputs
     project = context.project
     return {
-        gate.check: code_of(import_from(project, gate.check, "the check"), project)
+        gate.check: code_of(import_from(project, gate.check, "the check", ("promote",)), project)
         for gate in context.declaration.promote
         if gate.check is not None
     }

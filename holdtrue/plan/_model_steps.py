@@ -150,8 +150,13 @@ def check_memory(
                 nodes=nodes,
             )
         except TrainingError as err:
-            message = f"{err.message}; candidate {label} could not be fitted after the search"
-            raise TrainingError(message, hint=err.hint) from err
+            err.mistakes = [
+                one._replace(
+                    text=f"{one.text}; candidate {label} could not be fitted after the search"
+                )
+                for one in err.mistakes
+            ]
+            raise
 
 
 def check_ages(ages: np.ndarray | None) -> None:
@@ -167,8 +172,9 @@ def check_ages(ages: np.ndarray | None) -> None:
         return
     effective = effective_rows(ages)
     if effective < _FEWEST_ROWS:
-        message = f"data.half_life: {len(ages):,} training rows count as {effective:.0f}"
-        raise TrainingError(message, hint="declare a longer one; 30d are days, 30m are minutes")
+        message = f"{len(ages):,} training rows count as {effective:.0f}"
+        hint = "declare a longer one; 30d are days, 30m are minutes"
+        raise TrainingError(message, hint=hint, key=("data", "half_life"))
 
 
 def _tune(work: Work) -> Study:
@@ -319,13 +325,18 @@ def _libraries(context: Context, inputs: Inputs) -> dict[str, Any]:
 
     del inputs
     seen: dict[str, str] = {}
-    for candidate in context.declaration.model.candidates:
+    for number, candidate in enumerate(context.declaration.model.candidates):
         package = candidate.estimator.partition(".")[0]
         name = {"sklearn": "scikit-learn"}.get(package, package)
         try:
             seen[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            estimator = import_from(context.project, candidate.estimator)
+            estimator = import_from(
+                context.project,
+                candidate.estimator,
+                "estimator",
+                ("model", "candidates", number, "estimator"),
+            )
             file = inspect.getsourcefile(estimator)
             seen[candidate.estimator] = digest_of(Path(file).read_bytes()) if file else ""
     return seen

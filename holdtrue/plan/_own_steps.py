@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from holdtrue.declaration import Declaration
     from holdtrue.declaration import Step as Declared
+    from holdtrue.errors import Key
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
     from holdtrue.preparation import Failure, Outcome
@@ -137,7 +138,7 @@ def _parts(work: Work, name: str, declared: Declared, folder: Path) -> list[_Par
     values: list[tuple[dict[str, Any], Any]] = [({}, None)]
     for each, chosen in declared.foreach.items():
         if isinstance(chosen, str):
-            files = files_of(f"steps.{name}.foreach.{each}", chosen, project)
+            files = files_of(("steps", name, "foreach", each), chosen, project)
             values = [({each: Path(path)}, state) for path, state in files.items()]
         else:
             values = [({each: value}, value) for value in chosen]
@@ -189,7 +190,7 @@ def _do(work: Work, name: str, declared: Declared, parts: list[_Part], todo: lis
 
     context = work.context
     given = {
-        need: _given(work, declared.needs[need], f"steps.{name}.needs.{need}", how)
+        need: _given(work, declared.needs[need], ("steps", name, "needs", need), how)
         for need, how in _how(declared, todo[0].call).items()
     }
     ended = len(parts) - len(todo)
@@ -230,7 +231,7 @@ def _how(declared: Declared, call: Call) -> dict[str, str]:
     }
 
 
-def _given(work: Work, source: Source, place: str, how: str) -> pa.Table | tuple[str, ...]:
+def _given(work: Work, source: Source, place: Key, how: str) -> pa.Table | tuple[str, ...]:
     """What a run is given: rows, or the paths of files that need not be read here."""
     context = work.context
     if source.step is not None:
@@ -238,8 +239,8 @@ def _given(work: Work, source: Source, place: str, how: str) -> pa.Table | tuple
     if source.files is not None and how in ("path", "paths"):
         paths = list_files(source.files, context.project).paths
         if how == "path" and len(paths) > 1:
-            message = f"{place}: {source} are {len(paths)}, and the function takes one path"
-            raise DataError(message, hint="annotate the argument with list[Path]")
+            message = f"{source} are {len(paths)}, and the function takes one path"
+            raise DataError(message, hint="annotate the argument with list[Path]", key=place)
         return paths
     return read_source(Data(source=source, target="-"), context.project, None, None, place=place)
 
@@ -296,7 +297,7 @@ def read_rows(
     times: Sequence[str] = (),
     *,
     source: Source | None = None,
-    place: str = "data.source",
+    place: Key = ("data", "source"),
     features: Mapping[str, Kind] | None = None,
 ) -> pa.Table:
     """Read the rows of a window beside the plan; steps that make them are brought up to date.

@@ -211,6 +211,10 @@ class Runner:
             HoldtrueError: The step failed, or the machine refused, such as where its disk is full.
             NotDoneError: A step that it depends on was not done.
         """
+        with self.context.places.told():
+            return self._perform(name, inputs)
+
+    def _perform(self, name: str, inputs: Mapping[str, Reference] | None) -> Done:
         step = self._steps[name]
         started, moment = time.monotonic(), datetime.now(UTC)
         with self._journal.finding():
@@ -250,9 +254,10 @@ class Runner:
         step = self._steps[name]
         for other in step.inputs:
             self.bring(other)
-        record, stale = self.look_up(step)
-        if record is None or stale is not None:
-            self._do(step, self._outputs(step), time.monotonic())
+        with self.context.places.told():
+            record, stale = self.look_up(step)
+            if record is None or stale is not None:
+                self._do(step, self._outputs(step), time.monotonic())
 
     def _do(
         self, step: Step, given: Mapping[str, Reference], started: float

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ServingError
+from holdtrue.errors import ServingError, refused_by_machine
 from holdtrue.mirror import mirror
 from holdtrue.origin import origin_of
 from holdtrue.plan._data_steps import _dump
@@ -238,7 +239,8 @@ def note_served(context: Context, release: Release) -> None:
     """Record that the champion is served, where no run did it, as the step that serves would.
 
     Otherwise the next plan would serve once more what already answers. What the system used last
-    stays as it is: a training may be under way.
+    stays as it is: a training may be under way. Where it cannot be written, that is said on stderr,
+    and what was done stands: the next `apply` serves the same once more.
     """
     journal = Journal(context.store, context.system)
     last = journal.last("serve")
@@ -249,16 +251,19 @@ def note_served(context: Context, release: Release) -> None:
         "declared": _reads_serving(context.declaration),
         "outside": _champion(context, {}),
     }
-    journal.write(
-        Record(
-            step="serve",
-            digest=digest(components),
-            components=components,
-            output=release.model_dump(mode="json"),
-            finished=datetime.now(UTC),
-            seconds=0.0,  # of no run
-        )
+    record = Record(
+        step="serve",
+        digest=digest(components),
+        components=components,
+        output=release.model_dump(mode="json"),
+        finished=datetime.now(UTC),
+        seconds=0.0,  # of no run
     )
+    try:
+        journal.write(record)
+    except OSError as err:
+        said = refused_by_machine(err, context.store.root) or err
+        sys.stderr.write(f"Warning: it is not written down that this is served: {said}\n")
 
 
 def release_lock(context: Context) -> AbstractContextManager[None]:

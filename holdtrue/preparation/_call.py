@@ -109,7 +109,7 @@ def _watched(timeout_s: float) -> Iterator[None]:
 def _run_function(call: Call, path: str, given: Mapping[str, Any]) -> Any:
     from holdtrue.data import as_frame, import_from, kinds_of
 
-    function = import_from(call.project, path, "the function")
+    function = import_from(call.project, path, "the function", ())
     with tempfile.TemporaryDirectory() as folder:
         arguments = dict(call.constants)
         for name, rows in given.items():

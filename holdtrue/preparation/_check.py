@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdtrue.declaration import Declaration, Step
+    from holdtrue.errors import Key
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -38,21 +39,22 @@ def check_sources(declaration: Declaration, project: Path) -> dict[str, str]:
         SourceError: The place of any of them does not answer.
     """
     for name, step in declaration.steps.items():
-        place = f"steps.{name}"
+        key = ("steps", name)
         for need, source in step.needs.items():
             if source.step is None:
-                check_source(source, project, f"{place}.needs.{need}")
+                check_source(source, project, (*key, "needs", need))
         for each, values in step.foreach.items():
             if isinstance(values, str):
-                files_of(f"{place}.foreach.{each}", values, project)
+                files_of((*key, "foreach", each), values, project)
         if isinstance(step.run, str):
             arguments_of(step, name, project)
             continue
         command = step.run[0]
         there = project / command if "/" in command else command
         if shutil.which(there) is None:
-            message = f"{place}.run: there is no command {command}"
-            raise ConfigError(message, hint="install it, or give the path of it")
+            message = f"there is no command {command}"
+            hint = "install it, or give the path of it"
+            raise ConfigError(message, hint=hint, key=(*key, "run"))
     source = declaration.data.source
     return (
         check_source(source, project) if source.step is None else source_state(declaration, project)
@@ -75,10 +77,10 @@ def arguments_of(step: Step, name: str, project: Path) -> dict[str, str]:
         ConfigError: There is no such function, or it takes other arguments.
     """
     assert isinstance(step.run, str)  # noqa: S101 - nothing else leads here
-    place = f"steps.{name}"
-    function = import_from(project, step.run, f"{place}.run:")
+    key: Key = ("steps", name)
+    function = import_from(project, step.run, "the function", (*key, "run"))
     given = [*step.needs, *step.params, *step.foreach]
-    takes = _parameters(function, place, step.run)
+    takes = _parameters(function, (*key, "run"), step.run)
     if takes is None:
         return {}
     known = [p.name for p in takes.values() if p.kind in _NAMED]
@@ -86,10 +88,13 @@ def arguments_of(step: Step, name: str, project: Path) -> dict[str, str]:
     unknown = [one for one in given if one not in known]
     if unknown and not anything:
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        message = f"{place}: {step.run} takes no argument {unknown[0]}" + (
+        message = f"{step.run} takes no argument {unknown[0]}" + (
             f" (did you mean {near[0]}?)" if near else ""
         )
-        raise ConfigError(message, hint=f"it takes: {', '.join(known) or 'nothing'}")
+        hint = f"it takes: {', '.join(known) or 'nothing'}"
+        section = "needs" if unknown[0] in step.needs else "params"
+        section = section if unknown[0] not in step.foreach else "foreach"
+        raise ConfigError(message, hint=hint, key=(*key, section, unknown[0]))
     lacking = [
         p.name
         for p in takes.values()
@@ -97,23 +102,24 @@ def arguments_of(step: Step, name: str, project: Path) -> dict[str, str]:
         if p.name not in given or p.kind is inspect.Parameter.POSITIONAL_ONLY
     ]
     if lacking:
-        message = f"{place}: {step.run} needs an argument {lacking[0]}, which it is not given"
-        raise ConfigError(message, hint="name it in needs, params or foreach")
+        message = f"{step.run} needs an argument {lacking[0]}, which it is not given"
+        raise ConfigError(message, hint="name it in needs, params or foreach", key=key)
     hints = _hints(function)
     found = {one: _how(hints.get(one)) for one in step.needs}
     for need, source in step.needs.items():
         remote = source.files is not None and "://" in source.files
         if remote and found[need] in ("path", "paths"):
-            message = f"{place}: {step.run} takes {need} as a path, and {source} are elsewhere"
-            raise ConfigError(message, hint="let it take a DataFrame or an Arrow table")
+            message = f"{step.run} takes {need} as a path, and {source} are elsewhere"
+            hint = "let it take a DataFrame or an Arrow table"
+            raise ConfigError(message, hint=hint, key=(*key, "needs", need))
     return found
 
 
-def _parameters(function: Any, place: str, path: str) -> Mapping[str, inspect.Parameter] | None:
+def _parameters(function: Any, key: Key, path: str) -> Mapping[str, inspect.Parameter] | None:
     """The parameters of a function; None where Python does not know them."""
     if not callable(function):
-        message = f"{place}.run: {path} is a {type(function).__name__}, expected a function"
-        raise ConfigError(message)
+        message = f"{path} is a {type(function).__name__}, expected a function"
+        raise ConfigError(message, key=key)
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):

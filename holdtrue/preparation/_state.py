@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdtrue.declaration import Declaration, Step
+    from holdtrue.errors import Key
 
 _SEEN = {"files", "version"}
 
@@ -52,23 +53,25 @@ def state_of(step: Step, name: str, project: Path) -> dict[str, str]:
         HoldtrueError: As `source_state`.
     """
     if isinstance(step.run, str):
-        code = code_of(import_from(project, step.run, f"steps.{name}.run"), project)
+        code = code_of(
+            import_from(project, step.run, "the function", ("steps", name, "run")), project
+        )
     else:
         there = [project / part for part in step.run if "{" not in part]
         code = digest_of(b"".join(path.read_bytes() for path in there if path.is_file()))
     state = {step.run if isinstance(step.run, str) else step.run[0]: code}
     for need, source in step.needs.items():
-        with told_of(f"steps.{name}.needs.{need}"):
+        with told_of(("steps", name, "needs", need)):
             found = fingerprint(source, project)
         state |= {f"{need}.{what}": digest for what, digest in found.items()}
     for each, values in step.foreach.items():
         if isinstance(values, str):
-            listing = files_of(f"steps.{name}.foreach.{each}", values, project)
+            listing = files_of(("steps", name, "foreach", each), values, project)
             state[f"foreach.{each}"] = digest_of(repr([*listing.values()]).encode())
     return state
 
 
-def files_of(place: str, pattern: str, project: Path) -> Mapping[str, tuple[str, int, int]]:
+def files_of(place: Key, pattern: str, project: Path) -> Mapping[str, tuple[str, int, int]]:
     """Path of each file that `foreach` of a step is about, with its name, size and time.
 
     Args:
@@ -79,7 +82,7 @@ def files_of(place: str, pattern: str, project: Path) -> Mapping[str, tuple[str,
     Raises:
         NoSourceError: There is none.
     """
-    with told_of(place, "data.source.files"):
+    with told_of(place, ("data", "source", "files")):
         state = list_files(pattern, project, of_rows=False).state()
     return {path: (path, size, time) for path, size, time in state}
 

@@ -51,6 +51,8 @@ def moment(value: datetime | None) -> str:
 
 def span(seconds: float) -> str:
     """Write a length of time: 95.2 is ``1 min 35 s``."""
+    if 0 < seconds < 0.05:
+        return f"{max(1, round(seconds * 1_000))} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -45,7 +45,10 @@ class Access:
             key = self._keyring.find(header)
         if key is None:
             what = "lacks a key" if header is None else "has a key that is not good"
-            detail = f"the request {what}; send the header Authorization: Bearer KEY"
+            detail = (
+                f"the request {what}; send the header Authorization: Bearer KEY "
+                "(`holdtrue key create` makes one)"
+            )
             raise Problem(401, detail, ((b"www-authenticate", b"Bearer"),))
         if scope not in key.scopes:
             detail = f"the key {key.name} may not do this; it needs the scope {scope}"

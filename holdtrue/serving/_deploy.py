@@ -193,8 +193,9 @@ def check_place(stack: Stack, declaration: Declaration) -> None:
     """
     serve = declaration.serve
     if not port_is_free(0, serve.host):
-        message = f"serve.host: {serve.host} is no address of this machine"
-        raise ConfigError(message, hint="leave it out, or use 0.0.0.0 for all addresses")
+        message = f"{serve.host} is no address of this machine"
+        hint = "leave it out, or use 0.0.0.0 for all addresses"
+        raise ConfigError(message, hint=hint, key=("serve", "host"))
     if stack.state().ray_address is not None:
         try:
             details = _control(stack).details()
@@ -203,7 +204,7 @@ def check_place(stack: Stack, declaration: Declaration) -> None:
         _check_port(_applications(details), declaration)
     elif not port_is_free(serve.port, serve.host):
         message = f"port {serve.port} is in use by another program"
-        raise StackError(message, hint="end it, or declare another serve.port")
+        raise StackError(message, hint="end it, or declare another port", key=("serve", "port"))
 
 
 def start_serve(stack: Stack, timeout_s: float = 60.0) -> None:
@@ -339,8 +340,8 @@ def _check_port(applications: list[dict[str, Any]], declaration: Declaration) ->
     ports = {app["name"]: app.get("args", {}).get("port") for app in applications}
     for name, taken in ports.items():
         if name != system and taken == port:
-            message = f"serve.port is {port}, but {name} is served there"
-            raise ConfigError(message, hint="declare another serve.port")
+            message = f"port {port} is taken: {name} is served there"
+            raise ConfigError(message, hint="declare another port", key=("serve", "port"))
     if ports.get(system) != port and not port_is_free(port, host):
         message = f"port {port} is in use by another program"
         raise StackError(message, hint="end it, or declare another serve.port")

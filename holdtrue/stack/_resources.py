@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.errors import ConfigError
+from holdtrue.errors import ConfigError, Key, spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,8 +46,8 @@ def check_trial_fits(declaration: Declaration, stack: Stack) -> None:
         StackError: The cluster does not answer.
     """
     cpus, gpus = declaration.tune.cpus, declaration.tune.gpus
-    asked = {"tune": (cpus, gpus)}
-    asked |= {f"steps.{name}": (step.cpus, 0.0) for name, step in declaration.steps.items()}
+    asked: dict[Key, tuple[int, float]] = {("tune",): (cpus, gpus)}
+    asked |= {("steps", name): (step.cpus, 0.0) for name, step in declaration.steps.items()}
     asked = {place: (c, g) for place, (c, g) in asked.items() if c > 1 or g > 0}
     if asked:
         nodes = nodes_of(stack, declaration.ray.address)
@@ -55,7 +55,7 @@ def check_trial_fits(declaration: Declaration, stack: Stack) -> None:
             check_fits(c, g, nodes, place)
 
 
-def check_fits(cpus: int, gpus: float, nodes: Sequence[Node], place: str = "tune") -> None:
+def check_fits(cpus: int, gpus: float, nodes: Sequence[Node], place: Key = ("tune",)) -> None:
     """Refuse work that no node can hold.
 
     Args:
@@ -72,14 +72,14 @@ def check_fits(cpus: int, gpus: float, nodes: Sequence[Node], place: str = "tune
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus) if gpus else (node.cpus,))
     has = f"the largest has {_said(largest.cpus, 'CPU')} and {_said(largest.gpus, 'GPU')}"
     if not any(node.cpus >= cpus for node in nodes):
-        key, what = f"{place}.cpus: {cpus}", "no node has so many"
+        name, what = "cpus", f"no node has {cpus}"
     elif not any(node.gpus >= gpus for node in nodes):
-        key, what = f"{place}.gpus: {gpus:g}", "no node has so many"
+        name, what = "gpus", f"no node has {gpus:g}"
     else:
-        key, what = f"{place}.cpus: {cpus}, {place}.gpus: {gpus:g}", "no node has both"
+        name, what = "gpus", f"no node has {gpus:g} beside {spell(place)}.cpus: {cpus}"
     hint = "ask for less, or give the address of a larger cluster in ray.address"
-    message = f"{key}: {what}; {has}"
-    raise ConfigError(message, hint=hint)
+    message = f"{what}; {has}"
+    raise ConfigError(message, hint=hint, key=(*place, name))
 
 
 def nodes_of(stack: Stack, address: str | None) -> tuple[Node, ...]:

@@ -29,7 +29,8 @@ def choose_trial(plan: Tune, complete: Sequence[Trial]) -> tuple[Trial, str | No
     """
     fitting = [trial for trial in complete if trial.within_limits]
     if not fitting:
-        raise TrainingError(_unmet(plan, complete), hint="raise the limit, or narrow the space")
+        hint = "raise the limit, or narrow the space"
+        raise TrainingError(_unmet(plan, complete), hint=hint, key=("tune", "limits"))
     best = min(fitting, key=lambda trial: (_loss(plan, trial), trial.number))
     first = min(complete, key=lambda trial: _loss(plan, trial))
     why = None
@@ -85,4 +86,4 @@ def _unmet(plan: Tune, complete: Sequence[Trial]) -> str:
         for name, limit in limits.items()
         if least[name] > limit
     ] or [f"each of {' and '.join(limits)} is kept by some, but not by the same"]
-    return f"none of {len(complete)} complete trials is within tune.limits: {'; '.join(said)}"
+    return f"none of {len(complete)} complete trials is within them: {'; '.join(said)}"

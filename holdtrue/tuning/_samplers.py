@@ -42,8 +42,10 @@ def check_sampler(name: str) -> None:
     """
     module, package = _NEEDS.get(name, ("", ""))
     if module and importlib.util.find_spec(module) is None:
-        message = f"tune.sampler: {name} needs {package}, which is not installed"
-        raise ConfigError(message, hint=f"pip install {module}, or use tpe")
+        message = f"{name} needs {package}, which is not installed"
+        raise ConfigError(
+            message, hint=f"pip install {module}, or use tpe", key=("tune", "sampler")
+        )
 
 
 def make_sampler(name: str, space: Space, seed: int, past: Sequence[Past] = ()) -> FreshSampler:

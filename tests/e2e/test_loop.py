@@ -33,6 +33,8 @@ def test_apply_leaves_the_model_serving_and_says_so(applied):
     said = applied.seen["apply"]
     assert f"Done: {', '.join(ALL)}." in said
     assert f"Version 1 answers at http://127.0.0.1:{applied.project.port}/" in said
+    docs = f"http://127.0.0.1:{applied.project.port}/flights-small/docs"
+    assert f"How to ask it, with the key that `holdtrue key show` prints: {docs}" in said
     assert "It goes on answering; `holdtrue down` ends it." in said
     assert str(applied.project.home / "reports" / "flights-small" / "index.html") in said
 

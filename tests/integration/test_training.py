@@ -283,7 +283,8 @@ def test_what_the_declared_memory_cannot_hold_is_refused_before_the_search(
 ) -> None:
     with pytest.raises(TrainingError) as caught:
         limited(project, "tight", many, "6.5MB")
-    assert caught.value.message.startswith("ray.memory: to train on 80,000 rows within")
+    assert "tight.yaml:" in caught.value.message
+    assert ": ray.memory: to train on 80,000 rows within" in caught.value.message
     assert "candidate xgboost.XGBRegressor could not be fitted" in caught.value.message
     assert not System(project / "tight.yaml").store.path("studies", "tight").exists()
 

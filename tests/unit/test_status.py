@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from holdtrue.errors import ConfigError
+from holdtrue.plan import Applied
+from holdtrue.plan_commands import _applied_text
 from holdtrue.references import Decision, DriftReport
 from holdtrue.registry import Registry
 from holdtrue.rollout import Plan
@@ -103,6 +106,26 @@ def test_what_is_late_is_said_also_where_nobody_is_notified(system: System, smal
         "late: the training was due 2024-02-01 02:00 UTC; called for since 2024-02-01 00:00 UTC, "
         "and nothing has begun it\n" in said
     )
+
+
+def test_where_nothing_answers_it_is_said_what_brings_it_back(system: System) -> None:
+    said = "small: not serving; `holdtrue serve FILE` has the champion answer\nchampion: version 1 "
+    assert text(system).startswith(said)
+
+
+def test_where_there_are_no_two_versions_none_are_compared(system: System) -> None:
+    with pytest.raises(ConfigError, match="small has one version: two are compared") as caught:
+        system.diff()
+    assert "--refresh" in (caught.value.hint or "")
+
+
+def test_after_apply_it_is_said_how_to_ask(system: System) -> None:
+    done = Applied((), "http://127.0.0.1:8700/small/predict", 1, refused=None)
+    asked = "How to ask it, with the key that `holdtrue key show` prints: "
+    assert f"{asked}http://127.0.0.1:8700/small/docs\n" in _applied_text(system, done, ())
+    system.path.write_text(f"{DECLARED}serve: {{access: open}}\n")
+    told = _applied_text(System(system.path), done, ())
+    assert "How to ask it: http://127.0.0.1:8700/small/docs\n" in told
 
 
 def text(system: System) -> str:

@@ -9,7 +9,6 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from holdtrue.cli import _report_text
 from holdtrue.declaration import Performance, parse
 from holdtrue.errors import DataError
 from holdtrue.models import Signature
@@ -42,6 +41,7 @@ from holdtrue.watch import (
     _leave_for_replicas,
     _remove_old,
     _shortened,
+    report_text,
 )
 
 DAY = timedelta(days=1)
@@ -379,7 +379,7 @@ def test_of_windows_with_too_few_rows_the_last_one_is_told() -> None:
     seen = DriftReport(
         system="flights", version=1, at=NOW, windows=windows, performance=(), decision=decision
     )
-    told = [line.split("  ")[-1] for line in _report_text(seen).splitlines()]
+    told = [line.split("  ")[-1] for line in report_text(seen).splitlines()]
     assert told == ["suspect: 1", "too few rows: 4", "none: all is well."]
 
 

@@ -85,7 +85,7 @@ def test_a_span_without_rows_is_refused(
 
 def test_it_needs_the_time_of_the_event(small: Path) -> None:
     small.write_text(TEXT.replace(" time: at,", ""))
-    with pytest.raises(ConfigError, match=r"a backtest needs data\.time"):
+    with pytest.raises(ConfigError, match=r"data\.time: a backtest needs it"):
         System(small).backtest()
     assert not (small.parent / ".holdtrue").exists()
 

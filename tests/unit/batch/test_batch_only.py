@@ -8,7 +8,6 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from holdtrue.cli import _report_text
 from holdtrue.errors import ConfigError
 from holdtrue.estimated import in_words
 from holdtrue.plan import STEPS, Journal, make_plan, steps_until
@@ -18,6 +17,7 @@ from holdtrue.release import advance
 from holdtrue.rollout import Plan
 from holdtrue.stack import Stack
 from holdtrue.status import status_text
+from holdtrue.watch import report_text
 from tests.unit.visits import Visits, later, moment
 from tests.unit.visits import trained as trained
 from tests.unit.visits import visits as visits
@@ -44,13 +44,13 @@ def test_the_monitor_sees_drift_in_what_was_scored(visits: Visits) -> None:
     assert len(system.score_due(as_of=half)) == 4
     report = system.monitor(as_of=half)
     assert [window.rows for window in report.windows] == [240] * 4
-    assert report.decision.action == "none", _report_text(report)
+    assert report.decision.action == "none", report_text(report)
     # Those that are not scored yet are waited for.
     assert system.monitor(as_of=half + DAY).windows == ()
     system.score_due(as_of=end)
     report = system.monitor(as_of=end)
     assert [window.rows for window in report.windows] == [240] * 4
-    assert "drift" in report.decision.signals, _report_text(report)
+    assert "drift" in report.decision.signals, report_text(report)
     assert report.windows[-1].columns[0].column == "age"
 
 

@@ -188,9 +188,9 @@ def test_nothing_is_written_where_no_row_is_acceptable(bundle: Bundle, tmp_path:
     [
         ("rows.csv", "", "cannot be read"),
         ("rows.csv", "code,x,flag,text\n", "there are no rows to score"),
-        ("rows.csv", "code,X,flag,text\n1,2,true,a\n", r"feature: x is not a column"),
+        ("rows.csv", "code,X,flag,text\n1,2,true,a\n", r"the feature x is not a column of .*rows"),
         ("rows.jsonl", "", "there are no rows to score"),
-        ("rows.jsonl", '{"code": 1}', "feature: x is not a column"),
+        ("rows.jsonl", '{"code": 1}', "the feature x is not a column of .*rows"),
         ("rows.parquet", "none", "cannot be read"),
     ],
 )
@@ -214,10 +214,11 @@ def test_a_table_of_other_kinds_is_refused_as_a_whole(bundle: Bundle, tmp_path: 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file$"):
         list_inputs(tmp_path / "none.csv")
-    with pytest.raises(ConfigError, match="is not one of"):
-        list_inputs(tmp_path / "rows.xlsx")
     with pytest.raises(ConfigError, match="holds no file that ends with"):
         list_inputs(tmp_path)
+    (tmp_path / "rows.xlsx").touch()
+    with pytest.raises(ConfigError, match="is not one of"):
+        list_inputs(tmp_path / "rows.xlsx")
 
 
 @pytest.mark.parametrize("name", ["b.CSV", "b.arrow", "b.jsonl.gz", "README.md"])
@@ -417,3 +418,13 @@ def test_an_answer_that_would_replace_a_feature_is_refused(
     source = write(tmp_path / "rows.parquet", known)
     with pytest.raises(DataError, match="the answers have a column prediction, too"):
         do((tmp_path / "b", digest), source, tmp_path / "out.parquet")
+
+
+def test_a_misspelt_file_is_told_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"rows\.cvs: no such file \(did you mean .*rows\.csv\?\)$"):
+        list_inputs(tmp_path / "rows.cvs")
+    with pytest.raises(ConfigError, match="is not one of") as caught:
+        list_inputs(tmp_path / "notes.txt")
+    assert caught.value.hint == "convert it to one of them"  # there is no folder to leave it out of

@@ -69,7 +69,7 @@ def test_what_is_no_table_is_refused(bundle: Bundle, rows: pd.DataFrame) -> None
     ("change", "said"),
     [
         (lambda f: f.iloc[:0], "there are no rows to score"),
-        (lambda f: f.drop(columns="x"), "the rows: feature: x is not a column"),
+        (lambda f: f.drop(columns="x"), "the feature x is not a column of the rows"),
         (lambda f: f.assign(x="word"), "column x holds string values, expected number"),
         (lambda f: f.assign(code=1.5), "row 0, column code: expected a whole number or null"),
         (lambda f: f.assign(x=np.inf), "row 0, column x: expected a finite number or null"),

@@ -94,3 +94,17 @@ def test_bad_input(
     found, printed = run(*arguments)
     assert (found, said in " ".join(printed.split())) == (code, True), printed
     assert not store.path("registry.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [("s3//x/y", "s3://x/y"), ("s3:/x", "s3://x"), ("gs:x", "gs://x"), ("abfs//x", "abfs://x")],
+)
+def test_an_address_that_lacks_a_sign_is_no_folder(
+    run: Run, store: Store, tmp_path: Path, given: str, url: str
+) -> None:
+    code, printed = run("backup", given)
+    assert (code, f"write {url}, or ./{given} for the folder" in printed) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+    assert run("backup", f"./{given}")[0] == 0
+    assert run("backup", given)[0] == 0  # it is there: it is what is meant

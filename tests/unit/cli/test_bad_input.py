@@ -125,7 +125,11 @@ def test_a_declaration_that_is_not_there(run: Run, project: Path) -> None:
     [
         ({"tunne": {}}, "unknown key", 2),
         ({"serve": {"prot": 1}}, "did you mean `port`", 2),
-        ({"data": {"target": "yy"}}, "data.target: yy is not a column (did you mean y?)", 1),
+        (
+            {"data": {"target": "yy"}},
+            "data.target: yy is not a column of the data (did you mean y?)",
+            1,
+        ),
         ({"data": {"target": "same"}}, "data.target: same is 1 in every row", 1),
         ({"data": {"time": "word"}}, "the time column word does not parse as times", 1),
         ({"data": {"time": "when"}}, "data.time: when is not a column", 1),
@@ -143,7 +147,7 @@ def test_a_declaration_that_is_not_there(run: Run, project: Path) -> None:
             2,
         ),
         ({"ray": {"address": "127.0.0.1:1"}}, "no Ray answers at 127.0.0.1:1", 1),
-        ({"features": {"numeric": ["word"]}}, "features.numeric: word holds string values", 1),
+        ({"features": {"numeric": ["word"]}}, "features.numeric[0]: word holds string values", 1),
     ],
 )
 def test_a_declaration_that_cannot_be_made_so(
@@ -287,8 +291,8 @@ def test_rows_are_scored(champion: Path, run: Run, project: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("x\n1.5\n", "feature: color is not a column"),
-        ("x,colour\n1.5,red\n", "feature: color is not a column (did you mean colour?)"),
+        ("x\n1.5\n", "the feature color is not a column of "),
+        ("x,colour\n1.5,red\n", "(did you mean colour?)"),
         ("x,color\nsoon,red\n", "no row can be scored: row 0, column x: expected a finite number"),
         ("x,color\n", "there are no rows to score"),
         ("", "cannot be read"),
@@ -421,3 +425,13 @@ def test_a_folder_in_the_place_of_a_file_is_told(declare: Callable[..., Path], r
     assert f"{record}: Is a directory" in said
     record.rmdir()
     assert run("plan", file)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "monitor", "batch", "backtest"])
+def test_a_moment_that_is_none(declare: Callable[..., Path], run: Run, command: str) -> None:
+    flag = "--from" if command == "backtest" else "--as-of"
+    code, printed = run(command, declare(), flag, "yesterday")
+    words = " ".join(printed.replace("│", "").split())
+    assert code == 2
+    assert f"Invalid value for '{flag}': expected a moment such as 2013-07-01 or" in words
+    assert "got yesterday" in words

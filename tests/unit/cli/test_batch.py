@@ -96,7 +96,6 @@ def test_without_a_declared_batch_it_is_refused(visits: Visits, run: Run) -> Non
         ({"every": "10s"}, "batch.every: expected at least 1m"),
         ({"delay": "soon"}, "batch.delay: expected a duration such as"),
         ({"source": "{files: a.csv, delta: {table: b}}"}, "batch.source: expected exactly one of"),
-        ({"source": "{files: other.csv}"}, "batch.source.files: no file matches other.csv"),
         ({"source": "{files: '**/*.parquet'}"}, "batch.to: batch.source.files would read what is"),
         ({"to": "{delta: d}", "source": "{delta: {table: d}}"}, "batch.to.delta: is the table"),
         ({"evry": "1d"}, "batch.evry: unknown key\n  did you mean `every`?"),
@@ -124,3 +123,16 @@ def test_check_says_where_the_time_is_missing(visits: Visits, run: Run) -> None:
     code, printed = run("check", path)
     assert code == 2
     assert f"{path}:{number}:8: batch: needs data.time" in printed
+
+
+def test_a_source_whose_rows_may_still_come_is_a_remark(visits: Visits, run: Run) -> None:
+    file = visits.system.path
+    assert "note:" not in run("check", file)[1]
+    (visits.folder / "new.parquet").unlink()
+    code, said = run("check", file)
+    assert code == 0
+    assert said.splitlines()[1].startswith(f"note: {file}:")
+    assert "batch.source.files: no file matches new.parquet" in said
+    assert "; the rows to score may still come" in said
+    remarks = json.loads(run("check", file, "--json")[1])["remarks"]
+    assert len(remarks) == 1

@@ -217,7 +217,7 @@ def test_a_plan_says_what_is_done_also_while_the_source_is_away(
     code, printed = run("plan", "visits.yaml")
     said, lines = printed.splitlines()[-1], printed.splitlines()[:-1]
     assert (code, lines) == (0, before[1].splitlines())
-    assert said.startswith("The source could not be asked whether it has changed: data.source.")
+    assert said.startswith("The source could not be asked whether it has changed: visits.yaml:")
     assert gone in said
     assert run("plan", "visits.yaml", "--json")[0] == 0
     assert run("apply", "visits.yaml", "--until", "split")[0] == 2
@@ -237,8 +237,11 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     Path("visits.yaml").write_text(yaml.safe_dump(document))
     Path("own_guess.py").write_text(GUESS)
     code, printed = run(command[0], "visits.yaml", *command[1:])
+    written = Path("visits.yaml").read_text().splitlines()
+    line = next(text for text in written if "own_guess" in text)
     said = (
-        "error: model.candidates[0]: estimator own_guess.Guess does not fit classification: "
+        f"error: visits.yaml:{written.index(line) + 1}:{line.index('own_guess') + 1}: "
+        "model.candidates[0].estimator: estimator own_guess.Guess does not fit classification: "
         "it has no predict_proba and does not derive from sklearn.base.ClassifierMixin\n"
     )
     assert (code, printed) == (2, said)

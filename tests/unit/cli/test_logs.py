@@ -45,6 +45,14 @@ def shown(file: Path, *options: str) -> list[str]:
     return found.stdout.splitlines()
 
 
+def test_it_is_said_that_there_is_nothing_to_show(file):
+    found = CliRunner().invoke(app, ["logs", str(file)])
+    assert (found.stdout, found.exit_code) == ("", 0)
+    assert found.stderr == "flights was never served; `holdtrue apply` does\n"
+    say(file, 1)
+    assert CliRunner().invoke(app, ["logs", str(file)]).stderr == ""
+
+
 def test_the_last_lines_are_shown_in_words_or_as_json(file):
     assert shown(file) == []
     for number in range(30):

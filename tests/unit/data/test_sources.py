@@ -64,7 +64,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_function_gives_the_rows_of_the_window(project: Path) -> None:
     table = read_source(python("sources_of_a_test.rows", "at"), project, START, END)
     assert table["x"].to_pylist() == [1, 2]
-    seen = import_from(project, "sources_of_a_test.seen")
+    seen = import_from(project, "sources_of_a_test.seen", "source", ())
     assert seen == [(START, END)]
 
 
@@ -251,7 +251,9 @@ def test_text_that_is_not_utf8_is_refused_with_what_to_do(tmp_path: Path) -> Non
 
 def test_a_missing_time_column_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("arrival,x\n2024-01-01,1\n")
-    with pytest.raises(DataError, match=r"data.time: arival is not a column \(did you mean arriv"):
+    with pytest.raises(
+        DataError, match=r"data.time: arival is not a column of .*rows.csv \(did you mean arriv"
+    ):
         read_source(files("rows.csv", "arival"), tmp_path, None, None)
 
 

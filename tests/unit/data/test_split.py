@@ -97,7 +97,7 @@ def test_rows_that_end_before_the_test_rows_begin_are_told(declare: Declare) -> 
     with pytest.raises(DataError) as caught:
         split_frame(declaration, timed(5), END)
     assert caught.value.message == (
-        "the split (cut at 2024-01-08 00:00 UTC) leaves no test rows: evaluate.test: 3d counts "
+        "evaluate.test: the split (cut at 2024-01-08 00:00 UTC) leaves no test rows: 3d counts "
         "back from 2024-01-11 00:00 UTC (now, less data.labels_after), and the newest row is of "
         "2024-01-05 23:00 UTC"
     )

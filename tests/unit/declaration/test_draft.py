@@ -192,3 +192,21 @@ def test_what_cannot_be_read_is_one_sentence(
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         draft(tmp_path / "none.csv", "a")
+
+
+def test_dates_in_another_order_are_told(frame: pd.DataFrame, tmp_path: Path) -> None:
+    at = pd.date_range("2024-01-01", periods=ROWS, freq="h")
+    frame["ordered"], frame["day"] = at.strftime("%d/%m/%Y %H:%M"), at.strftime("%d.%m.%y")
+    text = draft(write(frame, tmp_path / "churn.csv"), "churn")
+    for name in ("ordered", "day"):
+        assert f"- {name}  # dates to be written as 2013-07-01T13:00" in text
+        assert name in parse(text).features.exclude
+
+
+def test_without_a_target_the_columns_are_told(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = write(frame[["age", "churn"]], tmp_path / "churn.csv")
+    with pytest.raises(ConfigError, match="the column to predict is not named") as caught:
+        draft(path, None)
+    assert caught.value.hint == "give it by --target; columns: age, churn"
+    with pytest.raises(ConfigError, match=r"no such file \(did you mean .*churn.csv\?\)"):
+        draft(tmp_path / "chrun.csv", "churn")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,6 +11,7 @@ from holdtrue.declaration import (
     format_share,
     format_size,
     parse_duration,
+    parse_moment,
     parse_share,
     parse_size,
 )
@@ -123,3 +124,11 @@ def test_only_this_machine_may_ask_without_a_key() -> None:
         ValueError, match=r"access: open is for the loopback address; on 10\.1\.2\.3"
     ):
         Serve.model_validate({"access": "open", "host": "10.1.2.3"})
+
+
+def test_a_moment_is_read_or_said_to_be_none() -> None:
+    noon = datetime(2013, 7, 1, 12)  # noqa: DTZ001 - as it is written
+    assert parse_moment(" 2013-07-01T12:00:00 ") == noon
+    assert parse_moment("2013-07-01T12:00Z") == noon.replace(tzinfo=UTC)
+    with pytest.raises(ValueError, match=r"expected a moment .*, got yesterday"):
+        parse_moment("yesterday")

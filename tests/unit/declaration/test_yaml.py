@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdtrue.declaration._yaml import Mark, read, spell
+from holdtrue.declaration._yaml import Mark, read
+from holdtrue.errors import spell
 
 
 @pytest.mark.parametrize(

@@ -125,22 +125,22 @@ def test_what_the_data_have_is_accepted() -> None:
     [
         (
             {"class_weight": {"Late": 2}},
-            "model.class_weight: the data have no class Late",
+            "model.class_weight.Late: the data have no class Late",
             "did you mean late?",
         ),
         (
             {"costs": {"lat": {"early": 2}}},
-            "model.costs: the data have no class lat",
+            "model.costs.lat: the data have no class lat",
             "did you mean late?",
         ),
         (
             {"costs": {"late": {"ontime": 2}}},
-            "model.costs.late: the data have no class ontime",
+            "model.costs.late.ontime: the data have no class ontime",
             "did you mean on time?",
         ),
         (
             {"class_weight": {"x": 2}},
-            "model.class_weight: the data have no class x",
+            "model.class_weight.x: the data have no class x",
             "known: early, late, on time",
         ),
         (

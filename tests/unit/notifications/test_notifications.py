@@ -444,10 +444,10 @@ def test_an_address_that_apprise_does_not_know_is_refused(
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
     check_addresses(make(to="mailto://me:hidden@example.com").declaration)
-    with pytest.raises(ConfigError, match=r"notify\.to\[0\] smoke://\*\*\*: no address") as said:
+    with pytest.raises(ConfigError, match=r"notify\.to\[0\]: smoke://\*\*\*: no address") as said:
         check_addresses(make(to="smoke://hidden").declaration)
     service = (
-        r"notify\.to\[0\] slack://\*\*\*: a part is missing of an address of Slack, or .*\n"
+        r"notify\.to\[0\]: slack://\*\*\*: a part is missing of an address of Slack, or .*\n"
         r".* slack://\{access_token\}/ or slack://\{access_token\}/\{targets\} or "
     )
     with pytest.raises(ConfigError, match=service):
@@ -479,7 +479,8 @@ def test_a_training_that_fails_is_in_the_status_until_one_works(
         system.apply(refresh=True)
     assert receiver.types() == ["version.promoted", "training.failed"]
     found = look(system)
-    assert found.failures["training"].reason.startswith("data.source.files: no file matches")
+    reason = found.failures["training"].reason
+    assert re.match(rf"{re.escape(str(path))}:\d+:\d+: data.source.files: no file matches", reason)
     assert "failed: the last training, at 20" in status_text(found)
     receiver.status = 500
     promoted = System(path)

@@ -502,3 +502,37 @@ def test_the_slate_says_what_is_declared(store: Store, serve: dict[str, Any], st
     assert (slate.limits.wait_s, slate.limits.batch_wait_s) == (2.0, 0.005)
     assert slate.limits.load_s == 300
     assert Path(slate.statistics).is_relative_to(store.root.resolve())
+
+
+def test_what_is_served_stands_where_it_cannot_be_written_down(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = context_of(store)
+    register(context, 1)
+    found = context.registry.version("small", 1)
+    release = Release(system="small", version=1, digest=found.digest, endpoint="http://127.0.0.1")
+    components = {
+        "step": "serve",
+        "declared": BY_NAME["serve"].reads(context.declaration),
+        "inputs": {"register": "c" * 32},
+        "outside": {"champion": 2},
+        "code": "d" * 32,
+    }
+    by_run = Record(
+        step="serve",
+        digest=digest(components),
+        components=components,
+        output=release.model_dump(mode="json"),
+        finished=NOW,
+        seconds=1,
+    )
+    journal = Journal(store, "small")
+    journal.write(by_run)
+    journal.used("serve", by_run.digest, NOW, None)
+    key = digest(components | {"outside": {"champion": 1}})
+    journal.place("serve", key).mkdir()  # in the way of the record
+    note_served(context, release)
+    assert "Warning: it is not written down that this is served: " in capsys.readouterr().err
+    assert champion(context) == 1
+    journal.place("serve", key).rmdir()
+    assert list(journal.every("serve")) == [by_run]

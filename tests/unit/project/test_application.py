@@ -311,7 +311,8 @@ def test_up_tells_of_each_system_that_it_cannot_serve_again(
     ]
     printed = capsys.readouterr().err
     assert "configs/fruit.yaml is not served: " in printed
-    assert f"nuts.yaml is not served: port {taken} is in use by another program" in printed
+    assert "nuts.yaml is not served: " in printed
+    assert f": serve.port: port {taken} is in use by another program" in printed
     assert said == []
 
 

@@ -56,7 +56,16 @@ def test_moment_is_utc():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.04, "0.0 s"), (4.21, "4.2 s"), (59.6, "1 min"), (95.2, "1 min 35 s"), (7_384, "2 h 3 min")],
+    [
+        (0, "0.0 s"),
+        (1e-5, "1 ms"),
+        (0.04, "40 ms"),
+        (0.05, "0.1 s"),
+        (4.21, "4.2 s"),
+        (59.6, "1 min"),
+        (95.2, "1 min 35 s"),
+        (7_384, "2 h 3 min"),
+    ],
 )
 def test_span(seconds, said):
     assert _format.span(seconds) == said

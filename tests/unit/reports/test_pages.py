@@ -138,6 +138,7 @@ def test_ids_that_are_referred_to_exist(pages):
 
 def test_data_page_has_the_numbers(pages, sample):
     page = pages["data"]
+    assert "rows, those to test on among them." in page
     for said in ("166,158", "161,263", "134,262", "27,001", "2013-06-01", "origin: allowed"):
         assert said in page
     assert page.count('class="spark"') == 4

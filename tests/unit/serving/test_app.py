@@ -178,6 +178,7 @@ def test_asks_for_a_key_unless_access_is_open(written, slate_with, tmp_path):
     assert statuses == [401, 401, 200, 403, 403, 200, 401, 401, 401, 200, 200, 200]
     assert answers[0].headers["www-authenticate"] == "Bearer"
     assert theirs not in answers[1].text
+    assert "`holdtrue key create`" in answers[0].json()["detail"]
 
 
 def test_what_is_refused_is_as_the_openapi_document_says(written, slate_with, tmp_path):

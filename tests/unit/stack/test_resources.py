@@ -38,19 +38,19 @@ def test_a_trial_that_one_node_can_hold_is_accepted(cpus, gpus, there):
             8,
             0.0,
             [SMALL],
-            "tune.cpus: 8: no node has so many; the largest has 2 CPUs and 0 GPUs",
+            "tune.cpus: no node has 8; the largest has 2 CPUs and 0 GPUs",
         ),
         (
             1,
             1.0,
             [Node(1)],
-            "tune.gpus: 1: no node has so many; the largest has 1 CPU and 0 GPUs",
+            "tune.gpus: no node has 1; the largest has 1 CPU and 0 GPUs",
         ),
         (
             8,
             1.0,
             [LARGE, GPU],
-            "tune.cpus: 8, tune.gpus: 1: no node has both; the largest has 4 CPUs and 2 GPUs",
+            "tune.gpus: no node has 1 beside tune.cpus: 8; the largest has 4 CPUs and 2 GPUs",
         ),
     ],
 )
@@ -75,7 +75,7 @@ def test_without_a_cluster_this_machine_is_asked(tmp_path, monkeypatch, declarat
     most = this_machine().cpus
     assert most >= 1
     check_trial_fits(declaration(cpus=most), stack)
-    with pytest.raises(ConfigError, match=rf"tune.cpus: {most + 1}: .* has {most} CPU"):
+    with pytest.raises(ConfigError, match=rf"tune.cpus: no node has {most + 1}; .* has {most} CPU"):
         check_trial_fits(declaration(cpus=most + 1), stack)
 
 

@@ -109,7 +109,7 @@ def test_where_none_is_within_the_limits_it_is_said_by_how_much(
     trials = [complete(0, 0.1, within=False, model_kb=kb, predict_ms=ms) for kb, ms in costs]
     with pytest.raises(TrainingError) as caught:
         choose_trial(plan(limits={"model_kb": 500, "predict_ms": 2}), trials)
-    assert "none of 2 complete trials is within tune.limits: " in caught.value.message
+    assert "tune.limits: none of 2 complete trials is within them: " in caught.value.message
     assert said in caught.value.message
 
 
