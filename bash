@@ -1,1 +1,0 @@
-bash: line 1: /tmp/w/ci.sh: Permission denied
