@@ -27,12 +27,13 @@ from holdtrue.runs import found_step, recorded_step
 from holdtrue.usage import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from holdtrue.declaration import Declaration
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Step
     from holdtrue.references import Reference
+    from holdtrue.usage import Usage
 
 # In an order in which every step comes after its inputs (a test asserts it).
 STEPS: tuple[Step, ...] = (
@@ -235,7 +236,7 @@ class Runner:
         began_step(self.context.store, self.context.system, name)
         store, system = self.context.store, self.context.system
         with recorded_step(store, system, name, self._ray(step)) as taken:
-            record, output = self._do(step, given, started)
+            record, output = self._do(step, given, started, taken.read)
             taken.facts |= facts_of(output, given)
         if name == _EXTRACT:
             self._journal.began_training(self.context.as_of)
@@ -257,16 +258,20 @@ class Runner:
         with self.context.places.told():
             record, stale = self.look_up(step)
             if record is None or stale is not None:
-                self._do(step, self._outputs(step), time.monotonic())
+                self._do(step, self._outputs(step), time.monotonic(), Meter().read)
 
     def _do(
-        self, step: Step, given: Mapping[str, Reference], started: float
+        self,
+        step: Step,
+        given: Mapping[str, Reference],
+        started: float,
+        taken: Callable[[], Usage],
     ) -> tuple[Record, Reference]:
         """Do a step, and keep the record of it."""
-        components, meter = self._components(step.name), Meter()
+        components = self._components(step.name)
         with self.context.reporter.step(step.name) as progress:
             output, files = self._run(step, Work(self.context, given, components, progress))
-        usage = meter.read()
+        usage = taken()
         record = Record(
             step=step.name,
             digest=digest(components),

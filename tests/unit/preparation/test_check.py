@@ -82,7 +82,11 @@ def test_rows_are_given_as_the_arguments_are_annotated(project: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "needs", "said"),
     [
-        ("checked_of_a_test.lackin", ["a"], "steps.s.run: checked_of_a_test.lackin does not exist"),
+        (
+            "checked_of_a_test.lackin",
+            ["a"],
+            "steps.s.run: the function checked_of_a_test.lackin does not exist",
+        ),
         ("checked_of_a_test.number", ["a"], "checked_of_a_test.number is a int, expected a func"),
         ("checked_of_a_test.lacking", ["a"], "needs an argument b, which it is not given"),
         ("checked_of_a_test.lacking", ["a", "bb: {files: b.csv}"], "takes no argument bb"),
