@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from holdtrue.plan import Journal
 from holdtrue.profiles import MIN_ROWS
-from holdtrue.quality import PERFORMANCE_WINDOWS, floor
-from holdtrue.references import EstimatedQuality, Evaluation
+from holdtrue.quality import PERFORMANCE_WINDOWS, evaluations_of, floor
+from holdtrue.references import EstimatedQuality
 from holdtrue.serving import read_captured
 
 if TYPE_CHECKING:
@@ -103,20 +102,9 @@ def newest(estimated: Sequence[EstimatedQuality]) -> tuple[EstimatedQuality, ...
 def _learnt(
     context: Context, version: RegisteredVersion, signature: Signature
 ) -> Expectation | None:
-    """What the evaluation of a version learnt; None where there is none for what it serves.
-
-    An evaluation from before it was learnt is made again by the next `apply`, of the same version.
-    """
-    journal = Journal(context.store, context.system)
-    for record in (
-        journal.find("evaluate", version.lineage.get("evaluate", "")),
-        journal.last("evaluate"),
-    ):
-        if record is None:
-            continue
-        found = Evaluation.model_validate(record.output)
-        same = (found.model, found.classes) == (version.measured_digest, signature.classes)
-        if same and found.expectation is not None:
+    """What the evaluation of a version learnt; None where there is none for what it serves."""
+    for found in evaluations_of(context, version):
+        if found.classes == signature.classes and found.expectation is not None:
             return found.expectation
     return None
 

@@ -13,11 +13,13 @@ from holdtrue.data import as_frame, class_names, kind_of, require_columns
 from holdtrue.declaration import METRICS
 from holdtrue.errors import HoldtrueError
 from holdtrue.models import read_signature
-from holdtrue.monitoring import check_classes_known, check_performance
-from holdtrue.plan import read_rows
+from holdtrue.monitoring import check_classes_known, check_performance, check_slices
+from holdtrue.plan import Journal, read_rows
+from holdtrue.references import Evaluation
 from holdtrue.serving import read_captured
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from holdtrue.evaluation import Rows
     from holdtrue.models import Signature
     from holdtrue.plan import Context
-    from holdtrue.references import PerformanceCheck
-    from holdtrue.registry import Champion
+    from holdtrue.references import PerformanceCheck, SliceQuality
+    from holdtrue.registry import Champion, RegisteredVersion
 
 # Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
@@ -39,6 +41,8 @@ class Quality(NamedTuple):
     """What is known of the quality."""
 
     checks: tuple[PerformanceCheck, ...] = ()
+    slices: tuple[SliceQuality, ...] = ()
+    """On the same rows; first the one that lost most."""
     why_not: str = "no labels to judge the quality by"
     """Why there are no checks, where there are none."""
     warning: str = ""
@@ -89,7 +93,9 @@ def measure_quality(
         return Quality(warning=warning)
     try:
         with context.places.told():
-            labels = read_labels(context, signature, start, end)
+            labels = read_labels(
+                context, signature, start, end, context.declaration.evaluate.slices
+            )
     except HoldtrueError as err:
         return Quality(warning=f"The quality is not measured: {err.message}.")
     # A row may have been asked for several times: its first answer counts.
@@ -120,11 +126,76 @@ def measure_quality(
             **spread,
         ),
     )
-    return Quality(checks=tuple(check for check in checks if check is not None))
+    from holdtrue.evaluation import slice_texts
+
+    expected_of = _expected_of_slices(context, champion.version, declared.metric)
+    texts = {name: slice_texts(joined[name])[judged] for name in expected_of if name in joined}
+    slices = check_slices(
+        version=number,
+        metric=declared.metric,
+        direction=METRICS[declared.metric][0],
+        target=rows.target,
+        scores=rows.scores,
+        classes=rows.classes,
+        blocks=joined[":block"].to_numpy("int64")[judged],
+        texts=texts,
+        expected=expected_of,
+        worse_than=declared.worse_than,
+        seed=context.declaration.seed,
+        **spread,
+    )
+    return Quality(tuple(check for check in checks if check is not None), slices)
 
 
-def read_labels(context: Context, signature: Signature, start: datetime, end: datetime) -> _Labels:
+def evaluations_of(context: Context, version: RegisteredVersion) -> Iterator[Evaluation]:
+    """What evaluations are on record of the fit that a version was measured by.
+
+    That of its training comes first; then, where it is of the same fit, the last one: an evaluation
+    from before something was measured is made again by the next `apply`, of the same version.
+    """
+    journal = Journal(context.store, context.system)
+    for record in (
+        journal.find("evaluate", version.lineage.get("evaluate", "")),
+        journal.last("evaluate"),
+    ):
+        if record is None:
+            continue
+        found = Evaluation.model_validate(record.output)
+        if found.model == version.measured_digest:
+            yield found
+
+
+def _expected_of_slices(
+    context: Context, version: RegisteredVersion, metric: str
+) -> dict[str, dict[str, float]]:
+    """What the evaluation of a version has measured, by column and value."""
+    for found in evaluations_of(context, version):
+        return {
+            column: {
+                name: one.metrics[metric].value
+                for name, one in of_column.items()
+                if metric in one.metrics
+            }
+            for column, of_column in found.slices.items()
+        }
+    return {}
+
+
+def read_labels(
+    context: Context,
+    signature: Signature,
+    start: datetime,
+    end: datetime,
+    besides: Sequence[str] = (),
+) -> _Labels:
     """What the source says about the rows of [start, end), one row for each key.
+
+    Args:
+        context: Of the system.
+        signature: Of the model whose classes are known ones.
+        start: Begin of the rows (inclusive).
+        end: End of the rows (exclusive).
+        besides: Other columns that are wanted, where the source still has them.
 
     Raises:
         HoldtrueError: It cannot be read, or lacks a column.
@@ -139,8 +210,9 @@ def read_labels(context: Context, signature: Signature, start: datetime, end: da
         (signature.target, ("data", "target")),
     ]
     require_columns(source.column_names, wanted, str(data.source))
-    kinds: dict[str, Any] = {name: kind_of(source.schema.field(name).type) for name in names}
-    labels = as_frame(source.select(names), kinds)
+    every = dict.fromkeys([*names, *(name for name in besides if name in source.column_names)])
+    kinds: dict[str, Any] = {name: kind_of(source.schema.field(name).type) for name in every}
+    labels = as_frame(source.select([*every]), kinds)
     labels = labels.dropna(subset=names).drop_duplicates([*data.key])
     labels[[*data.key]] = labels[[*data.key]].astype(str)
     if signature.classes is None:

@@ -17,7 +17,7 @@ from holdtrue.monitoring import Before, History, compare, decide
 from holdtrue.plan import Journal, write_front_page
 from holdtrue.plan._files import held
 from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
-from holdtrue.quality import floor, measure_quality, performance_start
+from holdtrue.quality import Quality, floor, measure_quality, performance_start
 from holdtrue.references import DriftReport
 from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
 from holdtrue.serving._deploy import replicas_of
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 # Columns of a window in a report, the most different.
 _KEPT = 10
+# Slices in a report, those that lost most, and how many of those that are worse are told.
+_SLICES = 20
+_TOLD = 3
 
 
 def watch(context: Context, *, page: bool = True) -> DriftReport:
@@ -80,7 +83,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         _before(context, champion, answered, refused, counts.capture_failures),
         arrived,
         quality.why_not,
-        tuple(said for said in (quality.warning, unread) if said),
+        tuple(said for said in (quality.warning, unread, _worse_slices(quality)) if said),
     )
     before = _left_before(context, champion.version.number)
     # A look at which no window is over repeats what the last one let expect.
@@ -95,6 +98,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         windows=tuple(_shortened(window) for window in windows),
         performance=quality.checks,
         decision=decision,
+        slices=quality.slices[:_SLICES],
         estimated=estimated,
         folded=folded.rows,
         answered=answered,
@@ -132,6 +136,16 @@ def _arrived(context: Context) -> tuple[str, str]:
             return new_data(context), ""
     except HoldtrueError as err:
         return "", f"Whether there are new data is not known: {err.message}."
+
+
+def _worse_slices(quality: Quality) -> str:
+    """Which slices are surely worse than acceptable; empty where none is."""
+    worse = [one for one in quality.slices if one.worse]
+    if not worse:
+        return ""
+    more = len(worse) - _TOLD
+    besides = f"; and {more:,} more" if more > 0 else ""
+    return f"Worse by slice: {'; '.join(one.detail for one in worse[:_TOLD])}{besides}."
 
 
 def _watched_in_vain(context: Context, champion: Champion, signature: Signature) -> str:

@@ -7,6 +7,7 @@ from holdtrue.evaluation._importance import importance
 from holdtrue.evaluation._intervals import estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure
 from holdtrue.evaluation._own import call_own, takes_champion
+from holdtrue.evaluation._slices import most_frequent, slice_texts
 from holdtrue.evaluation._together import Rows, among, together
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "judge",
     "learn_expectation",
     "measure",
+    "most_frequent",
+    "slice_texts",
     "takes_champion",
     "together",
 ]

@@ -13,6 +13,7 @@ from holdtrue.evaluation._curves import curves
 from holdtrue.evaluation._expected import learn_expectation
 from holdtrue.evaluation._intervals import difference, estimate
 from holdtrue.evaluation._metrics import UndefinedError, measure_rows
+from holdtrue.evaluation._slices import most_frequent
 from holdtrue.evaluation._together import Rows, together
 from holdtrue.references import Evaluation, PartResult, SliceResult
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 SLICE_ROWS = 50
 """Slices with fewer rows are left out: their intervals would say nothing."""
-SLICE_VALUES = 50
-"""At most so many values of a column are looked at, those with most rows."""
 
 
 def evaluate(
@@ -205,15 +204,12 @@ def estimates(metrics: Sequence[str], rows: Rows, confidence: float) -> dict[str
 def _slices(
     metrics: Sequence[str], rows: Rows, values: npt.NDArray[np.str_], confidence: float
 ) -> dict[str, SliceResult]:
-    names, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    order = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= SLICE_ROWS]
-    results = {}
-    for i in order[:SLICE_VALUES]:
-        chosen = index == i
-        results[str(names[i])] = SliceResult(
-            rows=int(counts[i]), metrics=estimates(metrics, rows.where(chosen), confidence)
+    return {
+        name: SliceResult(
+            rows=int(chosen.sum()), metrics=estimates(metrics, rows.where(chosen), confidence)
         )
-    return results
+        for name, chosen in most_frequent(values, SLICE_ROWS)
+    }
 
 
 def differences(

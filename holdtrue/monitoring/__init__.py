@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from holdtrue.monitoring._compare import compare
 from holdtrue.monitoring._decide import Before, History, decide
-from holdtrue.monitoring._performance import check_classes_known, check_performance
+from holdtrue.monitoring._performance import (
+    check_classes_known,
+    check_performance,
+    check_slices,
+)
 
-__all__ = ["Before", "History", "check_classes_known", "check_performance", "compare", "decide"]
+__all__ = [
+    "Before",
+    "History",
+    "check_classes_known",
+    "check_performance",
+    "check_slices",
+    "compare",
+    "decide",
+]

@@ -8,8 +8,16 @@ import pandas as pd
 
 from holdtrue.batch._score import answer_columns
 from holdtrue.data import code_of, import_from
-from holdtrue.evaluation import Rows, call_own, evaluate, importance, judge, takes_champion
-from holdtrue.models import MISSING, target_of, typed
+from holdtrue.evaluation import (
+    Rows,
+    call_own,
+    evaluate,
+    importance,
+    judge,
+    slice_texts,
+    takes_champion,
+)
+from holdtrue.models import target_of, typed
 from holdtrue.models._measured import part_of
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._measured import measured_model, measured_version, parts_of
@@ -116,10 +124,7 @@ def _evaluate(work: Work) -> Evaluation:
         scores=scores,
         classes=signature.classes,
         metrics=declaration.metrics,
-        slices={
-            name: test[name].astype(str).where(test[name].notna(), MISSING).to_numpy()
-            for name in declaration.evaluate.slices
-        },
+        slices={name: slice_texts(test[name]) for name in declaration.evaluate.slices},
         confidence=declaration.evaluate.confidence,
         seed=declaration.seed,
         train_target=target_of(train, signature),

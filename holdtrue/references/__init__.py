@@ -19,6 +19,7 @@ from holdtrue.references._drift import (
     DriftReport,
     EstimatedQuality,
     PerformanceCheck,
+    SliceQuality,
     WindowCheck,
 )
 from holdtrue.references._evaluation import (
@@ -89,6 +90,7 @@ __all__ = [
     "Roles",
     "Rolling",
     "ScoredInterval",
+    "SliceQuality",
     "SliceResult",
     "Snapshot",
     "Split",

@@ -62,6 +62,27 @@ class PerformanceCheck(Reference):
     detail: str
 
 
+class SliceQuality(Reference):
+    """The quality of those labelled rows that have one value of a column."""
+
+    version: int
+    metric: str
+    column: str
+    """One of ``evaluate.slices``."""
+    slice: str
+    """The value."""
+    rows: int
+    start: datetime
+    end: datetime
+    value: Estimate
+    expected: float
+    """Value of the same slice in the evaluation of that version."""
+    limit: float
+    worse: bool
+    """Whether it is surely beyond the limit, however many slices were looked at."""
+    detail: str
+
+
 class EstimatedQuality(Reference):
     """What the quality of served predictions probably is, by their probabilities alone."""
 
@@ -105,6 +126,8 @@ class DriftReport(Reference):
     """Windows compared in this run, oldest first."""
     performance: tuple[PerformanceCheck, ...]
     decision: Decision
+    slices: tuple[SliceQuality, ...] = ()
+    """The quality by slice, on the rows of `performance`: the 20 that lost most, first the most."""
     estimated: tuple[EstimatedQuality, ...] = ()
     """Of each window compared in this run, oldest first, then of all rows without labels; it
     decides nothing. Empty for regression, and for versions evaluated before it could be said."""

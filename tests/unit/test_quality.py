@@ -17,9 +17,10 @@ import pytest
 from holdtrue.declaration import parse
 from holdtrue.models import Signature
 from holdtrue.models._manifest import FORMAT, MANIFEST, digest_of
-from holdtrue.plan import Context
+from holdtrue.plan import Context, Journal
+from holdtrue.plan._journal import Record
 from holdtrue.quality import Quality, measure_quality
-from holdtrue.references import Estimate
+from holdtrue.references import Estimate, Evaluation, SliceResult
 from holdtrue.serving import capture_places, fold_in
 from holdtrue.serving._capture import Capture
 from holdtrue.store import Store
@@ -40,6 +41,7 @@ task: classification
 data: {source: {files: rows.csv}, target: y, time: at, key: [id, shop], labels_after: 1h}
 model: auto
 tune: {metric: log_loss}
+evaluate: {slices: [shop, size]}
 monitor: {performance: {metric: accuracy, worse_than: 10%}}
 """
 
@@ -74,8 +76,8 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
         signature: Signature = SIGNATURE,
     ) -> Quality:
         if labels is not None:
-            shop = ["a"] * ROWS
-            frame = pd.DataFrame({"id": range(ROWS), "shop": shop, "at": at, "x": 1.0, "y": labels})
+            columns = {"id": range(ROWS), "shop": "a", "at": at, "x": 1.0, "y": labels}
+            frame = pd.DataFrame(columns | {"size": [n % 2 for n in range(ROWS)]})
             frame.to_csv(tmp_path / "rows.csv", index=False)
         folder, table = capture_places(store, "small")
         capture = Capture(folder)
@@ -219,3 +221,56 @@ def test_also_where_it_knows_none_of_them(measure: Measure) -> None:
     (known,) = measure(np.array([f"class {n % 5}" for n in range(ROWS)], dtype=object)).checks
     assert (known.rows, known.value.value, known.worse) == (ROWS, 0.0, True)
     assert "(class 0, class 1, class 2 and 2 more)" in known.detail
+
+
+def evaluated(tmp_path: Path, **slices: float) -> None:
+    """Keep an evaluation of the version, with the accuracy of each value of ``size``."""
+    value = Estimate(value=0.9, low=0.8, high=1.0)
+    found = {
+        name[1:]: SliceResult(rows=100, metrics={"accuracy": value.model_copy(update={"value": v})})
+        for name, v in slices.items()
+    }
+    evaluation = Evaluation(
+        model="1" * 32,
+        rows=1_000,
+        classes=("no", "yes"),
+        confidence=0.95,
+        metrics={"accuracy": value},
+        baseline={},
+        slices={"size": found, "gone": found},
+    )
+    record = Record(
+        step="evaluate",
+        digest="e" * 32,
+        components={},
+        output=evaluation.model_dump(mode="json"),
+        finished=NOW,
+        seconds=1.0,
+    )
+    journal = Journal(Store(tmp_path / "store"), "small")
+    journal.write(record)
+    journal.used("evaluate", record.digest, NOW, None)
+
+
+def test_the_quality_of_a_slice_is_held_against_that_of_its_evaluation(
+    measure: Measure, tmp_path: Path
+) -> None:
+    """Wrong where size is 1, in a third of those rows; of all rows one in six is no alarm."""
+    labels = truth()
+    mistaken = np.arange(ROWS) % 6 == 1
+    labels[mistaken] = np.where(labels[mistaken] == "yes", "no", "yes")
+    evaluated(tmp_path, _0=0.9, _1=0.95, _7=0.9)
+    found = measure(labels)
+    (whole,) = found.checks
+    assert not whole.worse
+    bad, good = found.slices
+    assert (bad.column, bad.slice, bad.rows, bad.worse) == ("size", "1", ROWS // 2, True)
+    assert bad.value.value == pytest.approx(2 / 3)
+    assert bad.limit == pytest.approx(0.95 * 0.9)
+    assert bad.detail.startswith("accuracy of version 1 where size is 1 is 0.6667 (")
+    assert bad.detail.endswith("0.95 when evaluated, limit 0.855: worse than acceptable")
+    assert (good.slice, good.value.value, good.worse) == ("0", 1.0, False)
+
+
+def test_slices_are_not_measured_where_the_evaluation_has_none(measure: Measure) -> None:
+    assert measure(truth(wrong=3)).slices == ()

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdtrue.monitoring import check_performance
-from holdtrue.references import PerformanceCheck
+from holdtrue.monitoring import check_performance, check_slices
+from holdtrue.references import PerformanceCheck, SliceQuality
 
 BEGIN = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -108,3 +108,74 @@ def test_nothing_is_said_where_nothing_can_be_measured() -> None:
     assert _check(target=few, scores=np.full((199, 2), 0.5)) is None
     one_class = np.zeros(1_000, dtype=int)
     assert _check("roc_auc", target=one_class, scores=np.full((1_000, 2), 0.5)) is None
+
+
+def _slices(right: list[float], n_days: int = 10, **given: Any) -> tuple[SliceQuality, ...]:
+    """Slices of 300 rows, of which shares are answered rightly, each day as many of each."""
+    n = 300
+    name = np.repeat(np.arange(len(right)), n)
+    number = np.tile(np.arange(n), len(right))
+    target = number % 2
+    good = (number // n_days) % 30 < np.array(right)[name] * 30
+    sure = np.where(good, target, 1 - target) * 0.8 + 0.1
+    texts = {"shop": np.array([f"s{one}" for one in name])}
+    arguments: dict[str, Any] = {
+        "version": 3,
+        "metric": "accuracy",
+        "direction": "higher",
+        "target": target,
+        "scores": np.column_stack([1 - sure, sure]),
+        "classes": ("no", "yes"),
+        "blocks": number % n_days,
+        "texts": texts,
+        "expected": {"shop": {f"s{one}": 0.9 for one in range(len(right))}},
+        "worse_than": 0.1,
+        "start": BEGIN,
+        "end": BEGIN + timedelta(days=n_days),
+        "seed": 0,
+    }
+    return check_slices(**arguments | given)
+
+
+def test_the_slice_that_lost_most_comes_first_and_only_it_is_worse() -> None:
+    found = _slices([0.9, 0.5, 0.84])
+    assert [one.slice for one in found] == ["s1", "s2", "s0"]
+    assert [one.worse for one in found] == [True, False, False]
+
+
+def test_two_days_say_nothing_of_a_slice() -> None:
+    (found,) = _slices([0.3], n_days=2)
+    assert not found.worse
+    assert "not judged before 3 windows have labels" in found.detail
+
+
+def test_among_many_slices_chance_makes_none_worse() -> None:
+    """What is as it was is beyond its own interval in some of a thousand slices, and not worse."""
+    worse, beyond = 0, 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n, n_slices = 300, 50
+        target = rng.integers(0, 2, n * n_slices)
+        good = rng.random(n * n_slices) < 0.81
+        sure = np.where(good, target, 1 - target) * 0.8 + 0.1
+        found = _slices(
+            [0.9] * n_slices,
+            target=target,
+            scores=np.column_stack([1 - sure, sure]),
+            blocks=rng.integers(0, 10, n * n_slices),
+        )
+        assert len(found) == n_slices
+        worse += any(one.worse for one in found)
+        beyond += sum(one.value.high < one.limit for one in found)
+    assert beyond > 10
+    assert worse <= 2
+
+
+def test_slices_without_an_expected_value_or_with_few_rows_are_left_out() -> None:
+    (found,) = _slices([0.9, 0.9], expected={"shop": {"s1": 0.9}})
+    assert found.slice == "s1"
+    assert _slices([0.9], texts={"shop": np.array([f"s{n % 2}" for n in range(300)])}) == ()
+
+
+def test_a_slice_of_one_class_has_no_roc_auc() -> None:
+    assert _slices([0.9], metric="roc_auc", target=np.zeros(300, dtype=int)) == ()
