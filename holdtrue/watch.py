@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from holdtrue.arrived import new_data
+from holdtrue.attributed import check_attribution, shift_in_words
 from holdtrue.errors import HoldtrueError, MonitoringError
 from holdtrue.estimated import estimate_quality, in_words, newest
 from holdtrue.intervals import whole_until
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from holdtrue.plan import Context
     from holdtrue.progress import Progress
-    from holdtrue.references import WindowCheck
+    from holdtrue.references import AttributionCheck, WindowCheck
     from holdtrue.registry import Champion, RegisteredVersion
 
 # Columns of a window in a report, the most different.
@@ -68,6 +69,8 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         progress(0, 0, "joining labels")
         quality = measure_quality(context, champion, signature, table)
         estimated = estimate_quality(context, champion, signature, table, windows)
+        progress(0, 0, "explaining scores")
+        attribution = check_attribution(context, champion, table, windows)
     counts = read_statistics(context.store, context.system)
     arms = [arm for arm in counts.arms if arm.role != "shadow"]
     answered = sum(arm.requests - sum(arm.errors.values()) for arm in arms)
@@ -88,7 +91,11 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
     before = _left_before(context, champion.version.number)
     # A look at which no window is over repeats what the last one let expect.
     held = newest([*(before.estimated if before else ()), *estimated])
-    besides = (in_words(held), _watched_in_vain(context, champion, signature))
+    besides = (
+        in_words(held),
+        shift_in_words(_last_attribution(attribution, before), windows),
+        _watched_in_vain(context, champion, signature),
+    )
     reason = " ".join(said for said in (decision.reason, *besides) if said)
     decision = decision.model_copy(update={"reason": reason})
     report = DriftReport(
@@ -99,6 +106,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         performance=quality.checks,
         decision=decision,
         slices=quality.slices[:_SLICES],
+        attribution=attribution,
         estimated=estimated,
         folded=folded.rows,
         answered=answered,
@@ -187,8 +195,18 @@ def _leave_for_replicas(
         window=window,
         performance=report.performance,
         estimated=newest([*(before.estimated if before else ()), *report.estimated]),
+        attribution=_last_attribution(report.attribution, before),
     )
     write_watched(context.store, context.system, seen)
+
+
+def _last_attribution(
+    checks: Sequence[AttributionCheck], before: Watched | None
+) -> AttributionCheck | None:
+    """The newest of some checks, or what an earlier look left where there is none."""
+    if checks:
+        return checks[-1]
+    return None if before is None else before.attribution
 
 
 def _left_before(context: Context, version: int) -> Watched | None:

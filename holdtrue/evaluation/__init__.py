@@ -1,5 +1,12 @@
 """How good a model is, how sure that is, and whether it may be promoted."""
 
+from holdtrue.evaluation._attribution import (
+    ATTRIBUTION_ROWS,
+    evenly,
+    explained,
+    learn_attribution,
+    shares,
+)
 from holdtrue.evaluation._evaluate import differences, estimates, evaluate
 from holdtrue.evaluation._expected import expect, learn_expectation
 from holdtrue.evaluation._gates import judge
@@ -11,6 +18,7 @@ from holdtrue.evaluation._slices import most_frequent, slice_texts
 from holdtrue.evaluation._together import Rows, among, together
 
 __all__ = [
+    "ATTRIBUTION_ROWS",
     "Rows",
     "UndefinedError",
     "among",
@@ -19,12 +27,16 @@ __all__ = [
     "estimate",
     "estimates",
     "evaluate",
+    "evenly",
     "expect",
+    "explained",
     "importance",
     "judge",
+    "learn_attribution",
     "learn_expectation",
     "measure",
     "most_frequent",
+    "shares",
     "slice_texts",
     "takes_champion",
     "together",

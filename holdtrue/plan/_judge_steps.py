@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from holdtrue.batch._score import answer_columns
+from holdtrue.batch._score import answer_columns, features_of, values_of
 from holdtrue.data import code_of, import_from
+from holdtrue.errors import ServingError
 from holdtrue.evaluation import (
+    ATTRIBUTION_ROWS,
     Rows,
     call_own,
     evaluate,
+    evenly,
+    explained,
     importance,
     judge,
+    learn_attribution,
     slice_texts,
     takes_champion,
 )
-from holdtrue.models import target_of, typed
+from holdtrue.models import ServedModel, target_of, typed
 from holdtrue.models._measured import part_of
 from holdtrue.plan._data_steps import _dump
 from holdtrue.plan._measured import measured_model, measured_version, parts_of
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from holdtrue.models._measured import Measured
     from holdtrue.plan._context import Context
     from holdtrue.plan._step import Inputs
+    from holdtrue.references import Attribution
     from holdtrue.registry import RegisteredVersion
 
 
@@ -57,6 +63,7 @@ class _Tested:
         self.model = work.get("fit", ModelRef)
         self.rolling = work.get("rolling", Rolling) if "rolling" in work.inputs else None
         self.measured = measured_model(context.store, self.model, self.rolling)
+        self.place = context.store.path(self.model.bundle)
         self.rows = pd.read_parquet(context.store.path(split.test))
         time = context.declaration.data.time
         self.moments = None if split.boundary is None else self.rows[time]
@@ -90,7 +97,7 @@ def _evaluate(work: Work) -> Evaluation:
     target = target_of(test, signature)
     frame = typed(test, signature)
     known = slice(None) if signature.classes is None else target >= 0
-    work.progress(0, 4, f"scoring {len(test):,} test rows")
+    work.progress(0, 5, f"scoring {len(test):,} test rows")
     which = tested.which(measured)
     raw = measured.raw(frame, which)
     scores = measured.calibrated(raw, which)
@@ -99,14 +106,14 @@ def _evaluate(work: Work) -> Evaluation:
     if beaten is not None:
         version, other = beaten
         number = version.number
-        work.progress(1, 4, f"scoring them with the champion, version {number}")
+        work.progress(1, 5, f"scoring them with the champion, version {number}")
         # What is served of a version that was refitted may have learnt these very rows.
         refitted = version.refitted
         answers = tested.answers(other)
         if answers is not None:
             truth = target_of(test, other.signature)
             champion = (number, Rows.of(truth, answers, other.signature.classes))
-    work.progress(2, 4, "shuffling features")
+    work.progress(2, 5, "shuffling features")
     by_row = pd.Series(which, index=frame.index)
     important = importance(
         lambda rows: measured.predict(rows, by_row[rows.index].to_numpy()),
@@ -116,7 +123,7 @@ def _evaluate(work: Work) -> Evaluation:
         signature.classes,
         seed=declaration.seed,
     )
-    work.progress(3, 4, "metrics, intervals and slices")
+    work.progress(3, 5, "metrics, intervals and slices")
     train = pd.read_parquet(store.path(split.train), columns=[declaration.data.target])
     evaluation = evaluate(
         model_digest=tested.model.digest,
@@ -139,7 +146,21 @@ def _evaluate(work: Work) -> Evaluation:
         else (part_of(tested.moments, tested.parts), tested.rolling.fits),
     )
     # One of other columns or classes cannot be compared: a gate that asks for it must fail.
-    return evaluation.model_copy(update={"champion": number, "champion_refitted": refitted})
+    besides = {"champion": number, "champion_refitted": refitted}
+    work.progress(4, 5, "what makes up the scores")
+    return evaluation.model_copy(update=besides | {"attribution": _attribution(tested)})
+
+
+def _attribution(tested: _Tested) -> Attribution | None:
+    """What makes up the scores of the test rows; None for a model that is not explained."""
+    model = ServedModel.load(tested.place, tested.model.digest)
+    rows = tested.rows[evenly(len(tested.rows), ATTRIBUTION_ROWS)]
+    try:
+        columns = features_of(rows, model.signature, "the test rows")
+        given = {name: values_of(values) for name, values in columns.items()}
+        return learn_attribution(explained(model, given, len(rows)))
+    except ServingError:
+        return None
 
 
 def _gate(work: Work) -> Verdict:

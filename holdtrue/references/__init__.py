@@ -14,7 +14,9 @@ from holdtrue.references._data import (
     roles,
 )
 from holdtrue.references._drift import (
+    AttributionCheck,
     ColumnDrift,
+    ColumnShift,
     Decision,
     DriftReport,
     EstimatedQuality,
@@ -23,7 +25,9 @@ from holdtrue.references._drift import (
     WindowCheck,
 )
 from holdtrue.references._evaluation import (
+    Attribution,
     Calibrated,
+    ColumnAttribution,
     Coverage,
     Curves,
     Decisions,
@@ -52,8 +56,12 @@ from holdtrue.references._run import PlanRun, RanStep
 from holdtrue.references._study import Origin, Study, Trial
 
 __all__ = [
+    "Attribution",
+    "AttributionCheck",
     "Calibrated",
+    "ColumnAttribution",
     "ColumnDrift",
+    "ColumnShift",
     "ColumnSummary",
     "Compilation",
     "Coverage",

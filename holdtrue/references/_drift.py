@@ -83,6 +83,45 @@ class SliceQuality(Reference):
     detail: str
 
 
+class ColumnShift(Reference):
+    """How much more or less one column adds to the scores than it did on the test rows."""
+
+    column: str
+    output: str | None
+    """Whose score: the second of two classes, one of more, or None (a regression)."""
+    shift: float
+    """Of its mean Shapley value; those of all columns add up to the shift of the mean score."""
+    effect: float
+    """The shift in standard deviations between stretches of the test rows."""
+    expected_share: float
+    """Its share in the mean absolute Shapley values on the test rows, 0..1."""
+    share: float
+    """The same now."""
+
+
+class AttributionCheck(Reference):
+    """What makes up the scores of a window's rows, beside what did on the test rows."""
+
+    version: int
+    rows: int
+    """Those that were looked at: 2,000 at most."""
+    start: datetime
+    end: datetime
+    unit: str
+    """Of scores and shifts."""
+    scores: dict[str, tuple[float, float]]
+    """By output, or the target's name: the mean score on the test rows, and now; not calibrated."""
+    effect: float
+    """The largest of all columns."""
+    limit: float
+    """The largest of stretches of the test rows."""
+    moved: bool
+    """Whether it is beyond the limit."""
+    columns: tuple[ColumnShift, ...]
+    """The 10 largest shifts, first the largest."""
+    detail: str
+
+
 class EstimatedQuality(Reference):
     """What the quality of served predictions probably is, by their probabilities alone."""
 
@@ -128,6 +167,9 @@ class DriftReport(Reference):
     decision: Decision
     slices: tuple[SliceQuality, ...] = ()
     """The quality by slice, on the rows of `performance`: the 20 that lost most, first the most."""
+    attribution: tuple[AttributionCheck, ...] = ()
+    """Of each window compared in this run, oldest first; it decides nothing. Empty for models that
+    are not explained, and for versions evaluated before it could be said."""
     estimated: tuple[EstimatedQuality, ...] = ()
     """Of each window compared in this run, oldest first, then of all rows without labels; it
     decides nothing. Empty for regression, and for versions evaluated before it could be said."""

@@ -161,6 +161,34 @@ class Expectation(Reference):
     beyond chance."""
 
 
+class ColumnAttribution(Reference):
+    """What one column adds to the scores of the test rows."""
+
+    means: tuple[float, ...]
+    """By output: its mean Shapley value."""
+    spreads: tuple[float, ...]
+    """By output: standard deviation of that between stretches of the test rows; at least a
+    hundredth of what all columns together move a score on average."""
+    share: float
+    """Its share in the mean absolute Shapley values, 0..1."""
+
+
+class Attribution(Reference):
+    """What makes up a model's scores on the test rows."""
+
+    unit: str
+    """Of scores and Shapley values: ``log-odds``, ``probability``, or that of the target."""
+    outputs: tuple[str | None, ...]
+    """What is explained: the second of two classes, each of more, or None (a regression)."""
+    scores: tuple[float, ...]
+    """By output: the mean score, not calibrated."""
+    columns: dict[str, ColumnAttribution]
+    """By column, original or derived; the largest share first."""
+    limit: float
+    """How many spreads the mean of any column was away in any stretch of the test rows, at most."""
+    stretches: int
+
+
 class Evaluation(Reference):
     """How good a model is on rows that it has never seen."""
 
@@ -199,6 +227,9 @@ class Evaluation(Reference):
     coverage: Coverage | None = None
     expectation: Expectation | None = None
     """Of classification; None where there were too few rows, and in old records."""
+    attribution: Attribution | None = None
+    """Of the fit on the training rows; None where there were too few rows, for models that are not
+    explained, and in old records."""
 
     @property
     def compared_rows(self) -> int:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from holdtrue.reports._drift_figures import effect_figure, p_value_figure, performance_figure
+from holdtrue.reports._drift_figures import (
+    attribution_figure,
+    effect_figure,
+    p_value_figure,
+    performance_figure,
+    slices_figure,
+)
 from holdtrue.reports._format import moment, number, probability, table
 from holdtrue.reports._page import write_page
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
         DriftReport,
         EstimatedQuality,
         PerformanceCheck,
+        SliceQuality,
         WindowCheck,
     )
 
@@ -53,7 +60,8 @@ def write_drift_report(
     ordered = sorted(reports, key=lambda report: report.at)
     windows = _windows(ordered)
     performance = _performance(ordered, declaration.monitor.window)
-    estimated = _estimated(ordered)
+    estimated, slices = _estimated(ordered), _slices(ordered)
+    attribution = [check for report in ordered for check in report.attribution]
     metrics = dict.fromkeys(
         [*(found.metric for found in performance), *(found.metric for found in estimated)]
     )
@@ -84,6 +92,10 @@ def write_drift_report(
             for metric in metrics
         ],
         estimated=estimated,
+        slices=slices,
+        slices_figure=slices_figure(slices) if slices else None,
+        attribution=attribution[-1] if attribution else None,
+        attribution_figure=attribution_figure(attribution[-1]) if attribution else None,
     )
 
 
@@ -124,6 +136,7 @@ def drift_markdown(declaration: Declaration, reports: Sequence[DriftReport]) -> 
     if checks:
         head = ["From", "Version", "Measured", "Interval", "Limit", "Verdict"]
         parts += ["## Performance", table(head, checks)]
+    parts = [*parts, *_by_slice(_slices(ordered)), *_moved(ordered)]
     guesses = [
         [
             moment(found.start),
@@ -181,6 +194,36 @@ def _estimated(reports: Sequence[DriftReport]) -> list[EstimatedQuality]:
         if one.of == "window"
     }
     return [found[key] for key in sorted(found)]
+
+
+def _slices(reports: Sequence[DriftReport]) -> tuple[SliceQuality, ...]:
+    """Those of the newest look that measured the quality."""
+    measured = (report.slices for report in reversed(reports) if report.performance)
+    return next(measured, ())
+
+
+def _by_slice(slices: Sequence[SliceQuality]) -> list[str]:
+    if not slices:
+        return []
+    rows = [
+        [
+            f"{one.column} {one.slice}",
+            number(one.rows),
+            f"{one.metric} {number(one.value.value)}",
+            f"{number(one.value.low)} to {number(one.value.high)}",
+            number(one.expected),
+            number(one.limit),
+            "✗ worse" if one.worse else "✓ as expected",
+        ]
+        for one in slices[:_SHORT]
+    ]
+    head = ["Slice", "Rows", "Measured", "Interval", "When evaluated", "Limit", "Verdict"]
+    return ["## Performance by slice, those that lost most", table(head, rows)]
+
+
+def _moved(reports: Sequence[DriftReport]) -> list[str]:
+    checks = [check for report in reports for check in report.attribution]
+    return [f"## What moved the scores\n\n{checks[-1].detail}."] if checks else []
 
 
 def _strip(windows: Sequence[WindowCheck]) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdtrue.reports._figures import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, draw, plain_log
+from holdtrue.reports._figures import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    cut,
+    draw,
+    plain_log,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +26,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from holdtrue.references import EstimatedQuality, PerformanceCheck, WindowCheck
+    from holdtrue.references import (
+        AttributionCheck,
+        EstimatedQuality,
+        PerformanceCheck,
+        SliceQuality,
+        WindowCheck,
+    )
 
 _SMALLEST_P = 1e-12
 # State, colour, marker: the shape tells them apart without the colour.
@@ -140,6 +156,66 @@ def performance_figure(
                 starts, limit, where="mid", color=INK, linestyle="--", linewidth=1, label="limit"
             )
         over_time(axes)
+    return drawing.svg
+
+
+def slices_figure(slices: Sequence[SliceQuality]) -> Markup:
+    """Draw one metric of slices with its interval, beside the limit of each; first as given."""
+    metric = slices[0].metric
+    title = f"{metric} by slice, on rows with labels"
+    with draw(title, metric, "", width=11, height=1.6 + 0.26 * len(slices)) as drawing:
+        axes, places = drawing.axes, np.arange(len(slices))
+        for worse, colour, marker, label in (
+            (False, GREEN, "o", "as expected"),
+            (True, ORANGE, "^", "worse"),
+        ):
+            shown = [i for i, one in enumerate(slices) if one.worse == worse]
+            if not shown:
+                continue
+            found = [slices[i] for i in shown]
+            low, high = [one.value.low for one in found], [one.value.high for one in found]
+            axes.hlines(places[shown], low, high, color=colour, linewidth=1.4)
+            values = [one.value.value for one in found]
+            axes.scatter(
+                values, places[shown], s=34, color=colour, marker=marker, label=label, zorder=3
+            )
+        for numbers, colour, label in (
+            ([one.expected for one in slices], MUTED, "when evaluated"),
+            ([one.limit for one in slices], INK, "limit"),
+        ):
+            axes.scatter(
+                numbers, places, color=colour, label=label, marker="|", s=90, linewidth=1.2
+            )
+        axes.set_yticks(places, [cut(f"{one.column} {one.slice}") for one in slices])
+        axes.set_ylim(len(slices) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        drawing.figure.legend(loc="outside lower center", ncols=4)
+    return drawing.svg
+
+
+def attribution_figure(check: AttributionCheck) -> Markup:
+    """Draw by how much each column moves the mean score of a window from that of the test rows."""
+    title = f"Shift of the mean score, window from {check.start:%Y-%m-%d %H:%M}"
+    height = 1.6 + 0.26 * len(check.columns)
+    with draw(title, check.unit, "", width=11, height=height) as drawing:
+        axes, places = drawing.axes, np.arange(len(check.columns))
+        for beyond, colour, label in (
+            (False, BLUE, "as in stretches of the test rows"),
+            (True, ORANGE, "by more than in any of them"),
+        ):
+            shown = [i for i, c in enumerate(check.columns) if (c.effect > check.limit) == beyond]
+            if shown:
+                shifts = [check.columns[i].shift for i in shown]
+                axes.barh(places[shown], shifts, height=0.6, color=colour, label=label)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        many = len(check.scores) > 1
+        axes.set_yticks(
+            places,
+            [cut(f"{c.column}, {c.output}" if many else c.column) for c in check.columns],
+        )
+        axes.set_ylim(len(check.columns) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        drawing.figure.legend(loc="outside lower center", ncols=2)
     return drawing.svg
 
 

@@ -220,6 +220,7 @@ class _Seen(Collector):
         yield from self._drift()
         yield from self._quality()
         yield from self._estimated()
+        yield from self._attribution()
 
     def _gauge(self, name: str, says: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"holdtrue_{name}", says, labels=tuple(self._version))
@@ -275,6 +276,28 @@ class _Seen(Collector):
             for family, number in zip(families.values(), found, strict=True):
                 family.add_metric([*self._version.values(), check.metric], number)
         yield from families.values()
+
+    def _attribution(self) -> Iterator[Metric]:
+        check = self._watched.attribution
+        if check is None:
+            return
+        yield self._gauge(
+            "attribution_effect_limit",
+            "The most of any column in stretches of the test rows",
+            check.limit,
+        )
+        families = [
+            GaugeMetricFamily(f"holdtrue_{name}", says, labels=(*self._version, "column", "output"))
+            for name, says in (
+                ("attribution_shift", "How much more a column adds to the mean score"),
+                ("attribution_effect", "The same in standard deviations of test rows"),
+            )
+        ]
+        for one in check.columns:
+            labels = [*self._version.values(), one.column, one.output or ""]
+            for family, number in zip(families, (one.shift, one.effect), strict=True):
+                family.add_metric(labels, number)
+        yield from families
 
     def _estimated(self) -> Iterator[Metric]:
         labels = (*self._version, "metric", "of")

@@ -6,7 +6,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from holdtrue.references import ColumnDrift, EstimatedQuality, PerformanceCheck, Reference
+from holdtrue.references import (
+    AttributionCheck,
+    ColumnDrift,
+    EstimatedQuality,
+    PerformanceCheck,
+    Reference,
+)
 from holdtrue.store import write_atomically
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ class Watched(Reference):
     performance: tuple[PerformanceCheck, ...]
     estimated: tuple[EstimatedQuality, ...] = ()
     """The newest one of a window, and of rows without labels."""
+    attribution: AttributionCheck | None = None
+    """Of the newest window that was compared."""
 
 
 def write_watched(store: Store, system: str, seen: Watched) -> None:

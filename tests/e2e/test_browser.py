@@ -42,7 +42,7 @@ def test_the_reports_show_their_plots_and_fetch_nothing(page, whole_loop):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     reports = sorted(folder.rglob("*.html"))
-    assert len(reports) == 8
+    assert len(reports) == 9
     for report in reports:
         page.goto(report.as_uri())
         assert "flights-small" in page.title()
@@ -60,7 +60,7 @@ def test_every_link_of_the_front_page_leads_to_a_report(page, whole_loop):
     index = whole_loop.project.home / "reports" / "flights-small" / "index.html"
     page.goto(index.as_uri())
     links = [link.get_attribute("href") for link in page.locator("a").all()]
-    assert len(links) == 7
+    assert len(links) == 8
     assert all((index.parent / link).is_file() for link in links)
 
 

@@ -141,7 +141,7 @@ def test_reports_are_left(whole_loop):
     runs = {"2013-07-01T120000", MONITORED}
     reports = ("data", "tuning", "evaluation")
     each = {f"{run}/{report}.html" for run in runs for report in reports}
-    assert found == {"index.html", "monitor.html"} | each
+    assert found == {"index.html", "monitor.html", "run.html"} | each
 
 
 def test_down_leaves_nothing_running(whole_loop):

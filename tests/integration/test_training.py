@@ -318,7 +318,7 @@ def test_a_rehearsal_goes_from_rows_to_a_proven_model_and_leaves_nothing(project
     assert seen.compilation is not None
     assert seen.compilation.compiled
     assert {page.stem for page in reports.rglob("*.html")} == {
-        *("data", "tuning", "evaluation", "index")
+        *("data", "tuning", "evaluation", "index", "run")
     }
     assert sorted(project.rglob("*")) == before
     assert not seen.markdown().count("\n\n\n")

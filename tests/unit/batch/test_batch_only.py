@@ -8,13 +8,17 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from holdtrue.batch._score import features_of, values_of
 from holdtrue.errors import ConfigError
 from holdtrue.estimated import in_words
+from holdtrue.evaluation import explained, learn_attribution
+from holdtrue.models import ServedModel
 from holdtrue.plan import STEPS, Journal, make_plan, steps_until
 from holdtrue.references import Estimate, Expectation
 from holdtrue.registry import Champion, Registry
 from holdtrue.release import advance
 from holdtrue.rollout import Plan
+from holdtrue.serving._watched import last_watched
 from holdtrue.stack import Stack
 from holdtrue.status import status_text
 from holdtrue.watch import report_text
@@ -89,6 +93,37 @@ def test_before_labels_come_the_quality_is_estimated(
     assert again.estimated == ()
     assert again.decision.reason.endswith(in_words(report.estimated))
     assert in_words(report.estimated) in status_text(system.status())
+
+
+def test_what_moved_the_scores_is_told_where_rows_are_other_ones(visits: Visits) -> None:
+    rows, end = later(visits, n_days=8, drift_from=4)
+    visits.write(rows)
+    system = visits.declare(serve=NO_ENDPOINT, since=f"{rows['at'].min():%Y-%m-%d}")
+    system.score_due(as_of=end)
+    journal, version = Journal(system.store, "visits"), system.version()
+    record = journal.find("evaluate", version.lineage["evaluate"])
+    assert record is not None
+    model = ServedModel.load(system.store.path(version.bundle), version.digest)
+    tested = features_of(visits.rows, model.signature, "rows")
+    given = {name: np.tile(values_of(values), 20) for name, values in tested.items()}
+    learnt = learn_attribution(explained(model, given, 20 * len(visits.rows)))
+    assert learnt is not None
+    output = record.output | {"attribution": learnt.model_dump(mode="json")}
+    journal.write(record.model_copy(update={"output": output}))
+    quiet = system.monitor(as_of=end - 4 * DAY)
+    assert [check.rows for check in quiet.attribution] == [240] * 4
+    assert "mean score" not in quiet.decision.reason
+    report = system.monitor(as_of=end)
+    last = report.attribution[-1]
+    assert last.moved
+    assert max(last.columns, key=lambda one: one.effect).column == "age"
+    ((before, now),) = last.scores.values()
+    assert now - before == pytest.approx(sum(one.shift for one in last.columns))
+    assert last.detail in report.decision.reason
+    assert "by more than in any stretch of the test rows: age" in last.detail
+    seen = last_watched(system.store, "visits")
+    assert seen is not None
+    assert seen.attribution == last
 
 
 def test_labels_that_come_late_are_joined_with_what_was_scored(

@@ -9,7 +9,9 @@ import pytest
 from holdtrue.declaration import Declaration
 from holdtrue.evaluation import Rows, evaluate, judge
 from holdtrue.references import (
+    AttributionCheck,
     ColumnDrift,
+    ColumnShift,
     ColumnSummary,
     DataCheck,
     Decision,
@@ -22,6 +24,7 @@ from holdtrue.references import (
     ModelRef,
     PerformanceCheck,
     ProfileRef,
+    SliceQuality,
     Snapshot,
     Split,
     Study,
@@ -250,6 +253,52 @@ def make_evaluation(kind: str, declaration: Declaration) -> tuple[ModelRef, Eval
     return model, evaluation, judge(evaluation, declaration.promote)
 
 
+def make_slice(start: datetime, number: int) -> SliceQuality:
+    """Of four, the first is worse."""
+    value = 0.61 - 0.07 * number
+    return SliceQuality(
+        version=3,
+        metric="log_loss",
+        column="origin",
+        slice=("JFK", "LGA", HOSTILE, "EWR")[number],
+        rows=310,
+        start=start,
+        end=start + timedelta(days=1),
+        value=Estimate(value=value, low=value - 0.05, high=value + 0.05),
+        expected=0.431,
+        limit=0.474,
+        worse=number == 0,
+        detail="",
+    )
+
+
+def make_attribution(start: datetime) -> AttributionCheck:
+    shifts = {"temp": 0.31, HOSTILE: -0.12, "precip": 0.04}
+    return AttributionCheck(
+        version=3,
+        rows=900,
+        start=start,
+        end=start + timedelta(days=1),
+        unit="log-odds",
+        scores={"1": (-1.13, -0.91)},
+        effect=4.2,
+        limit=2.8,
+        moved=True,
+        columns=tuple(
+            ColumnShift(
+                column=name,
+                output="1",
+                shift=shift,
+                effect=abs(shift) * 13.5,
+                expected_share=0.2,
+                share=0.2345,
+            )
+            for name, shift in shifts.items()
+        ),
+        detail="The mean score in the window is -0.91 log-odds of 1",
+    )
+
+
 def make_drift() -> tuple[DriftReport, ...]:
     generator = np.random.default_rng(4)
     reports, in_a_row = [], 0
@@ -314,6 +363,8 @@ def make_drift() -> tuple[DriftReport, ...]:
                 windows=(window,),
                 performance=(check,),
                 decision=decision,
+                slices=tuple(make_slice(start, n) for n in range(4)),
+                attribution=(make_attribution(start),),
                 estimated=(
                     EstimatedQuality(
                         version=3,

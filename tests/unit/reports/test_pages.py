@@ -180,6 +180,33 @@ def test_drift_page_has_the_numbers(pages):
     assert page.count('<td class="n">0.4327</td>') == 40
 
 
+def test_drift_page_has_the_slices_and_what_moved_the_scores_of_the_last_look(binary, tmp_path):
+    path = tmp_path / "drift.html"
+    write_drift_report(path, binary.declaration, binary.drift)
+    page = path.read_text()
+    assert "<h2>Performance by slice</h2>" in page
+    assert "<tr><td>origin</td><td>JFK</td>" in page
+    assert page.count("<tr><td>origin</td>") == 4  # of the last look only
+    assert "<h2>What moved the scores</h2>" in page
+    assert "The mean score in the window is -0.91 log-odds of 1. The shifts" in page
+    assert page.count("23.4\xa0%") == 3
+    text = drift_markdown(binary.declaration, binary.drift)
+    assert "## Performance by slice, those that lost most" in text
+    assert "| origin JFK | 310 | log\\_loss 0.61 | 0.56 to 0.66 |" in text
+    assert "## What moved the scores" in text
+    plain = [look.model_copy(update={"slices": (), "attribution": ()}) for look in binary.drift]
+    write_drift_report(path, binary.declaration, plain)
+    assert "by slice" not in path.read_text()
+    assert "moved the scores" not in path.read_text()
+    assert "by slice" not in drift_markdown(binary.declaration, plain)
+
+
+def test_slices_are_those_of_the_last_look_that_measured_the_quality(binary, tmp_path):
+    blind = binary.drift[-1].model_copy(update={"performance": (), "slices": ()})
+    looks = [*binary.drift[:-1], blind]
+    assert "| origin JFK |" in drift_markdown(binary.declaration, looks)
+
+
 def test_an_estimate_is_drawn_where_no_labels_come_and_none_of_rows_together(binary, tmp_path):
     looks = [look.model_copy(update={"performance": ()}) for look in binary.drift]
     (one,) = looks[-1].estimated
