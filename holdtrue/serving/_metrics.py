@@ -279,25 +279,25 @@ class _Seen(Collector):
 
     def _attribution(self) -> Iterator[Metric]:
         check = self._watched.attribution
-        if check is None:
-            return
-        yield self._gauge(
-            "attribution_effect_limit",
-            "The most of any column in stretches of the test rows",
-            check.limit,
-        )
+        labels = (*self._version, "column", "output")
         families = [
-            GaugeMetricFamily(f"holdtrue_{name}", says, labels=(*self._version, "column", "output"))
+            GaugeMetricFamily(f"holdtrue_attribution_{name}", says, labels=labels)
             for name, says in (
-                ("attribution_shift", "How much more a column adds to the mean score"),
-                ("attribution_effect", "The same in standard deviations of test rows"),
+                ("shift", "How much more a column adds to the mean score than on the test rows"),
+                ("effect", "The same in standard deviations between stretches of the test rows"),
             )
         ]
-        for one in check.columns:
-            labels = [*self._version.values(), one.column, one.output or ""]
+        for one in () if check is None else check.columns:
+            given = [*self._version.values(), one.column, one.output or ""]
             for family, number in zip(families, (one.shift, one.effect), strict=True):
-                family.add_metric(labels, number)
+                family.add_metric(given, number)
         yield from families
+        if check is not None:
+            yield self._gauge(
+                "attribution_effect_limit",
+                "The most of any column in stretches of the test rows",
+                check.limit,
+            )
 
     def _estimated(self) -> Iterator[Metric]:
         labels = (*self._version, "metric", "of")
