@@ -1,7 +1,8 @@
-"""The commands about what versions were made of: lineage, data list and export, verify, prune."""
+"""The commands about what versions were made of: lineage, data, verify, prune."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path  # noqa: TC003 - typer reads annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    import pandas as pd
+
+    from holdtrue.declared import Declared
     from holdtrue.lineage import Lineage, Made, Taken
     from holdtrue.proof import Verified
 
@@ -23,6 +27,10 @@ data_app = typer.Typer(
 
 # Of a digest, enough to tell snapshots apart.
 _SHORT = 8
+# Rows that are shown, how many of the most important features of them, and how wide one may be.
+_SHOWN = 20
+_FEATURES = 4
+_WIDTH = 28
 # Characters of what a step came to, in a diagram.
 _LABEL = 60
 _WHAT = {
@@ -178,6 +186,85 @@ def export(
         "output": output,
     }
     tell_change(words, facts, as_json=as_json, dry_run=dry_run)
+
+
+@data_app.command()
+def answers(
+    file: DeclarationFile,
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]",
+            help="File to write all of them to: .csv, .parquet or .jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="That answered.", show_default="the champion")
+    ] = None,
+    true: Annotated[
+        str | None, typer.Option(help="Only rows of this class.", show_default=False)
+    ] = None,
+    said: Annotated[
+        str | None,
+        typer.Option("--answered", help="Only rows answered with it.", show_default=False),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many are shown.")
+    ] = _SHOWN,
+    as_json: AsJson = False,
+) -> None:
+    """Show the test rows with what a version answered to them, the most wrong first.
+
+    They are behind its metrics: the fit that was evaluated has learnt none of them. With --true and
+    --answered those behind a cell of the confusion matrix.
+    """
+    from holdtrue.batch import check_output, write_table
+    from holdtrue.data import as_table
+
+    system = system_of(file)
+    if output is not None:
+        check_output(output)
+    number = system.version(version).number
+    found = system.answers(number, true=true, said=said)
+    if output is not None:
+        write_table(as_table(found, f"the answers of version {number}"), output)
+    wrote = "" if output is None else f"wrote {output}: "
+    chosen = [f"of class {true}"] if true is not None else []
+    chosen += [f"answered with {said}"] if said is not None else []
+    head = f"{wrote}{len(found):,} test rows of version {number}{', '.join(['', *chosen])}"
+    shown = found.head(lines)
+    facts = {
+        "system": system.declaration.name,
+        "version": number,
+        "true": true,
+        "answered": said,
+        "rows": len(found),
+        "output": output,
+        "shown": json.loads(shown.to_json(orient="records", date_format="iso")),
+    }
+    words = [f"{head}, the most wrong first" if len(shown) else head]
+    words += [_table_of(shown, system, number)] if len(shown) else []
+    tell("\n".join(words), facts, as_json=as_json)
+
+
+def _table_of(shown: pd.DataFrame, system: Declared, number: int) -> str:
+    """The columns that say which rows they are, and how wrong; then the most important features."""
+    from holdtrue.lineage import records_of
+    from holdtrue.references import Evaluation
+
+    data = system.declaration.data
+    answered = [name for name in shown if str(name).startswith(("prediction", "probability_"))]
+    names = [*data.key, data.time, data.target, *answered, "loss"]
+    record = records_of(system.store, system.version(number)).get("evaluate")
+    if record is not None:
+        important = Evaluation.model_validate(record.output).importance
+        names += list(important)[:_FEATURES]
+    wanted = [name for name in dict.fromkeys(names) if name in shown]
+    text = shown[wanted].to_string(
+        index=False, max_colwidth=_WIDTH, float_format="{:.4g}".format, na_rep="-"
+    )
+    return str(text)
 
 
 def verify(file: DeclarationFile, as_json: AsJson = False) -> None:

@@ -211,6 +211,27 @@ class Declared:
 
         return rows_of(self.store, self.version(version), part)
 
+    def answers(
+        self, version: int | None = None, *, true: str | None = None, said: str | None = None
+    ) -> pd.DataFrame:
+        """The test rows of a version with what its evaluation had it answer; see `answers_of`.
+
+        Args:
+            version: The champion where left out.
+            true: Only rows of this class.
+            said: Only rows that were answered with this class.
+
+        Raises:
+            ConfigError: There is no such class, or no champion yet.
+            DataError: The rows are not there any more, or are not what was written.
+            ServingError: The model is damaged.
+            VersionError: There is no such version.
+        """
+        from holdtrue.tested import answers_of
+
+        time = self.declaration.data.time
+        return answers_of(self.store, self.version(version), time, true=true, said=said)
+
     def verify(self, *, reporter: Reporter | None = None) -> Verified:
         """Recompute every digest behind the registered versions, and say what differs."""
         from holdtrue.progress import Silent
