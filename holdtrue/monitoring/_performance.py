@@ -21,6 +21,8 @@ _FEWEST_BLOCKS = 3
 _INTERVAL = (0.025, 0.975)
 _NAMED = 3
 _LEVEL = 0.05
+_SLICE_ROWS = 10_000
+"""Of more rows of a slice so many are measured, spread evenly."""
 KNOWN_CLASSES = "known_classes"
 """What the share of labels of classes that a model knows is called, beside the metrics."""
 
@@ -141,32 +143,27 @@ def check_slices(
         One for each slice with 200 rows or more on which the metric is defined, of the 50 most
         frequent of a column; first the one that lost most.
     """
-    from scipy.stats import t as student
-
-    from holdtrue.evaluation import most_frequent
+    from holdtrue.evaluation import evenly, most_frequent
 
     found = []
     for column, of_row in texts.items():
         known = expected.get(column, {})
-        for name, rows in most_frequent(of_row, MIN_ROWS):
+        for name, chosen in most_frequent(of_row, MIN_ROWS):
             if name not in known:
                 continue
+            every = np.flatnonzero(chosen)
+            rows = every[evenly(len(every), _SLICE_ROWS)]
             measured = _measured(metric, target[rows], scores[rows], classes, blocks[rows], seed)
             if measured is not None:
                 n_blocks = len(np.unique(blocks[rows]))
-                found.append((column, name, int(rows.sum()), n_blocks, measured))
+                found.append((column, name, len(every), n_blocks, measured))
     results = []
     for column, name, n_rows, n_blocks, measured in found:
         before, (low, high) = expected[column][name], measured.interval
         sign, limit = _limit(direction, before, worse_than)
         past = sign * (limit - measured.value)
         beyond = sign * (limit - (high if direction == "higher" else low)) > 0
-        worse = False
-        if n_blocks >= _FEWEST_BLOCKS:
-            sure = student.ppf(1 - _LEVEL / 2 / len(found), n_blocks - 1)
-            # Means of n drawn blocks are less spread than n measured ones let expect.
-            spread = measured.spread * np.sqrt(n_blocks / (n_blocks - 1))
-            worse = bool(past > sure * spread)
+        worse = past > _surely(measured.spread, n_blocks, len(found))
         if not worse and beyond and n_blocks >= _FEWEST_BLOCKS:
             said = f"beyond it, but not surely, as one of {len(found)} slices"
         else:
@@ -242,6 +239,24 @@ def check_classes_known(
             f"{_verdict(worse=worse, beyond=worse, past=worse)}"
         ),
     )
+
+
+def _surely(spread: float, n_blocks: int, n_slices: int) -> float:
+    """How far one of several slices has to be beyond its limit to be surely there.
+
+    Args:
+        spread: Standard deviation of its replicates.
+        n_blocks: How many it has.
+        n_slices: How many are looked at.
+    """
+    from scipy.stats import t as student
+
+    if n_blocks < _FEWEST_BLOCKS:
+        return float("inf")
+    quantile = float(student.ppf(1 - _LEVEL / 2 / n_slices, n_blocks - 1))
+    # Means of n drawn blocks are less spread than n measured ones let expect.
+    wider: float = (n_blocks / (n_blocks - 1)) ** 0.5
+    return quantile * spread * wider
 
 
 class _Measured(NamedTuple):

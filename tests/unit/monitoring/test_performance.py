@@ -177,5 +177,20 @@ def test_slices_without_an_expected_value_or_with_few_rows_are_left_out() -> Non
     assert _slices([0.9], texts={"shop": np.array([f"s{n % 2}" for n in range(300)])}) == ()
 
 
+def test_of_a_large_slice_ten_thousand_rows_are_measured() -> None:
+    n = 25_000
+    target = np.arange(n) % 2
+    right = np.arange(n) % 3 != 1  # evenly taken, every third row is one that is right
+    sure = np.where(right, target, 1 - target) * 0.8 + 0.1
+    (found,) = _slices(
+        [0.9],
+        target=target,
+        scores=np.column_stack([1 - sure, sure]),
+        blocks=np.arange(n) % 10,
+        texts={"shop": np.full(n, "s0")},
+    )
+    assert (found.rows, found.value.value) == (n, 1.0)
+
+
 def test_a_slice_of_one_class_has_no_roc_auc() -> None:
     assert _slices([0.9], metric="roc_auc", target=np.zeros(300, dtype=int)) == ()
