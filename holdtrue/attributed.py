@@ -155,6 +155,8 @@ def _in_words(
     known = "no column by more than in stretches of the test rows"
     if beyond:
         known = f"by more than in any stretch of the test rows: {named(beyond)}"
+    if beyond[:_NAMED] == shifts[:_NAMED]:
+        known = "each by more than in any stretch of the test rows"
     since = f"in the window from {window.start:%Y-%m-%d %H:%M}"
     if many:
         return f"What moved the scores {since}, in {learnt.unit}: {named(shifts)}; {known}"

@@ -120,7 +120,8 @@ def test_what_moved_the_scores_is_told_where_rows_are_other_ones(visits: Visits)
     ((before, now),) = last.scores.values()
     assert now - before == pytest.approx(sum(one.shift for one in last.columns))
     assert last.detail in report.decision.reason
-    assert "by more than in any stretch of the test rows: age" in last.detail
+    assert "What moved it most: age" in last.detail
+    assert "by more than in any stretch of the test rows" in last.detail
     seen = last_watched(system.store, "visits")
     assert seen is not None
     assert seen.attribution == last
