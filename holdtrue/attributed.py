@@ -9,13 +9,11 @@ import orjson
 from holdtrue.profiles import MIN_ROWS
 from holdtrue.quality import PERFORMANCE_WINDOWS, evaluations_of
 from holdtrue.references import AttributionCheck, ColumnShift
-from holdtrue.serving import read_captured
+from holdtrue.serving import captured_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
     from holdtrue.models import ServedModel
     from holdtrue.models._explain import Contributions
@@ -56,8 +54,7 @@ def check_attribution(
     model = ServedModel.load(context.store.path(version.measured_bundle), version.measured_digest)
     checks = []
     for window in compared[-PERFORMANCE_WINDOWS:]:
-        captured = read_captured(table, window.start, window.end, columns=("version", "row"))
-        found = _explained(model, captured, version.number)
+        found = _explained(model, table, window, version.number)
         if found is not None:
             target = model.signature.target
             checks.append(_check(version.number, target, window, learnt, found))
@@ -77,19 +74,29 @@ def shift_in_words(check: AttributionCheck | None, windows: Sequence[WindowCheck
     return f"{check.detail}."
 
 
-def _explained(model: ServedModel, captured: pa.Table, version: int) -> Contributions | None:
+def _explained(
+    model: ServedModel, table: Path, window: WindowCheck, version: int
+) -> Contributions | None:
     """The Shapley values of a version's answers; None for too few rows."""
-    import pyarrow.compute as pc
+    from holdtrue.evaluation import explained
 
-    from holdtrue.evaluation import evenly, explained
-
-    texts = captured.filter(pc.equal(captured["version"], version))["row"].to_pylist()
-    if len(texts) < MIN_ROWS:
+    records = [orjson.loads(text) for text in _some_rows(table, window, version)]
+    if len(records) < MIN_ROWS:
         return None
-    records = [orjson.loads(text) for text in texts[evenly(len(texts), _ROWS)]]
     columns = {name: [record.get(name) for record in records] for name in model.signature.columns}
     found = explained(model, columns, len(records))
     return found if len(found.values) >= MIN_ROWS else None
+
+
+def _some_rows(table: Path, window: WindowCheck, version: int) -> Iterator[str]:
+    """Rows that a version answered, spread evenly over a window: 2,000 at most."""
+    import pyarrow.compute as pc
+
+    step, seen = max(1, -(-window.rows // _ROWS)), 0
+    for captured in captured_batches(table, window.start, window.end, columns=("version", "row")):
+        rows = captured.filter(pc.equal(captured["version"], version))["row"]
+        yield from rows.take([*range(-seen % step, len(rows), step)]).to_pylist()
+        seen += len(rows)
 
 
 def _check(

@@ -16,7 +16,7 @@ from holdtrue.models import read_signature
 from holdtrue.monitoring import check_classes_known, check_performance, check_slices
 from holdtrue.plan import Journal, read_rows
 from holdtrue.references import Evaluation
-from holdtrue.serving import read_captured
+from holdtrue.serving import captured_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Quality is measured over so many windows: one bad day says more about the day than the model.
 PERFORMANCE_WINDOWS = 14
+# Of what was captured, what quality is measured by.
+_MEASURED = ("version", "event_time", "received", "key", "scores")
 
 
 class Quality(NamedTuple):
@@ -80,14 +82,13 @@ def measure_quality(
     expected = champion.version.metrics.get(declared.metric)
     if start >= end or expected is None:
         return Quality()
-    answers = _answers(context, champion, read_captured(table, start, end), start)
-    if not len(answers):
+    n_answers, asked = _asked(context, champion, table, start, end)
+    if asked is None:
         return Quality()
-    asked = keyed(answers, data.key)
     if not len(asked):
         name = " and ".join(data.key)
         warning = (
-            f"The quality is not measured: none of {len(answers):,} answered rows came with {name} "
+            f"The quality is not measured: none of {n_answers:,} answered rows came with {name} "
             "(data.key)."
         )
         return Quality(warning=warning)
@@ -250,22 +251,44 @@ def floor(moment: datetime, length: timedelta) -> datetime:
     return epoch + (moment - epoch) // length * length
 
 
+def _asked(
+    context: Context, champion: Champion, table: Path, start: datetime, end: datetime
+) -> tuple[int, pd.DataFrame | None]:
+    """How often the champion answered, and its answers that say which row they are about.
+
+    Returns:
+        The key's columns, ``:block``, the number of the window, and the scores as numbered columns;
+        None where it never answered.
+    """
+    import pandas as pd
+
+    n_answers, parts = 0, []
+    for captured in captured_batches(table, start, end, columns=_MEASURED):
+        answers = _answers(context, champion, captured, start)
+        n_answers += len(answers)
+        if len(answers):
+            found = keyed(answers, context.declaration.data.key)
+            parts.append(found.drop(columns=":key"))
+    return n_answers, pd.concat(parts, ignore_index=True) if parts else None
+
+
 def _answers(
     context: Context, champion: Champion, captured: pa.Table, start: datetime
 ) -> pd.DataFrame:
-    """What the champion answered, with the number of its window."""
     import pandas as pd
     import pyarrow.compute as pc
 
     captured = captured.filter(pc.equal(captured["version"], champion.version.number))
-    # As `read_captured` has it: a request that does not say when the event was is about now.
+    # As `captured_batches` has it: a request that does not say when the event was is about now.
     when = pc.coalesce(captured["event_time"], captured["received"]).to_pandas()
     window = context.declaration.monitor.window
-    columns: dict[str, Any] = {
+    columns: dict[Any, Any] = {
         ":key": captured["key"].to_pylist(),
-        ":scores": captured["scores"].to_pylist(),
         ":block": ((when - pd.Timestamp(start)) // window).to_numpy("int64"),
     }
+    if len(captured):
+        scores = pc.list_flatten(captured["scores"]).to_numpy().reshape(len(captured), -1)
+        columns |= dict(enumerate(scores.T))
     return pd.DataFrame(columns)
 
 
@@ -292,7 +315,6 @@ def _as_measured(
 
 
 def _scores(joined: pd.DataFrame, signature: Signature) -> np.ndarray:
-    if signature.classes is None:
-        return np.array([scores[0] for scores in joined[":scores"]], dtype="float64")
-    wide = joined[":scores"].tolist() or np.empty((0, len(signature.classes)))
-    return np.array(wide, dtype="float64")
+    names = [*range(len(signature.classes or ("the value",)))]
+    scores: np.ndarray = joined[names].to_numpy("float64")
+    return scores if signature.classes is not None else scores[:, 0]

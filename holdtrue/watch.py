@@ -20,7 +20,7 @@ from holdtrue.plan._files import held
 from holdtrue.profiles import CALIBRATION_FILE, Calibration, Profile
 from holdtrue.quality import Quality, floor, measure_quality, performance_start
 from holdtrue.references import DriftReport
-from holdtrue.serving import capture_places, fold_in, read_captured, read_statistics
+from holdtrue.serving import capture_places, captured_batches, fold_in, read_statistics
 from holdtrue.serving._deploy import replicas_of
 from holdtrue.serving._retention import remove_old
 from holdtrue.serving._watched import LastWindow, Watched, last_watched, write_watched
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # Columns of a window in a report, the most different.
 _KEPT = 10
+# Of what was captured, what a profile is made of.
+_PROFILED = ("row", "event_time", "received")
 # Slices in a report, those that lost most, and how many of those that are worse are told.
 _SLICES = 20
 _TOLD = 3
@@ -322,13 +324,15 @@ def _compare_windows(
     for number in range(n_windows):
         window_start, window_end = begin + number * length, begin + (number + 1) * length
         progress(number, n_windows, f"comparing {window_start:%Y-%m-%d %H:%M}")
-        rows = read_captured(table, window_start, window_end)
-        if len(rows):
-            profile = Profile.take(
+        profile: Profile | None = None
+        for rows in captured_batches(table, window_start, window_end, columns=_PROFILED):
+            part = Profile.take(
                 _feature_frame(rows, signature, by_event=context.declaration.data.time is not None),
                 (*roles.numbers, *roles.times),
                 roles.categories,
             )
+            profile = part if profile is None else profile.merge(part)
+        if profile is not None:
             profile.write(folder / f"{window_start:%Y-%m-%dT%H%M%S}.bin")
             pending = profile if pending is None else pending.merge(profile)
         if pending is None:

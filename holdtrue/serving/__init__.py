@@ -9,7 +9,13 @@ from holdtrue.lazy import names_of
 if TYPE_CHECKING:
     from holdtrue.serving._deploy import check_place, deploy, start_serve, undeploy
     from holdtrue.serving._endpoint import Endpoint
-    from holdtrue.serving._fold import Folded, capture_places, fold_in, read_captured
+    from holdtrue.serving._fold import (
+        Folded,
+        capture_places,
+        captured_batches,
+        fold_in,
+        read_captured,
+    )
     from holdtrue.serving._slate import Arm, Limits, Slate
     from holdtrue.serving._slates import slate_of
     from holdtrue.serving._statistics import ArmStatistics, Statistics, read_statistics
@@ -23,6 +29,7 @@ __all__ = [
     "Slate",
     "Statistics",
     "capture_places",
+    "captured_batches",
     "check_place",
     "deploy",
     "fold_in",
@@ -42,6 +49,7 @@ _HOMES = {
     "Slate": "_slate",
     "Statistics": "_statistics",
     "capture_places": "_fold",
+    "captured_batches": "_fold",
     "check_place": "_deploy",
     "deploy": "_deploy",
     "fold_in": "_fold",

@@ -15,7 +15,7 @@ from holdtrue.store import locked
 from holdtrue.tables import force, is_table, opened, written
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -112,7 +112,21 @@ def read_captured(
     roles: Collection[str] = ANSWERED,
     columns: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Read what was captured in [start, end).
+    """Read what was captured in [start, end), all of it at once; see `captured_batches`."""
+    import pyarrow as pa
+
+    empty = schema().empty_table().select(columns or schema().names)
+    return pa.concat_tables([empty, *captured_batches(table, start, end, roles, columns)])
+
+
+def captured_batches(
+    table: Path,
+    start: datetime,
+    end: datetime,
+    roles: Collection[str] = ANSWERED,
+    columns: Sequence[str] | None = None,
+) -> Iterator[pa.Table]:
+    """Read what was captured in [start, end), in tables of 65,536 rows or a few more.
 
     The time of a row is that of its event where the request told it, else when it was received.
 
@@ -131,13 +145,34 @@ def read_captured(
     def within(name: str) -> pc.Expression:
         return (pc.field(name) >= low) & (pc.field(name) < high)
 
+    if not is_table(table):
+        return
     wanted = within("event_time") | (pc.field("event_time").is_null() & within("received"))
-    found = _read_table(table, wanted, None if columns is None else [*columns, "role"])
-    # Not as part of the question: rows that an older version captured have no role, and Delta
-    # would pass over their files. They were the champion's.
-    role = pc.fill_null(found["role"], "champion")
-    found = found.filter(pc.is_in(role, pa.array([*roles], pa.string())))
-    return found if columns is None else found.select([*columns])
+    names = [*(columns or schema().names)]
+    with opened(table) as captured:
+        rows = captured.to_pyarrow_dataset(schema=schema())
+        # Not more read ahead than what is next: rows may be large.
+        batches = rows.to_batches(
+            columns=list(dict.fromkeys([*names, "role"])),
+            filter=wanted,
+            batch_size=_ROWS_AT_A_TIME,
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+        parts, n_rows = [], 0
+        for batch in batches:
+            # Not as part of the question: rows that an older version captured have no role, and
+            # Delta would pass over their files. They were the champion's.
+            role = pc.fill_null(batch["role"], "champion")
+            found = batch.filter(pc.is_in(role, pa.array([*roles], pa.string()))).select(names)
+            if len(found):
+                parts.append(found)
+                n_rows += len(found)
+            if n_rows >= _ROWS_AT_A_TIME:
+                yield pa.Table.from_batches(parts)
+                parts, n_rows = [], 0
+        if parts:
+            yield pa.Table.from_batches(parts)
 
 
 def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
@@ -166,15 +201,11 @@ def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
     return pa.Table.from_pylist([*by_role.values()], schema=schema())
 
 
-def _read_table(
-    table: Path, wanted: pc.Expression, columns: Sequence[str] | None = None
-) -> pa.Table:
+def _read_table(table: Path, wanted: pc.Expression) -> pa.Table:
     if not is_table(table):
-        empty = schema().empty_table()
-        return empty if columns is None else empty.select([*columns])
+        return schema().empty_table()
     with opened(table) as captured:
-        rows = captured.to_pyarrow_dataset(schema=schema())
-        found: pa.Table = rows.to_table(columns=columns, filter=wanted)
+        found: pa.Table = captured.to_pyarrow_dataset(schema=schema()).to_table(filter=wanted)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,14 +15,15 @@ from holdtrue.estimated import in_words
 from holdtrue.evaluation import explained, learn_attribution
 from holdtrue.models import ServedModel
 from holdtrue.plan import STEPS, Journal, make_plan, steps_until
-from holdtrue.references import Estimate, Expectation
+from holdtrue.references import DriftReport, Estimate, Expectation
 from holdtrue.registry import Champion, Registry
 from holdtrue.release import advance
 from holdtrue.rollout import Plan
+from holdtrue.serving import _fold
 from holdtrue.serving._watched import last_watched
 from holdtrue.stack import Stack
 from holdtrue.status import status_text
-from holdtrue.watch import report_text
+from holdtrue.watch import report_text, watch
 from tests.unit.visits import Visits, later, moment
 from tests.unit.visits import trained as trained
 from tests.unit.visits import visits as visits
@@ -93,6 +95,31 @@ def test_before_labels_come_the_quality_is_estimated(
     assert again.estimated == ()
     assert again.decision.reason.endswith(in_words(report.estimated))
     assert in_words(report.estimated) in status_text(system.status())
+
+
+def test_a_look_at_many_rows_is_that_of_their_parts(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window is read, profiled and joined in parts, so that none has to be held as a whole."""
+    rows, end = later(visits, n_days=4, drift_from=2)
+    visits.write(rows)
+    system = visits.declare(serve=NO_ENDPOINT + WATCHED, since=f"{rows['at'].min():%Y-%m-%d}")
+    system.score_due(as_of=end)
+    truth = np.random.default_rng(1).choice(["no", "yes"], len(rows))
+    rows.assign(stays=truth).to_parquet(visits.folder / "rows.parquet", index=False)
+    _evaluated(monkeypatch)
+    whole = _seen(watch(system.context(as_of=end, refresh=True), page=False))
+    shutil.rmtree(system.store.path("profiles", "visits", "windows"))
+    monkeypatch.setattr(Registry, "drift_reports", lambda *_, **__: [])
+    monkeypatch.setattr(_fold, "_ROWS_AT_A_TIME", 50)
+    assert _seen(watch(system.context(as_of=end, refresh=True), page=False)) == whole
+
+
+def _seen(report: DriftReport) -> tuple[list[tuple[str, int, float]], float, int]:
+    """Of windows the state, the rows and the effect to two digits; the quality and its rows."""
+    windows = [(one.state, one.rows, float(f"{one.effect:.2g}")) for one in report.windows]
+    (check,) = report.performance
+    return windows, check.value.value, check.rows
 
 
 def test_what_moved_the_scores_is_told_where_rows_are_other_ones(visits: Visits) -> None:

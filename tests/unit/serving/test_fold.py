@@ -11,7 +11,13 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from holdtrue.errors import DataError
-from holdtrue.serving import Folded, capture_places, fold_in, read_captured
+from holdtrue.serving import (
+    Folded,
+    capture_places,
+    captured_batches,
+    fold_in,
+    read_captured,
+)
 from holdtrue.serving import _fold as module
 from holdtrue.serving._capture import Capture
 from holdtrue.serving._fold import find_captured
@@ -52,6 +58,20 @@ def write(folder, *lines: bytes) -> None:
 
 def ids(table) -> list[str]:
     return sorted(read_captured(table, START, START + 365 * DAY)["id"].to_pylist())
+
+
+def test_what_was_captured_comes_in_tables_of_some_rows_each(places, monkeypatch):
+    folder, table = places
+    for first in range(0, 23, 4):  # a file for each
+        write(folder, *(line(number % 24) for number in range(first, min(first + 4, 23))))
+        fold_in(folder, table)
+    monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 6)
+    found = [*captured_batches(table, START, START + DAY, columns=("id", "version"))]
+    assert sorted(len(one) for one in found) == [7, 8, 8]
+    assert [one.column_names for one in found] == [["id", "version"]] * 3
+    assert sorted(name for one in found for name in one["id"].to_pylist()) == ids(table)
+    assert len(ids(table)) == 23
+    assert [*captured_batches(table, START + DAY, START + 2 * DAY)] == []
 
 
 def test_nothing_captured_yet(places):
