@@ -90,12 +90,13 @@ def _explained(
 
 def _some_rows(table: Path, window: WindowCheck, version: int) -> Iterator[str]:
     """Rows that a version answered, spread evenly over a window: 2,000 at most."""
+    import numpy as np
     import pyarrow.compute as pc
 
     step, seen = max(1, -(-window.rows // _ROWS)), 0
     for captured in captured_batches(table, window.start, window.end, columns=("version", "row")):
         rows = captured.filter(pc.equal(captured["version"], version))["row"]
-        yield from rows.take([*range(-seen % step, len(rows), step)]).to_pylist()
+        yield from rows.take(np.arange(-seen % step, len(rows), step)).to_pylist()
         seen += len(rows)
 
 

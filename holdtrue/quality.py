@@ -82,69 +82,50 @@ def measure_quality(
     expected = champion.version.metrics.get(declared.metric)
     if start >= end or expected is None:
         return Quality()
-    n_answers, asked = _asked(context, champion, table, start, end)
-    if asked is None:
-        return Quality()
-    if not len(asked):
-        name = " and ".join(data.key)
-        warning = (
-            f"The quality is not measured: none of {n_answers:,} answered rows came with {name} "
-            "(data.key)."
-        )
-        return Quality(warning=warning)
     try:
-        with context.places.told():
-            labels = read_labels(
-                context, signature, start, end, context.declaration.evaluate.slices
-            )
+        found = _join(context, champion, signature, table, start, end)
     except HoldtrueError as err:
         return Quality(warning=f"The quality is not measured: {err.message}.")
-    # A row may have been asked for several times: its first answer counts.
-    asked = asked.drop_duplicates([*data.key])
-    joined = asked.merge(labels.known, on=[*data.key])
-    unknown = asked.merge(labels.unknown, on=[*data.key])
-    number, spread = champion.version.number, {"start": start, "end": end}
-    rows, judged = _as_measured(context, champion, signature, joined)
-    checks = (
-        check_performance(
-            version=number,
-            metric=declared.metric,
-            direction=METRICS[declared.metric][0],
-            target=rows.target,
-            scores=rows.scores,
-            classes=rows.classes,
-            blocks=joined[":block"].to_numpy("int64")[judged],
-            expected=expected.value,
-            worse_than=declared.worse_than,
-            seed=context.declaration.seed,
-            **spread,
-        ),
-        check_classes_known(
-            version=number,
-            known=len(joined),
-            unknown=Counter(unknown[signature.target].tolist()),
-            worse_than=declared.worse_than,
-            **spread,
-        ),
-    )
+    if found is None:
+        return Quality()
+    if not found.keyed:
+        name = " and ".join(data.key)
+        warning = (
+            f"The quality is not measured: none of {found.answers:,} answered rows came with {name}"
+            " (data.key)."
+        )
+        return Quality(warning=warning)
     from holdtrue.evaluation import slice_texts
 
-    expected_of = _expected_of_slices(context, champion.version, declared.metric)
-    texts = {name: slice_texts(joined[name])[judged] for name in expected_of if name in joined}
-    slices = check_slices(
-        version=number,
-        metric=declared.metric,
-        direction=METRICS[declared.metric][0],
-        target=rows.target,
-        scores=rows.scores,
-        classes=rows.classes,
-        blocks=joined[":block"].to_numpy("int64")[judged],
-        texts=texts,
-        expected=expected_of,
-        worse_than=declared.worse_than,
-        seed=context.declaration.seed,
+    rows, judged = _as_measured(context, champion, signature, found.known)
+    of_slices = _expected_of_slices(context, champion.version, declared.metric)
+    spread: dict[str, Any] = {
+        "version": champion.version.number,
+        "worse_than": declared.worse_than,
+        "start": start,
+        "end": end,
+    }
+    measured: dict[str, Any] = {
+        "metric": declared.metric,
+        "direction": METRICS[declared.metric][0],
+        "target": rows.target,
+        "scores": rows.scores,
+        "classes": rows.classes,
+        "blocks": found.known[":block"].to_numpy("int64")[judged],
+        "seed": context.declaration.seed,
         **spread,
+    }
+    checks = (
+        check_performance(expected=expected.value, **measured),
+        check_classes_known(
+            known=len(found.known),
+            unknown=Counter(found.unknown[signature.target].tolist()),
+            **spread,
+        ),
     )
+    named = [name for name in of_slices if name in found.known]
+    texts = {name: slice_texts(found.known[name])[judged] for name in named}
+    slices = check_slices(texts=texts, expected=of_slices, **measured)
     return Quality(tuple(check for check in checks if check is not None), slices)
 
 
@@ -251,25 +232,62 @@ def floor(moment: datetime, length: timedelta) -> datetime:
     return epoch + (moment - epoch) // length * length
 
 
-def _asked(
-    context: Context, champion: Champion, table: Path, start: datetime, end: datetime
-) -> tuple[int, pd.DataFrame | None]:
-    """How often the champion answered, and its answers that say which row they are about.
+class _Joined(NamedTuple):
+    """Answers with their labels: the key, ``:block``, the scores as numbered columns, the labels.
+
+    Of a row that was asked for several times the first answer counts.
+    """
+
+    answers: int
+    keyed: int
+    """Answers that say which row they are about."""
+    known: pd.DataFrame
+    unknown: pd.DataFrame
+    """Of classes that the model does not know."""
+
+
+def _join(
+    context: Context,
+    champion: Champion,
+    signature: Signature,
+    table: Path,
+    start: datetime,
+    end: datetime,
+) -> _Joined | None:
+    """Join what the champion answered to its labels, in parts: few rows may have one.
 
     Returns:
-        The key's columns, ``:block``, the number of the window, and the scores as numbered columns;
         None where it never answered.
+
+    Raises:
+        HoldtrueError: The source cannot be read, or lacks a column.
     """
     import pandas as pd
 
-    n_answers, parts = 0, []
+    key = [*context.declaration.data.key]
+    n_answers = n_keyed = 0
+    labels: _Labels | None = None
+    known, unknown = [], []
     for captured in captured_batches(table, start, end, columns=_MEASURED):
         answers = _answers(context, champion, captured, start)
         n_answers += len(answers)
-        if len(answers):
-            found = keyed(answers, context.declaration.data.key)
-            parts.append(found.drop(columns=":key"))
-    return n_answers, pd.concat(parts, ignore_index=True) if parts else None
+        asked = keyed(answers, context.declaration.data.key).drop(columns=":key")
+        n_keyed += len(asked)
+        if not len(asked):
+            continue
+        if labels is None:
+            with context.places.told():
+                besides = context.declaration.evaluate.slices
+                labels = read_labels(context, signature, start, end, besides)
+        known.append(asked.merge(labels.known, on=key))
+        unknown.append(asked.merge(labels.unknown, on=key))
+    if not n_answers:
+        return None
+    both = (
+        pd.concat(parts, ignore_index=True).drop_duplicates(key) if parts else pd.DataFrame()
+        for parts in (known, unknown)
+    )
+    return _Joined(n_answers, n_keyed, *both)
 
 
 def _answers(
