@@ -79,6 +79,11 @@ class Step(Section):
             if isinstance(each, str) and "://" in each:
                 message = f"foreach.{name}: expected a path or glob of files of this machine"
                 raise ValueError(message)
+            values = [] if isinstance(each, str) else [str(value) for value in each]
+            again = next((value for value in values if values.count(value) > 1), None)
+            if again is not None:
+                message = f"foreach.{name}: {again} is there twice; name each value once"
+                raise ValueError(message)
         if self.at_once is not None and not self.foreach:
             message = "at_once needs foreach: there is one run"
             raise ValueError(message)

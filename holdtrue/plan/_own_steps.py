@@ -144,9 +144,7 @@ def _parts(work: Work, name: str, declared: Declared, folder: Path) -> list[_Par
             values = [({each: value}, value) for value in chosen]
     parts = []
     for value, state in values:
-        of = " ".join(
-            f"{key} {one.name if isinstance(one, Path) else one}" for key, one in value.items()
-        )
+        of = " ".join(f"{key} {_said(one, project)}" for key, one in value.items())
         call = Call(
             says=f"the step {name}{f' ({of})' if of else ''}",
             run=declared.run,
@@ -159,6 +157,12 @@ def _parts(work: Work, name: str, declared: Declared, folder: Path) -> list[_Par
         key = digest(_of_one(work.components, name, declared) | {"value": state})
         parts.append(_Part(call, of, folder / f"{key}.parquet"))
     return parts
+
+
+def _said(value: Any, project: Path) -> Any:
+    """A value of `foreach` as messages have it: a file by its path, for folders share names."""
+    inside = isinstance(value, Path) and value.is_relative_to(project)
+    return value.relative_to(project) if inside else value
 
 
 def _constants(declared: Declared) -> dict[str, Any]:

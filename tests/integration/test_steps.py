@@ -174,7 +174,7 @@ def test_a_run_that_fails_keeps_the_others(project):
     with pytest.raises(DataError) as caught:
         apply(project)
     said = str(caught.value)
-    assert "the step cleaned (file b.csv) failed: ValueError: b is bad (" in said
+    assert "the step cleaned (file raw/b.csv) failed: ValueError: b is bad (" in said
     assert "1 of 3 runs are done, and found the next time" in said
     log = Path(said.rpartition(": ")[2])
     assert "Traceback" in log.read_text()
@@ -182,6 +182,21 @@ def test_a_run_that_fails_keeps_the_others(project):
     (project / "bad.txt").unlink()
     assert apply(project) == ["cleaned", "joined", "extract"]
     assert runs(project) == ["b", "c"]
+
+
+def test_files_of_one_name_in_several_folders_are_runs_of_their_own(project):
+    for month in ("2026-01", "2026-02"):
+        (project / "raw" / month).mkdir()
+        (project / "raw" / month / "a.csv").write_text(f"size,kind,ripe\n{ROWS}")
+    change(project, cleaned={"foreach": {"file": "raw/*/a.csv"}})
+    apply(project)
+    system = System(project / "fruit.yaml")
+    journal = Journal(system.store, system.declaration.name)
+    assert journal.last("cleaned").output["runs"] == [
+        "file raw/2026-01/a.csv",
+        "file raw/2026-02/a.csv",
+    ]
+    assert journal.last("extract").output["rows"] == 2 * 54
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_no_step_has_the_name_of_one_that_every_plan_has() -> None:
         ("{file: raw/*.csv}", "{file: s3://a/*.csv}", "files of this machine"),
         ("{file: raw/*.csv}", "{}", "at_once needs foreach"),
         ("{file: raw/*.csv}", "{file: []}", "steps.raw.foreach.file"),
+        ("{file: raw/*.csv}", "{file: [a, b, a]}", "foreach.file: a is there twice"),
+        ("{file: raw/*.csv}", '{file: [1, "1"]}', "foreach.file: 1 is there twice"),
         ("{file: raw/*.csv}", "{a: [1], b: [2]}", "steps.raw.foreach"),
         ("at_once: 2}", "writes: csv}", "writes is of commands"),
         ("every: 1d", "retries: 11", "steps.joined.retries"),
