@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import sys
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import resolve_name
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,11 +185,35 @@ def code_of(function: Any, project: Path) -> str:
         if files and not inside:
             continue
         files[file] = path.read_bytes()
-        for value in vars(module).values():
-            name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-            if isinstance(name, str) and name in sys.modules:
-                todo.append(sys.modules[name])
+        imported = _imported(files[file], getattr(module, "__package__", None) or "")
+        todo += [sys.modules[name] for name in imported if name in sys.modules]
     return digest_of(b"".join(content for _, content in sorted(files.items())))
+
+
+def _imported(content: bytes, package: str) -> Iterator[str]:
+    """What a module may import at its top; of ``from a import b`` also ``a.b``, which may be one.
+
+    The text says so, and not what the module has: a constant does not tell where it comes from.
+    """
+    try:
+        todo: list[ast.AST] = [ast.parse(content)]
+    except (SyntaxError, ValueError):  # it has changed since it was imported
+        return
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{'.' * node.level}{node.module or ''}"]
+            if node.level:
+                names = [resolve_name(names[0], package)]
+            names += [f"{names[0]}.{alias.name}" for alias in node.names]
+        else:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                todo += ast.iter_child_nodes(node)
+            continue
+        for name in names:
+            yield from accumulate(name.split("."), "{}.{}".format)
 
 
 def check_source(source: Source, project: Path, place: Key = _SOURCE) -> dict[str, str]:

@@ -308,6 +308,40 @@ def test_the_fingerprint_of_a_function_changes_with_its_file(project: Path) -> N
     assert fingerprint(data.source, project) != first
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from codes_of_a_test.limits import MOST",
+        "import codes_of_a_test.limits",
+        "from codes_of_a_test import limits",
+        "from .limits import MOST as most",
+        "from . import limits",
+        "from .limits import *",
+        "if True:\n    from .limits import MOST",
+    ],
+)
+def test_the_fingerprint_of_a_function_changes_with_what_its_module_imports(
+    tmp_path: Path, line: str
+) -> None:
+    """Also with a module of which it has constants alone, which do not say where they are from."""
+    import sys
+
+    package = tmp_path / "codes_of_a_test"
+    package.mkdir()
+    limits, loads = package / "limits.py", package / "loads.py"
+    (package / "__init__.py").touch()
+    limits.write_text("MOST = 1\n")
+    loads.write_text(f"{line}\n\n\ndef rows(start, end):\n    return None\n")
+    data = python("codes_of_a_test.loads.rows")
+    try:
+        first = fingerprint(data.source, tmp_path)
+        limits.write_text("MOST = 2\n")
+        assert fingerprint(data.source, tmp_path) != first
+    finally:
+        for name in ("", ".limits", ".loads"):
+            sys.modules.pop(f"codes_of_a_test{name}", None)
+
+
 @pytest.fixture
 def bucket(tmp_path: Path) -> str:
     """URL of a folder with files at several depths; Arrow reads it as it reads object storage."""
