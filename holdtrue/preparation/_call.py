@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # What is kept of what a run prints: its end.
 _KEPT = 64_000
+# Rows of JSON lines in memory at a time.
+_LINES = 10_000
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,17 @@ def _run_function(call: Call, path: str, given: Mapping[str, Any]) -> Any:
 
 def _write(rows: pa.Table, folder: str, name: str, ending: str = "parquet") -> str:
     """Write rows to a file for a run."""
+    import orjson
     from pyarrow import csv, parquet
 
     path = Path(folder) / f"{name}.{ending}"
     if ending == "csv":
         csv.write_csv(rows, path)
     elif ending == "jsonl":
-        rows.to_pandas().to_json(path, orient="records", lines=True, date_format="iso")
+        # Each value as it is: pandas would round numbers, and turn whole ones into others.
+        with path.open("wb") as lines:
+            for batch in rows.to_batches(_LINES):
+                lines.writelines(orjson.dumps(row) + b"\n" for row in batch.to_pylist())
     else:
         parquet.write_table(rows, path)
     return str(path)

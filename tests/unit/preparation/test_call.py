@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,20 @@ def test_a_command_is_given_files_and_writes_one(project: Path, ending: str) -> 
     assert done.table is not None
     assert done.table.to_pydict() == ROWS.to_pydict()
     assert done.printed == "copying\n"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_command_is_given_values_as_they_are(project: Path, ending: str) -> None:
+    exact = pa.table({"id": [None, 2**60 + 1], "x": [1.23456789012345678e-12, 0.1 + 0.2]})
+    made = call(project, (PYTHON, "-c", COPY, "{rows}", "{out}"), writes=ending)
+    done = run(made, rows=exact)
+    assert done.table is not None
+    assert done.table.to_pydict() == exact.to_pydict()
+    moment = datetime(2026, 1, 1, 12, 30, 5, 123456, tzinfo=UTC)
+    if ending == "jsonl":  # where times are text
+        given = run(made, rows=pa.table({"at": [moment]})).table
+        assert given is not None
+        assert datetime.fromisoformat(given["at"].to_pylist()[0]) == moment
 
 
 def test_a_command_is_given_the_files_that_there_are_and_constants(project: Path) -> None:
