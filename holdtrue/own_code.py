@@ -6,16 +6,23 @@ import traceback
 from pathlib import Path
 
 
-def place_of(err: BaseException, project: Path) -> str:
-    """The line of the project at which an error came up, such as `` (shop/rows.py:7)``.
+def said_of(err: BaseException, project: Path) -> str:
+    """What an error says, with the line of the project at which it came up.
 
     Args:
         err: What was raised.
         project: Folder of the project's code.
 
     Returns:
-        It, with a blank before; empty where the error came up in no file of the project.
+        Such as ``ValueError: no rows (shop/rows.py:7)``; where it says more than a line, the others
+        follow. Without a line where it came up in no file of the project.
     """
+    first, _, rest = str(err).strip().partition("\n")
+    said = f"{type(err).__name__}{f': {first}' if first else ''}{_place_of(err, project)}"
+    return f"{said}\n{rest}" if rest else said
+
+
+def _place_of(err: BaseException, project: Path) -> str:
     frames = traceback.extract_tb(err.__traceback__)
     inside = [
         (path, frame.lineno)

@@ -18,7 +18,7 @@ from holdtrue.data._files import list_files, matches, read_files
 from holdtrue.data._kinds import ARROW, as_table
 from holdtrue.errors import DataError, HoldtrueError, Key, Mistake, SourceError
 from holdtrue.models import digest_of, import_object
-from holdtrue.own_code import place_of
+from holdtrue.own_code import said_of
 from holdtrue.store import put_on_path
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _read(
         with redirect_stdout(sys.stderr):
             return function(start, end)
     except (Exception, SystemExit) as err:
-        message = f"{name} failed: {type(err).__name__}: {err}{place_of(err, project)}"
+        message = f"{name} failed: {said_of(err, project)}"
         kind = SourceError if isinstance(err, OSError) else DataError
         raise kind(message, key=_PYTHON) from err
 

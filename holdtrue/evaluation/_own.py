@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.own_code import place_of
+from holdtrue.own_code import said_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,5 @@ def call_own(function: Any, path: str, given: Sequence[Any], project: Path) -> A
         with redirect_stdout(sys.stderr):
             return function(*given)
     except (Exception, SystemExit) as err:
-        where = place_of(err, project)
-        message = f"the check {path} failed: {type(err).__name__}: {err}{where}"
+        message = f"the check {path} failed: {said_of(err, project)}"
         raise DataError(message) from err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdtrue.declaration import OUT, fill
 from holdtrue.errors import DataError, HoldtrueError
-from holdtrue.own_code import place_of
+from holdtrue.own_code import said_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,8 +88,10 @@ def run_call(call: Call, names: tuple[str, ...], *given: pa.Table | tuple[str, .
         return Outcome(None, _end(output), str(err))
     except (Exception, SystemExit) as err:  # noqa: BLE001 - the project's code may raise anything
         output.write(f"\n{traceback.format_exc()}")
-        said = f"{call.says} failed: {type(err).__name__}: {err}{place_of(err, call.project)}"
-        return Outcome(None, _end(output), said, away=isinstance(err, OSError))
+        first = said_of(err, call.project).partition("\n")[0]
+        return Outcome(
+            None, _end(output), f"{call.says} failed: {first}", away=isinstance(err, OSError)
+        )
     return Outcome(table, _end(output))
 
 
@@ -162,7 +165,12 @@ def _run_command(
         if not out.exists():
             message = f"{call.says} ended well, but wrote no {{{OUT}}}"
             raise DataError(message, hint=f"let it write a {call.writes} file to that path")
-        return read_file(out)
+        try:
+            return read_file(out)
+        except DataError as err:
+            said = err.message.replace(str(out), f"{{{OUT}}}")
+            message = f"{call.says} ended well, but {said}"
+            raise DataError(message) from err
 
 
 def _words(part: str, values: Mapping[str, list[str]], says: str) -> list[str]:
@@ -182,17 +190,24 @@ def _run_process(call: Call, words: list[str], output: io.StringIO) -> None:
     """Run a command in the project's folder; where it does not end, it and its children are ended.
 
     Raises:
-        DataError: It failed, or took too long.
+        DataError: It failed, took too long, or cannot be run.
     """
     with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(  # noqa: S603 - the command that is declared; no shell
-            words,
-            cwd=call.project,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the command that is declared; no shell
+                words,
+                cwd=call.project,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as err:
+            message = f"{call.says}: {words[0]} cannot be run: {err.strerror}"
+            hint = None
+            if err.errno == errno.ENOEXEC:
+                hint = "let its first line name what runs it, such as #!/bin/sh"
+            raise DataError(message, hint=hint) from err
         try:
             code: int | None = process.wait(call.timeout_s)
         except subprocess.TimeoutExpired:

@@ -49,6 +49,12 @@ def away(rows):
 
 def leave(rows):
     raise SystemExit(3)
+
+def at_length(rows):
+    raise ValueError("two lines\\n  of which one is the first")
+
+def silent(rows):
+    raise ValueError
 """
 
 
@@ -100,6 +106,8 @@ def test_a_function_may_ask_for_tables_and_paths(project: Path) -> None:
         ("wrong", r"the step s failed: KeyError: 'y' (calls_of_a_test.py:29)", False),
         ("away", "the step s failed: ConnectionError: no route (calls_of_a_test.py:32)", True),
         ("leave", "the step s failed: SystemExit: 3 (calls_of_a_test.py:35)", False),
+        ("at_length", "the step s failed: ValueError: two lines (calls_of_a_test.py:38)", False),
+        ("silent", "the step s failed: ValueError (calls_of_a_test.py:41)", False),
         ("none", "the function calls_of_a_test.none does not exist", False),
     ],
 )
@@ -109,6 +117,7 @@ def test_what_a_function_does_wrong_is_told_with_its_line(
     failed = run(call(project, name), rows=ROWS)
     assert failed.table is None
     assert failed.error.startswith(said)
+    assert "\n" not in failed.error or name in ("nothing", "none")
     assert failed.away is away
     if name == "wrong":
         assert failed.printed.startswith("before\n\nTraceback")
@@ -163,9 +172,17 @@ def test_what_a_command_does_wrong_is_told(project: Path) -> None:
     killed = run(call(project, (PYTHON, "-c", "import os; os.kill(os.getpid(), 9)")))
     assert killed.error == "the step s ended by signal SIGKILL"
     missing = run(call(project, ("no-such-command-anywhere",)))
-    assert missing.error.startswith("the step s failed: FileNotFoundError")
+    assert missing.error.startswith("the step s: no-such-command-anywhere cannot be run: No such")
+    assert not missing.away
+    (project / "bare.sh").write_text("true\n")
+    (project / "bare.sh").chmod(0o755)
+    bare = run(call(project, ("./bare.sh",)))
+    assert bare.error == (
+        "the step s: ./bare.sh cannot be run: Exec format error\n"
+        "  let its first line name what runs it, such as #!/bin/sh"
+    )
     garbled = run(call(project, (PYTHON, "-c", "import sys; open(sys.argv[1], 'w')", "{out}")))
-    assert "cannot be read" in garbled.error
+    assert garbled.error.startswith("the step s ended well, but {out} cannot be read: ")
 
 
 def test_a_command_that_takes_too_long_is_ended_with_what_it_has_started(project: Path) -> None:
