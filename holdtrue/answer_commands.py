@@ -72,9 +72,13 @@ def logs(
     kept = reader.new()
     if not kept:
         name = system.declaration.name
-        served = system.registry.champion(name) is not None and folder.is_dir()
-        none = f"the replicas of {name} had nothing to say: no failure, no slow answer"
-        typer.echo(none if served else f"{name} was never served; `holdtrue apply` does", err=True)
+        if system.registry.champion(name) is not None and folder.is_dir():
+            none = f"the replicas of {name} had nothing to say: no failure, no slow answer"
+        elif not system.declaration.serve.endpoint:
+            none = f"{name} declares no endpoint, so that no replica has anything to say"
+        else:
+            none = f"{name} was never served; `holdtrue apply` does"
+        typer.echo(none, err=True)
     show(kept if wanted is not None else kept[max(0, len(kept) - lines) :])
     if not follow:
         return

@@ -53,6 +53,14 @@ def test_it_is_said_that_there_is_nothing_to_show(file):
     assert CliRunner().invoke(app, ["logs", str(file)]).stderr == ""
 
 
+def test_what_has_no_endpoint_is_not_said_to_be_served_later(file):
+    timed = YAML.replace("target: late", "target: late, time: at, key: [id]")
+    file.write_text(f"{timed}serve: {{endpoint: false}}\nbatch: {{every: 1d, to: scored/}}\n")
+    found = CliRunner().invoke(app, ["logs", str(file)])
+    said = "flights declares no endpoint, so that no replica has anything to say\n"
+    assert (found.stdout, found.stderr, found.exit_code) == ("", said, 0)
+
+
 def test_the_last_lines_are_shown_in_words_or_as_json(file):
     assert shown(file) == []
     for number in range(30):
