@@ -54,6 +54,10 @@ def check_sources(declaration: Declaration, project: Path) -> dict[str, str]:
         if shutil.which(there) is None:
             message = f"there is no command {command}"
             hint = "install it, or give the path of it"
+            if (project / command).is_file():
+                message = f"{command} is a file of the project that may not be run"
+                path = command if "/" in command else f"./{command}"
+                hint = f"chmod +x {path}, and name it as {path}"
             raise ConfigError(message, hint=hint, key=(*key, "run"))
     source = declaration.data.source
     return (

@@ -111,6 +111,12 @@ def test_what_is_not_there_is_refused_before_anything_runs(project: Path) -> Non
     declared = declare('[no-such-thing, "{a}", "{out}"]', "a")
     with pytest.raises(ConfigError, match=r"^steps\.s\.run: there is no command no-such-thing"):
         check_sources(declared, project)
+    (project / "clean.sh").write_text("#!/bin/sh\n")
+    for named in ("./clean.sh", "clean.sh"):
+        declared = declare(f'[{named}, "{{a}}", "{{out}}"]', "a")
+        with pytest.raises(ConfigError, match=f"{named} is a file of .* may not be run") as caught:
+            check_sources(declared, project)
+        assert caught.value.hint == "chmod +x ./clean.sh, and name it as ./clean.sh"
     each = (
         DECLARED.replace("needs: {%s}", "foreach: {day: 'day*.csv'}") % "checked_of_a_test.anything"
     )
