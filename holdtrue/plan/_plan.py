@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -84,8 +85,11 @@ def steps_until(last: str | None, declaration: Declaration) -> tuple[Step, ...]:
         return steps
     if last not in names:
         message = f"there is no step {last}"
+        near = difflib.get_close_matches(last, names, n=1)
         if last in BY_NAME:
             message += f" in the plan of {declaration.name}: it is not declared"
+        elif near:
+            message += f" (did you mean {near[0]}?)"
         raise ConfigError(message, hint=f"steps: {', '.join(names)}")
     return steps[: names.index(last) + 1]
 

@@ -31,7 +31,9 @@ def test_a_run_ends_with_the_named_step(system: Make) -> None:
     declared = system().declaration
     assert [step.name for step in steps_until("split", declared)] == DATA
     assert [step.name for step in steps_until(None, declared)] == PLAN
-    with pytest.raises(ConfigError, match="there is no step spilt") as caught:
+    with pytest.raises(
+        ConfigError, match=r"there is no step spilt \(did you mean split\?\)"
+    ) as caught:
         steps_until("spilt", declared)
     assert "extract, check" in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="no step refit in the plan of small: it is not declared"):
