@@ -217,9 +217,13 @@ def _require_target(declaration: Declaration, values: pd.Series) -> None:
 def _require(declaration: Declaration, present: list[str], rows: int) -> None:
     data = declaration.data
     if rows == 0:
-        window = " in the window" if data.time is not None else ""
-        message = f"the source has no rows{window}"
-        hint = "look at data.window, data.as_of and --as-of"
+        message = "the source has no rows"
+        hint = f"see what {data.source} holds"
+        if data.source.step is not None:
+            message, hint = f"{data.source} gave no rows", f"see what {data.source} reads and keeps"
+        if data.time is not None:
+            message += " in the window"
+            hint = f"look at data.window, data.as_of and --as-of, and {hint}"
         raise DataError(message, hint=hint, key=("data", "source"))
     declared = declaration.features
     wanted: list[tuple[str, Key]] = [(data.target, ("data", "target"))]

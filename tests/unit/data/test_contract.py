@@ -277,6 +277,20 @@ def test_rows_that_nothing_can_be_learnt_from_are_refused(
         refuse_unusable(contract(declare), as_table(changed, "rows"))
 
 
+def test_no_rows_are_told_by_what_gave_none(declare: Declare, frame: pd.DataFrame) -> None:
+    """A window is spoken of where there is one."""
+    source = {"source": {"step": "cleaned"}}
+    for time, said, hint in (
+        (None, "the step cleaned gave no rows", "see what the step cleaned reads and keeps"),
+        ("at", "the step cleaned gave no rows in the window", "look at data.window, data.as_of"),
+    ):
+        declaration = declare(data={**source, "time": time}, steps={"cleaned": {"run": "a.b"}})
+        with pytest.raises(DataError) as caught:
+            check(declaration, frame.iloc[:0])
+        assert caught.value.message == f"data.source: {said}"
+        assert (caught.value.hint or "").startswith(hint)
+
+
 def test_usable_rows_are_not_refused(declare: Declare, frame: pd.DataFrame) -> None:
     refuse_unusable(contract(declare), as_table(frame, "rows"))
     same = declare(task="regression")
