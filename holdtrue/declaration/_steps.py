@@ -98,7 +98,10 @@ class Step(Section):
         holes = list(dict.fromkeys(hole for part in self.run for hole in _HOLE.findall(part)))
         unknown = [hole for hole in holes if hole not in (*given, OUT)]
         if unknown:
-            message = f"run: {{{unknown[0]}}} is none of: {', '.join((*given, OUT))}"
+            message = (
+                f"run: {{{unknown[0]}}} is none of: {', '.join((*given, OUT))}; "
+                f"braces of the command's own need a blank, as {{ {unknown[0]} }}"
+            )
             raise ValueError(message)
         if OUT not in holes:
             message = f"run: nothing says {{{OUT}}}, the path of the file that it must write"

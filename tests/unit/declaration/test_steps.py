@@ -52,7 +52,7 @@ def test_no_step_has_the_name_of_one_that_every_plan_has() -> None:
         ("  raw: {", "  lone: {run: a.b}\n  raw: {", "steps.lone: nothing uses what it gives"),
         ("{step: raw}", "{step: rw}", "steps.joined.needs.raw.step: there is no step rw"),
         ("{step: raw}", "{step: joined}", "needs itself: joined needs joined"),
-        ("{rate}", "{rat}", "run: {rat} is none of: raw, rate, out"),
+        ("{rate}", "{rat}", "run: {rat} is none of: raw, rate, out; braces"),
         ("{out}", "x", "run: nothing says {out}"),
         ('"{raw}", ', "", "run: nothing says {raw}, so that it is given in vain"),
         ("{rate: 0.5}", "{raw: 0.5}", "raw is given twice"),
