@@ -43,6 +43,8 @@ STEPS: tuple[Step, ...] = (
 )
 BY_NAME = {step.name: step for step in STEPS}
 _EXTRACT = STEPS[0].name
+# Why a step runs that `Runner` would find; and of what it depends on, since when.
+_AGAIN = "asked for again"
 
 
 class NotDoneError(ConfigError):
@@ -134,7 +136,7 @@ def make_plan(context: Context, until: str | None = None, redo: str | None = Non
     for step in _plan_with(redo, until, context.declaration):
         before = [name for name in step.inputs if name in fresh]
         if step.name == redo:
-            reason = "asked for again"
+            reason = _AGAIN
         elif before:
             cascade = f"{_and(before)} {'runs' if len(before) == 1 else 'run'} again"
             reason = "; ".join(runner.own_change(step)) or cascade
@@ -387,7 +389,7 @@ class Runner:
         outside = step.outside(self.context, self._outputs(step)) if step.outside else {}
         asked = self._journal.state().get("again", {}).get(name)
         if asked is not None:
-            outside = outside | {"asked for again": asked}
+            outside = outside | {_AGAIN: asked}
         components: dict[str, Any] = {
             "step": step.name,
             "declared": step.reads(self.context.declaration),
@@ -414,13 +416,16 @@ class Runner:
         last = self._journal.last(step.name)
         if last is None:
             return said[0]
-        said += differences(last.components["outside"], components["outside"])
+        before, now = last.components["outside"], components["outside"]
+        said += differences(before | {_AGAIN: None}, now | {_AGAIN: None})
         changed = [
             n for n in step.inputs if last.components["inputs"].get(n) != components["inputs"][n]
         ]
         if changed:
             said.append(f"{_and(changed)} changed")
-        return "; ".join(said) or "its record is gone"
+        # What came out the same is kept as the result before it, which nobody had asked for.
+        asked = [_AGAIN] if before.get(_AGAIN) != now.get(_AGAIN) else ["its record is gone"]
+        return "; ".join(said or asked)
 
 
 def _rooms(step: Step) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from holdtrue.errors import ConfigError, DataError
-from holdtrue.plan import BY_NAME, STEPS, Journal, Runner, make_plan, steps_until
+from holdtrue.plan import BY_NAME, STEPS, Journal, Runner, ask_again, make_plan, steps_until
 from holdtrue.plan._digest import differences, digest
 from holdtrue.plan._plan import NotDoneError
 from holdtrue.system import Run, System
@@ -344,9 +344,18 @@ def test_rows_that_are_read_again_and_are_the_same_lead_to_nothing_more(system: 
     again = system().apply(until="split", redo="extract")
     assert again.ran == ("extract",)
     assert system().apply(until="split").ran == ()
+    # It was done, and is no reason of what is planned later.
+    changed = system("data.source", {"files": "./rows.csv"})
+    assert "asked for again" not in changed.plan(until="extract")[0].reason
     # The next time it is another request.
     assert system().apply(until="split", redo="check").ran == ("check", "profile", "split")
     assert system().apply(until="split").ran == ()
+
+
+def test_what_was_asked_for_again_in_vain_is_still_to_be_done(system: Make) -> None:
+    system().apply(until="split")
+    ask_again(system().context(), "check")
+    assert system().plan(until="check")[1].reason == "asked for again"
 
 
 def test_only_a_step_of_the_run_is_done_again(system: Make) -> None:
