@@ -132,9 +132,10 @@ def _nothing(system: System, chosen: Chosen) -> str:
 
     declared = system.declaration.batch
     assert declared is not None  # noqa: S101 - or nothing could have been chosen
-    when = chosen.over + declared.every + declared.delay
+    first = max(chosen.over, declared.since or chosen.over)
+    when = first + declared.every + declared.delay
     after = f", {format_duration(declared.delay)} after its end" if declared.delay else ""
     return (
-        f"nothing is due: the interval from {moment_words(chosen.over)} on is scored at "
+        f"nothing is due: the interval from {moment_words(first)} on is scored at "
         f"{moment_words(when)}{after}"
     )

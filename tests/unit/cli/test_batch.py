@@ -36,6 +36,17 @@ def test_what_is_due_is_said_scored_and_not_due_again(visits: Visits, run: Run) 
     )
 
 
+def test_nothing_is_due_before_the_first_interval_that_is_declared(
+    visits: Visits, run: Run
+) -> None:
+    file = visits.declare(since="2024-01-06").path
+    code, said = run("batch", file, *NOW)
+    assert code == 0
+    assert (
+        "nothing is due: the interval from 2024-01-06T00:00:00Z on is scored at 2024-01-07" in said
+    )
+
+
 def test_a_past_is_scored_and_scored_again(visits: Visits, run: Run) -> None:
     file = visits.declare(since="2024-01-06").path
     past = ("--from", "2024-01-02", "--to", "2024-01-04")
