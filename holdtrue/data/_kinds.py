@@ -61,10 +61,18 @@ def as_table(rows: Any, source: str) -> pa.Table:
             OverflowError,
         ) as err:
             said = "; ".join(str(part) for part in err.args)
-            message = f"{source}: a column mixes kinds of values: {said}"
-            raise DataError(message) from err
+            message, hint = f"{source}: a column mixes kinds of values: {said}", None
+            if isinstance(err, OverflowError):
+                large = [name for name in names if rows[name].map(_is_too_large).any()]
+                message = f"{source}: {', '.join(large) or 'a column'} has numbers beyond int64"
+                hint = "turn them into text or floats, or leave the column out"
+            raise DataError(message, hint=hint) from err
     columns = {name: _column(table[name], f"{source}: column {name}") for name in names}
     return pa.table(columns).combine_chunks()
+
+
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _column(column: pa.ChunkedArray, place: str) -> pa.ChunkedArray:

@@ -106,6 +106,7 @@ def test_the_kind_does_not_depend_on_who_wrote_it() -> None:
         (None, "rows returned NoneType"),
         (pd.DataFrame({"x": pd.Series([1, "a"], dtype=object)}), "mixes kinds of values.*column x"),
         (pd.DataFrame({"x": [object()]}), "mixes kinds"),
+        (pd.DataFrame({"a": [1], "x": [2**70]}), "rows: x has numbers beyond int64"),
         (pd.DataFrame({"x": [[1], [2]]}), r"column x has the type list<.*cannot learn from"),
         (pa.table({"x": [{"a": 1}]}), r"column x has the type struct<"),
         (pa.table({"x": [b"a"]}), "column x has values that are not text in UTF-8"),

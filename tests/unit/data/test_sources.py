@@ -459,5 +459,5 @@ def test_what_a_function_prints_is_no_answer(
     assert capsys.readouterr() == ("", "hello\n")
     with pytest.raises(DataError, match="failed: SystemExit: 0"):
         read_source(python("loud_source.ends"), project, None, None)
-    with pytest.raises(DataError, match="a column mixes kinds of values: Python int too large"):
+    with pytest.raises(DataError, match="large: x has numbers beyond int64"):
         read_source(python("loud_source.large"), project, None, None)
