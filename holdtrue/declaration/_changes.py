@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from holdtrue.errors import Key
 
 _LONGEST = 60
+# Of long values that begin alike, so many characters are shown before the first that differs.
+_SHARED = 20
 # What lets somebody write to a receiver.
 HIDDEN = {("notify", "to"), ("notify", "secret")}
 
@@ -36,8 +38,14 @@ class Change:
 
     @property
     def words(self) -> str:
-        """Both values as short JSON, such as ``20 -> 30``."""
-        return f"{_short(self.before)} -> {_short(self.after)}"
+        """Both values as short JSON, such as ``20 -> 30``; long ones from where they differ on."""
+        both = [json.dumps(v, default=str, ensure_ascii=False) for v in (self.before, self.after)]
+        # Secrets that differ are hidden, and alike.
+        if both[0] != both[1] and _short(both[0]) == _short(both[1]):
+            differ = (n for n, (old, new) in enumerate(zip(*both, strict=False)) if old != new)
+            start = next(differ, 0) - _SHARED
+            both = [f"...{text[start:]}" for text in both]
+        return f"{_short(both[0])} -> {_short(both[1])}"
 
     def hidden(self) -> Change:
         """The same without passwords and addresses of receivers, to be shown."""
@@ -70,6 +78,5 @@ def _without_secrets(value: Any, path: Key) -> Any:
     return without_password(value) if isinstance(value, str) else value
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
