@@ -101,11 +101,6 @@ class _Part:
         """What is known of the rows, once they are there."""
         return self.path.with_suffix(".json")
 
-    @property
-    def log(self) -> Path:
-        """What it printed."""
-        return self.path.with_suffix(".log")
-
     def is_done(self) -> bool:
         """Whether its rows are there."""
         return self.path.exists() and self.note.exists()
@@ -145,6 +140,8 @@ def _parts(work: Work, name: str, declared: Declared, folder: Path) -> list[_Par
     parts = []
     for value, state in values:
         of = " ".join(f"{key} {_said(one, project)}" for key, one in value.items())
+        key = digest(_of_one(work.components, name, declared) | {"value": state})
+        path = folder / f"{key}.parquet"
         call = Call(
             says=f"the step {name}{f' ({of})' if of else ''}",
             run=declared.run,
@@ -153,9 +150,9 @@ def _parts(work: Work, name: str, declared: Declared, folder: Path) -> list[_Par
             takes=takes,
             constants=_constants(declared) | value,
             timeout_s=declared.timeout.total_seconds(),
+            log=path.with_suffix(".log"),
         )
-        key = digest(_of_one(work.components, name, declared) | {"value": state})
-        parts.append(_Part(call, of, folder / f"{key}.parquet"))
+        parts.append(_Part(call, of, path))
     return parts
 
 
@@ -198,6 +195,8 @@ def _do(work: Work, name: str, declared: Declared, parts: list[_Part], todo: lis
         for need, how in _how(declared, todo[0].call).items()
     }
     ended = len(parts) - len(todo)
+    for part in todo:
+        part.call.log.unlink(missing_ok=True)
 
     def show() -> None:
         runs = f"{ended:,} of {len(parts):,} runs" if parts[1:] else "running"
@@ -257,16 +256,21 @@ def _keep(part: _Part, outcome: Outcome) -> None:
     assert table is not None  # noqa: S101 - it went well
     with replacing(part.path) as draft:
         pq.write_table(table, draft, compression="zstd")
-    write_atomically(part.log, outcome.printed.encode())
+    write_atomically(part.call.log, outcome.printed.encode())
     write_json(part.note, {"rows": len(table), "digest": table_digest(table)})
 
 
 def _failure(failed: list[Failure], todo: list[_Part], ended: int, of: int) -> HoldtrueError:
     """One error for all runs that failed: of the first, and how many others did, too."""
     number, outcome, tries = failed[0]
-    log = todo[number].log
-    write_atomically(log, outcome.printed.encode())
+    log = todo[number].call.log
+    # A function that took too long has written it by itself.
+    if outcome.printed or not log.exists():
+        write_atomically(log, outcome.printed.encode())
     message, _, hint = outcome.error.partition("\n")
+    if log.stat().st_size or not hint:
+        what = f"what it printed, and where it failed: {log}"
+        hint = f"{hint}; {what}" if hint else what
     if tries > 1:
         message += f" (tried {tries} times)"
     if failed[1:]:
@@ -274,7 +278,7 @@ def _failure(failed: list[Failure], todo: list[_Part], ended: int, of: int) -> H
     if of > 1:
         message += f"; {ended:,} of {of:,} runs are done, and found the next time"
     kind = SourceError if outcome.away else DataError
-    return kind(message, hint=hint.strip() or f"what it printed, and where it failed: {log}")
+    return kind(message, hint=hint.strip())
 
 
 def _forget(folder: Path, parts: list[_Part]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import traceback
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from holdtrue.declaration import OUT, fill
 from holdtrue.errors import DataError, HoldtrueError
 from holdtrue.own_code import said_of
+from holdtrue.store import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,6 +47,8 @@ class Call:
     constants: Mapping[str, Any]
     """Of params and foreach; a file of foreach is a path."""
     timeout_s: float
+    log: Path
+    """Where a function that takes too long leaves what it has printed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def run_call(call: Call, names: tuple[str, ...], *given: pa.Table | tuple[str, .
         if isinstance(call.run, tuple):
             rows: Any = _run_command(call, call.run, told, output)
         else:
-            with _watched(call.timeout_s), redirect_stdout(output), redirect_stderr(output):
+            with _watched(call, output), redirect_stdout(output), redirect_stderr(output):
                 rows = _run_function(call, call.run, told)
         table = as_table(rows, call.says)
         if not table.column_names:
@@ -100,9 +103,15 @@ def _end(output: io.StringIO) -> str:
 
 
 @contextmanager
-def _watched(timeout_s: float) -> Iterator[None]:
+def _watched(call: Call, output: io.StringIO) -> Iterator[None]:
     """End this process where some work takes too long: nothing else ends any code."""
-    timer = threading.Timer(timeout_s, os._exit, (1,))
+
+    def end() -> None:
+        with suppress(OSError):
+            write_atomically(call.log, _end(output).encode())
+        os._exit(1)
+
+    timer = threading.Timer(call.timeout_s, end)
     timer.daemon = True
     timer.start()
     try:

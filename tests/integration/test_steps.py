@@ -50,6 +50,7 @@ def wait(rows: pd.DataFrame, how: str) -> pd.DataFrame:
     with tries.open("a") as note:
         note.write("x")
     if how == "slow":
+        print("asleep")
         time.sleep(600)
     if how == "gone":
         os._exit(1)
@@ -230,6 +231,8 @@ def test_a_run_is_tried_again_as_often_as_declared(project, how, kind, tries, sa
         with pytest.raises(kind) as caught:
             apply(project, "waited")
         assert said in str(caught.value)
+        log = str(caught.value).rpartition(": ")[2]
+        assert how != "slow" or Path(log).read_text() == "asleep\n"
     assert len((project / f"{how}.txt").read_text()) == tries
 
 

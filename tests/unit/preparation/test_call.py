@@ -69,6 +69,7 @@ def call(project: Path, run: str | tuple[str, ...], **more: Any) -> Call:
     known: dict[str, Any] = {"writes": "parquet", "takes": {}, "constants": {}, "timeout_s": 60.0}
     if isinstance(run, str):
         run = f"calls_of_a_test.{run}"
+    known["log"] = project / "s.log"
     return Call(says="the step s", run=run, project=project, **(known | more))
 
 
