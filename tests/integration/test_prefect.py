@@ -271,7 +271,7 @@ def test_every_report_is_an_artifact(watched):
 
 
 @pytest.mark.parametrize(
-    ("step", "last"), [("tune", "2/2 trials"), ("evaluate", "metrics, intervals and slices")]
+    ("step", "last"), [("tune", "2/2 trials"), ("evaluate", "what makes up the scores")]
 )
 def test_a_long_step_shows_how_far_it_is(trained, step, last):
     found = [a for a in trained.ask("artifacts") if a["key"] == f"fruit-{step}-progress"]

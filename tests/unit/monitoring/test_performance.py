@@ -150,9 +150,9 @@ def test_two_days_say_nothing_of_a_slice() -> None:
 
 
 def test_among_many_slices_chance_makes_none_worse() -> None:
-    """What is as it was is beyond its own interval in some of a thousand slices, and not worse."""
+    """What is as it was is beyond its own interval in some of 300 slices, and not worse."""
     worse, beyond = 0, 0
-    for seed in range(20):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         n, n_slices = 300, 50
         target = rng.integers(0, 2, n * n_slices)
@@ -167,8 +167,8 @@ def test_among_many_slices_chance_makes_none_worse() -> None:
         assert len(found) == n_slices
         worse += any(one.worse for one in found)
         beyond += sum(one.value.high < one.limit for one in found)
-    assert beyond > 10
-    assert worse <= 2
+    assert beyond > 2
+    assert worse <= 1
 
 
 def test_slices_without_an_expected_value_or_with_few_rows_are_left_out() -> None:
