@@ -9,10 +9,10 @@ import orjson
 from holdtrue.profiles import MIN_ROWS
 from holdtrue.quality import PERFORMANCE_WINDOWS, evaluations_of
 from holdtrue.references import AttributionCheck, ColumnShift
-from holdtrue.serving import captured_batches
+from holdtrue.serving import some_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from holdtrue.models import ServedModel
@@ -80,24 +80,13 @@ def _explained(
     """The Shapley values of a version's answers; None for too few rows."""
     from holdtrue.evaluation import explained
 
-    records = [orjson.loads(text) for text in _some_rows(table, window, version)]
-    if len(records) < MIN_ROWS:
+    texts, _ = some_answers(table, window.start, window.end, version, "row", _ROWS)
+    if len(texts) < MIN_ROWS:
         return None
+    records = [orjson.loads(text) for text in texts.to_pylist()]
     columns = {name: [record.get(name) for record in records] for name in model.signature.columns}
     found = explained(model, columns, len(records))
     return found if len(found.values) >= MIN_ROWS else None
-
-
-def _some_rows(table: Path, window: WindowCheck, version: int) -> Iterator[str]:
-    """Rows that a version answered, spread evenly over a window: 2,000 at most."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    step, seen = max(1, -(-window.rows // _ROWS)), 0
-    for captured in captured_batches(table, window.start, window.end, columns=("version", "row")):
-        rows = captured.filter(pc.equal(captured["version"], version))["row"]
-        yield from rows.take(np.arange(-seen % step, len(rows), step)).to_pylist()
-        seen += len(rows)
 
 
 def _check(

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from holdtrue.profiles import MIN_ROWS
 from holdtrue.quality import PERFORMANCE_WINDOWS, evaluations_of, floor
 from holdtrue.references import EstimatedQuality
-from holdtrue.serving import read_captured
+from holdtrue.serving import some_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
-    import numpy as np
-    import pyarrow as pa
-
     from holdtrue.models import Signature
     from holdtrue.plan import Context
     from holdtrue.references import Expectation, WindowCheck
     from holdtrue.registry import Champion, RegisteredVersion
+
+
+# Of these `expect` looks at half or more.
+_ROWS = 20_000
 
 
 class _Span(NamedTuple):
@@ -52,6 +53,8 @@ def estimate_quality(
         version's evaluation did not learn it: for regression, for fewer than 1,000 test rows, for
         a metric that was not evaluated, and for a refit that knows other classes.
     """
+    import pyarrow.compute as pc
+
     from holdtrue.evaluation import expect
 
     version, monitor = champion.version, context.declaration.monitor
@@ -61,10 +64,12 @@ def estimate_quality(
         return ()
     found = []
     for span in _spans(context, version, windows):
-        captured = read_captured(table, span.start, span.end, columns=("version", "scores"))
-        scores = _scores(captured, version.number)
-        if len(scores) < MIN_ROWS:
+        answered, n_answers = some_answers(
+            table, span.start, span.end, version.number, "scores", _ROWS
+        )
+        if n_answers < MIN_ROWS:
             continue
+        scores = pc.list_flatten(answered).to_numpy().reshape(len(answered), -1)
         value = expect(metric, scores, learnt, seed=context.declaration.seed)
         if value is None:
             continue
@@ -73,14 +78,14 @@ def estimate_quality(
                 version=version.number,
                 metric=metric,
                 of=span.of,
-                rows=len(scores),
+                rows=n_answers,
                 start=span.start,
                 end=span.end,
                 value=value,
                 expected=expected.value,
                 detail=(
                     f"{metric} of version {version.number} about {value.value:.4g} "
-                    f"({value.low:.4g} to {value.high:.4g}) on {len(scores):,} rows "
+                    f"({value.low:.4g} to {value.high:.4g}) on {n_answers:,} rows "
                     f"{_when(span)}, {expected.value:.4g} when evaluated"
                 ),
             )
@@ -119,15 +124,6 @@ def _spans(
     if data.time is not None and data.labels_after > length and start < context.as_of:
         spans.append(_Span("unlabelled", start, context.as_of))
     return spans
-
-
-def _scores(captured: pa.Table, version: int) -> np.ndarray:
-    """What a version answered, shape (n_rows, n_classes)."""
-    import pyarrow.compute as pc
-
-    scores = captured.filter(pc.equal(captured["version"], version))["scores"]
-    flat: np.ndarray = pc.list_flatten(scores).to_numpy()
-    return flat.reshape(len(scores), -1) if len(scores) else flat
 
 
 def _when(span: _Span) -> str:

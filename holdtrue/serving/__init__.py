@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         captured_batches,
         fold_in,
         read_captured,
+        some_answers,
     )
     from holdtrue.serving._slate import Arm, Limits, Slate
     from holdtrue.serving._slates import slate_of
@@ -36,6 +37,7 @@ __all__ = [
     "read_captured",
     "read_statistics",
     "slate_of",
+    "some_answers",
     "start_serve",
     "undeploy",
 ]
@@ -56,6 +58,7 @@ _HOMES = {
     "read_captured": "_fold",
     "read_statistics": "_statistics",
     "slate_of": "_slates",
+    "some_answers": "_fold",
     "start_serve": "_deploy",
     "undeploy": "_deploy",
 }

@@ -175,6 +175,37 @@ def captured_batches(
             yield pa.Table.from_batches(parts)
 
 
+def some_answers(
+    table: Path, start: datetime, end: datetime, version: int, column: str, most: int
+) -> tuple[pa.ChunkedArray, int]:
+    """Read a column of what a version answered in [start, end), spread evenly where it is much.
+
+    Args:
+        table: As for `captured_batches`, as are the moments.
+        start: First moment.
+        end: First moment after.
+        version: Whose answers.
+        column: Of `schema`.
+        most: How many values, at most; of more answers more than half as many.
+
+    Returns:
+        The values, and how many answers there are.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kept, step, n_answers = pa.chunked_array([], schema().field(column).type), 1, 0
+    for captured in captured_batches(table, start, end, columns=("version", column)):
+        found = captured.filter(pc.equal(captured["version"], version))[column]
+        taken = found.take(np.arange(-n_answers % step, len(found), step))
+        kept = pa.chunked_array([*kept.chunks, *taken.chunks], kept.type)
+        n_answers += len(found)
+        while len(kept) > most:
+            kept, step = kept.take(np.arange(0, len(kept), 2)), 2 * step
+    return kept, n_answers
+
+
 def find_captured(folder: Path, table: Path, name: str) -> pa.Table:
     """Find what was captured of one prediction, also where it is not folded in yet.
 

@@ -17,6 +17,7 @@ from holdtrue.serving import (
     captured_batches,
     fold_in,
     read_captured,
+    some_answers,
 )
 from holdtrue.serving import _fold as module
 from holdtrue.serving._capture import Capture
@@ -72,6 +73,25 @@ def test_what_was_captured_comes_in_tables_of_some_rows_each(places, monkeypatch
     assert sorted(name for one in found for name in one["id"].to_pylist()) == ids(table)
     assert len(ids(table)) == 23
     assert [*captured_batches(table, START + DAY, START + 2 * DAY)] == []
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [(100, list(range(23))), (23, list(range(23))), (22, list(range(0, 23, 2))), (4, [0, 8, 16])],
+)
+def test_of_many_answers_some_are_taken_evenly(places, monkeypatch, most, kept):
+    folder, table = places
+    for number in range(23):  # a file for each, of which two are no answers of the version
+        other = orjson.loads(line(number)) | {"id": "other", "version": 4}
+        write(folder, line(number), orjson.dumps(other), line(number, role="shadow"))
+        fold_in(folder, table)
+    monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 5)
+    every, n_answers = some_answers(table, START, START + DAY, 3, "id", 100)
+    assert n_answers == 23
+    found, n_answers = some_answers(table, START, START + DAY, 3, "id", most)
+    assert n_answers == 23
+    assert found.to_pylist() == [every[place].as_py() for place in kept]
+    assert some_answers(table, START, START + DAY, 5, "row", 10)[1] == 0
 
 
 def test_nothing_captured_yet(places):
