@@ -23,6 +23,7 @@ from holdtrue.access import own_key
 from holdtrue.application import Layout
 from holdtrue.errors import RegistryAwayError
 from holdtrue.plan import STEPS, deploy_arms
+from holdtrue.registry import Registry
 from holdtrue.serving import Endpoint
 from holdtrue.stack import Stack, free_ports, port_is_free
 from holdtrue.stack._processes import _family, _runs
@@ -433,9 +434,12 @@ def test_a_look_asks_for_nothing(watched):
     (watched.project / "configs" / "aged.yaml").write_text(aged)
     command = ("-m", "flows.monitor", "configs/aged.yaml", "--as-of", "2026-02-20T00:00:00")
     watched.run(*command, "--no-retrain")
-    status = json.loads(watched.run("-m", "holdtrue.cli", "status", FILE, "--json"))
-    assert status["last_decision"]["action"] == "retrain"
-    assert "A retraining is called for." in status["last_decision"]["reason"]
+    # On the hour the worker looks, too.
+    registry = Registry(Store(Path(watched.environment["HOLDTRUE_HOME"])))
+    moment = datetime(2026, 2, 20, tzinfo=UTC)
+    (look,) = (r for r in registry.drift_reports("fruit") if r.decision.at == moment)
+    assert look.decision.action == "retrain"
+    assert "A retraining is called for." in look.decision.reason
     lineage = watched.run("-m", "holdtrue.cli", "lineage", FILE)
     assert re.search(r"\nextract .* from picked: ", lineage)
     assert re.search(r"\npicked .* from files fruit.csv: ", lineage)
