@@ -267,15 +267,27 @@ def _table_of(shown: pd.DataFrame, system: Declared, number: int) -> str:
     return str(text)
 
 
-def verify(file: DeclarationFile, as_json: AsJson = False) -> None:
+def verify(
+    file: DeclarationFile,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER:HASH",
+            help="Of the audit, as told before: it must still be there.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Prove that what the registered versions were made of is still what was recorded.
 
     That is each file of their bundles, the records of the steps that made them, the files that
-    these wrote, and the content of the snapshots. The exit code is 1 where anything differs.
+    these wrote, the content of the snapshots, and all that the registry records, by its audit. The
+    exit code is 1 where anything differs.
     """
     from holdtrue.progress import Silent, Terminal
 
-    found = system_of(file).verify(reporter=Silent() if as_json else Terminal())
+    found = system_of(file).verify(head=head, reporter=Silent() if as_json else Terminal())
     tell("\n".join(_said(found)), found.model_dump(mode="json"), as_json=as_json)
     if found.mismatches:
         count = len(found.mismatches)
@@ -307,6 +319,9 @@ def _said(found: Verified) -> list[str]:
             f"proven: {found.files:,} files and {found.rows:,} rows behind {versions} of "
             f"{found.system} are what was recorded"
         )
+    if found.audit.head is not None and not found.audit.faults:
+        entries = f"{found.audit.entries:,} entries, the last is {found.audit.head}"
+        lines.append(f"the audit of the registry is whole: {entries}")
     return lines
 
 

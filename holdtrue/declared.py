@@ -232,13 +232,18 @@ class Declared:
         time = self.declaration.data.time
         return answers_of(self.store, self.version(version), time, true=true, said=said)
 
-    def verify(self, *, reporter: Reporter | None = None) -> Verified:
-        """Recompute every digest behind the registered versions, and say what differs."""
+    def verify(self, *, head: str | None = None, reporter: Reporter | None = None) -> Verified:
+        """Recompute every digest behind the registered versions, and say what differs.
+
+        Args:
+            head: ``NUMBER:HASH`` of the audit, as an earlier call told it: it must still be there.
+            reporter: Shows progress.
+        """
         from holdtrue.progress import Silent
         from holdtrue.proof import verify
 
         with (reporter or Silent()).step("verify") as progress:
-            return verify(self.store, self.declaration.name, progress)
+            return verify(self.store, self.declaration.name, progress, head)
 
     def trace(self, prediction: str) -> Trace:
         """Find a captured prediction with all that led to it, and compute it again.

@@ -15,7 +15,7 @@ from holdtrue.plan import STEPS, Journal
 from holdtrue.plan._files import held
 from holdtrue.plan._measured import rolling_of
 from holdtrue.references import ModelRef, Reference, Refit, Rolling, Snapshot
-from holdtrue.registry import Registry
+from holdtrue.registry import Audit, Registry
 from holdtrue.removed import HOLDS_ROWS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdtrue.store import Store
 
 _AGAIN = f"restore it {FROM_BACKUP}, or run `holdtrue apply`: what is still declared is done again"
+_EDITED = "look who can write to the registry, and compare it with a backup"
 _SEALED = {step.name for step in STEPS if step.sealed}
 
 
@@ -58,19 +59,23 @@ class Verified(Reference):
     """Versions whose rows retention removed, with the moment."""
     unproven: tuple[str, ...]
     """Records of an earlier holdtrue, which kept no digests of the files that a step wrote."""
+    audit: Audit
+    """Of what the registry records; its faults are among the mismatches."""
 
 
-def verify(store: Store, system: str, progress: Progress) -> Verified:
+def verify(store: Store, system: str, progress: Progress, head: str | None = None) -> Verified:
     """Recompute every digest behind the registered versions of a system.
 
     Those are the files of each bundle, against its manifest and that of the registry; the records
     of the steps that made it, and that one leads to the other; the content of the snapshot; and
-    the files that steps wrote. What versions share is looked at once.
+    the files that steps wrote. What versions share is looked at once. What the registry says of
+    versions, champions, rollouts and looks of the monitor is held against its audit.
 
     Args:
         store: Of the project.
         system: Its name.
         progress: Told how many versions are proven.
+        head: ``NUMBER:HASH`` of the audit, as an earlier look told it: it must still be there.
 
     Raises:
         RegistryError: The registry cannot be read.
@@ -78,6 +83,9 @@ def verify(store: Store, system: str, progress: Progress) -> Verified:
     registry = Registry(store)
     versions = registry.versions(system)
     proof = _Proof(store, Journal(store, system), registry.place)
+    audit = registry.audit(system, head)
+    for fault in audit.faults:
+        proof.tell(registry.place, f"{registry.place}: {fault}", _EDITED)
     for done, version in enumerate(versions):
         progress(done, len(versions), f"version {version.number}: its bundle")
         proof.bundle(version)
@@ -94,6 +102,7 @@ def verify(store: Store, system: str, progress: Progress) -> Verified:
         removed=tuple(proof.removed),
         pruned=proof.pruned,
         unproven=tuple(proof.unproven),
+        audit=audit,
     )
 
 
@@ -120,11 +129,12 @@ class _Proof:
         try:
             yield
         except HoldtrueError as err:
-            self._tell(path, err.message, err.hint or _AGAIN)
+            self.tell(path, err.message, err.hint or _AGAIN)
         except OSError as err:
-            self._tell(path, f"{path} cannot be read: {err.strerror or err}", _AGAIN)
+            self.tell(path, f"{path} cannot be read: {err.strerror or err}", _AGAIN)
 
-    def _tell(self, path: Path | str, said: str, hint: str) -> None:
+    def tell(self, path: Path | str, said: str, hint: str) -> None:
+        """Note what is wrong; once."""
         self.mismatches.setdefault(said, Mismatch(path=str(path), said=said, hint=hint))
 
     def bundle(self, version: RegisteredVersion) -> None:
@@ -153,7 +163,7 @@ class _Proof:
             key = version.lineage.get(step)
             if key is None:
                 said = f"the registry names no record of step {step} of version {version.number}"
-                self._tell(self.registry, said, _AGAIN)
+                self.tell(self.registry, said, _AGAIN)
                 continue
             path = self.journal.place(step, key)
             with self._telling(path):

@@ -1,5 +1,6 @@
 """Versions, champion, history."""
 
+from holdtrue.registry._audit import Audit
 from holdtrue.registry._move import Moved, copy_registry, move_registry
 from holdtrue.registry._records import (
     BY_ITSELF,
@@ -14,6 +15,7 @@ from holdtrue.registry._registry import Registry, stale
 __all__ = [
     "BY_ITSELF",
     "REFITTED",
+    "Audit",
     "Champion",
     "Change",
     "Moved",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sqlalchemy import Text, column, delete, func, insert, inspect, select, table, type_coerce
+from sqlalchemy import column, delete, func, insert, inspect, select, table, type_coerce
 
 from holdtrue.errors import ConfigError, RegistryError
 from holdtrue.references import Reference
 from holdtrue.registry import _schema as t
+from holdtrue.registry._audit import raw
 from holdtrue.registry._database import Owner, owner_of, set_owner
 from holdtrue.registry._file import File
 from holdtrue.registry._marker import Marker, identify, read_marker, remember, write_marker
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sqlalchemy import Column, Connection, Row, Table
-    from sqlalchemy.types import TypeEngine
+    from sqlalchemy import Connection, Row, Table
 
     from holdtrue.registry._database import Database
 
@@ -196,9 +196,9 @@ def _copy(old: Connection, new: Connection) -> None:
     for one in _TABLES:
         new.execute(delete(one))
         # As text: what is written is what was read, to the last character.
-        raw = table(one.name, *(column(c.name, _raw(c)) for c in one.columns))
+        rows_of = table(one.name, *(column(c.name, raw(c)) for c in one.columns))
         for rows in _rows(old, one):
-            new.execute(insert(raw), [row._asdict() for row in rows])
+            new.execute(insert(rows_of), [row._asdict() for row in rows])
         if _digest(old, one) != _digest(new, one):
             message = f"the rows of {one.name} are others after they were moved; nothing is changed"
             raise RegistryError(message, hint="run the same command again")
@@ -211,14 +211,10 @@ def _copy(old: Connection, new: Connection) -> None:
 
 def _rows(connection: Connection, one: Table) -> Iterator[Sequence[Row[Any]]]:
     """The rows of a table by their key, some at a time, with JSON as it is written."""
-    columns = [type_coerce(c, _raw(c)).label(c.name) for c in one.columns]
+    columns = [type_coerce(c, raw(c)).label(c.name) for c in one.columns]
     wanted = select(*columns).order_by(*one.primary_key.columns)
     found = connection.execute(wanted.execution_options(yield_per=_AT_A_TIME))
     yield from found.partitions()
-
-
-def _raw(one: Column[Any]) -> TypeEngine[Any]:
-    return Text() if one.type is t.Json else one.type
 
 
 def _digest(connection: Connection, one: Table) -> str:

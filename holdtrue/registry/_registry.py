@@ -12,9 +12,10 @@ from holdtrue.errors import RegistryError, VersionError
 from holdtrue.origin import Origin
 from holdtrue.references import DriftReport, Interval, ScoredInterval
 from holdtrue.registry import _schema as t
+from holdtrue.registry._audit import Audit, audit, seal
 from holdtrue.registry._place import database_of
 from holdtrue.registry._records import Champion, Change, RegisteredVersion, version_of
-from holdtrue.registry._rollouts import begin, running, save
+from holdtrue.registry._rollouts import begin, key_of, running, save
 from holdtrue.registry._search import asks_for_commits, named, search, searched
 from holdtrue.registry._server import Server
 from holdtrue.rollout import Plan, Rollout, Verdict
@@ -129,6 +130,7 @@ class Registry:
         )
         with self._database.transaction() as connection:
             same = connection.execute(wanted).first()
+            written: list[tuple[Table, tuple[Any, ...]]] = []
             if same is None:
                 highest = connection.execute(
                     select(func.max(t.versions.c.number)).where(t.versions.c.system == system)
@@ -145,17 +147,22 @@ class Registry:
                         **judged,
                     )
                 )
+                written.append((t.versions, (system, number)))
                 if origin is not None:
                     found = origin.model_dump(mode="json")
                     connection.execute(
                         insert(t.origins).values(system=system, number=number, origin=found)
                     )
+                    written.append((t.origins, (system, number)))
             elif connection.execute(_promotions(system, same.number)).first() is None:
                 connection.execute(
                     update(t.versions)
                     .where(t.versions.c.system == system, t.versions.c.number == same.number)
                     .values(**judged)
                 )
+                written.append((t.versions, (system, same.number)))
+            if written:
+                seal(connection, system, *written)
             return version_of(connection.execute(wanted).one())
 
     def was_champion(self, system: str, number: int) -> bool:
@@ -214,6 +221,8 @@ class Registry:
                         reason=reason,
                     )
                 )
+                changed_rows = (t.history, (system, generation + 1)), (t.champions, (system,))
+                seal(connection, system, *changed_rows)
         except IntegrityError as err:
             raise stale(system) from err
         champion = self.champion(system)
@@ -337,16 +346,29 @@ class Registry:
                 stack.append(change.number)
         return stack[-2] if len(stack) > 1 else None
 
+    def audit(self, system: str, head: str | None = None) -> Audit:
+        """Hold all that is recorded of a system against the chain of what was written.
+
+        Args:
+            system: Name of the system.
+            head: ``NUMBER:HASH`` of an entry, as an earlier audit told it.
+        """
+        if not self.exists:
+            return Audit(entries=0, head=None, faults=())
+        with self._database.transaction(write=False) as connection:
+            return audit(connection, system, head)
+
     def record_report(self, report: DriftReport) -> None:
         """Keep what a run of the monitor saw and decided."""
         with self._database.transaction() as connection:
-            connection.execute(
+            made = connection.execute(
                 insert(t.reports).values(
                     system=report.system,
                     recorded=_now().isoformat(),
                     report=report.model_dump(mode="json"),
                 )
             )
+            seal(connection, report.system, (t.reports, (key_of(made),)))
 
     def drift_reports(self, system: str, *, last: int | None = None) -> list[DriftReport]:
         """Runs of the monitor, oldest first: all, or the last so many."""
@@ -369,6 +391,7 @@ class Registry:
                     content=scored.model_dump(mode="json"),
                 )
             )
+            seal(connection, scored.system, (t.intervals, (scored.system, start)))
 
     def scored_intervals(self, system: str, *, last: int | None = None) -> list[ScoredInterval]:
         """What was scored interval by interval, oldest first: all, or the last so many."""

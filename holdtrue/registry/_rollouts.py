@@ -8,10 +8,11 @@ from sqlalchemy import insert, select, update
 
 from holdtrue.errors import RegistryError
 from holdtrue.registry import _schema as t
+from holdtrue.registry._audit import seal
 from holdtrue.rollout import Rollout, stop
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, CursorResult, Select, Table
 
 
 def running(system: str) -> Select[Any]:
@@ -35,14 +36,20 @@ def begin(connection: Connection, rollout: Rollout) -> Rollout:
             system=rollout.system, state=rollout.state, revision=rollout.revision, content={}
         )
     )
-    assert made.inserted_primary_key is not None  # noqa: S101 - one row was inserted
-    began = rollout.model_copy(update={"id": made.inserted_primary_key[0]})
+    began = rollout.model_copy(update={"id": key_of(made)})
     connection.execute(
         update(t.rollouts)
         .where(t.rollouts.c.id == began.id)
         .values(content=began.model_dump(mode="json"))
     )
+    seal(connection, began.system, (t.rollouts, (began.id,)))
     return began
+
+
+def key_of(made: CursorResult[Any]) -> int:
+    """The number that a row got which was inserted."""
+    assert made.inserted_primary_key is not None  # noqa: S101 - one row was inserted
+    return int(made.inserted_primary_key[0])
 
 
 def save(connection: Connection, rollout: Rollout) -> Rollout:
@@ -67,7 +74,10 @@ def save(connection: Connection, rollout: Rollout) -> Rollout:
     if changed.rowcount != 1:
         message = f"the rollout of {rollout.system} changed while this was decided"
         raise RegistryError(message, hint="`holdtrue status` says how it stands")
+    written: list[tuple[Table, tuple[int]]] = [(t.rollouts, (saved.id,))]
     if saved.last is not None and saved.last.action != "wait":
         verdict = saved.last.model_dump(mode="json")
-        connection.execute(insert(t.verdicts).values(rollout=saved.id, verdict=verdict))
+        made = connection.execute(insert(t.verdicts).values(rollout=saved.id, verdict=verdict))
+        written.append((t.verdicts, (key_of(made),)))
+    seal(connection, saved.system, *written)
     return saved

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
 # 2 added the tables of rollouts, 3 that of origins, 4 that of intervals and the columns of what was
-# measured, 5 that of the store that it belongs to.
-SCHEMA = 5
+# measured, 5 that of the store that it belongs to, 6 that of the audit.
+SCHEMA = 6
 
 
 class JsonText(TypeDecorator[Any]):
@@ -162,4 +162,18 @@ intervals = Table(
     Column("start", String, primary_key=True),
     Column("end", String, nullable=False),
     Column("content", Json, nullable=False),
+)
+
+# What was written when, in a chain: each hash is also of the one before it.
+audit = Table(
+    "holdtrue_audit",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", String, nullable=False),
+    # Name of a table, primary key of its row as JSON, digest of all that it had.
+    Column("of", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("hash", String, nullable=False),
 )

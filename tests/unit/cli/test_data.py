@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -219,3 +221,19 @@ def test_keep_is_a_number_of_versions(run: Run, system: System) -> None:
     system.path.write_text(f"{text}keep: {{versions: none}}\n")
     code, said = run("prune", FILE)
     assert (code, "keep.versions" in said) == (2, True)
+
+
+def test_an_edit_of_the_registry_is_told_with_what_was_edited(run: Run, system: System) -> None:
+    head = system.verify().audit.head
+    code, printed = run("verify", FILE, "--head", head)
+    assert code == 0
+    assert f"the audit of the registry is whole: 6 entries, the last is {head}" in printed
+    file = system.store.path("registry.db")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE holdtrue_versions SET reason = 'bribed' WHERE number = 1")
+    code, printed = run("verify", FILE)
+    assert (code, f"{file}: version 1 was changed by other hands; look who" in printed) == (1, True)
+    facts = json.loads(run("verify", FILE, "--json")[1])
+    assert facts["audit"]["faults"] == ["version 1 was changed by other hands"]
+    code, printed = run("verify", FILE, "--head", "7")
+    assert (code, "--head 7: expected NUMBER:HASH" in printed) == (2, True)

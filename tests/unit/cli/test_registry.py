@@ -51,7 +51,7 @@ def test_all_is_said_and_done_as_before_where_the_registry_was_moved(
     code, said = run("versions", FILE)
     assert code == 2
     assert "`holdtrue registry move FILE --to postgresql` takes it there" in said
-    what = f"2 versions (visits), 5 rows in all, from {file} to {shown}"
+    what = f"2 versions (visits), 11 rows in all, from {file} to {shown}"
     code, said = run("registry", "move", FILE, "--to", "postgresql", "--dry-run")
     assert (code, said) == (0, f"would move {what}; nothing was done\n")
     code, said = run("registry", "move", FILE, "--to", "postgresql")
