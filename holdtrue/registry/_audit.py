@@ -15,7 +15,7 @@ from holdtrue.references import Reference
 from holdtrue.registry import _schema as t
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Column, Connection, Row, Select, Table
     from sqlalchemy.types import TypeEngine
@@ -67,13 +67,15 @@ def seal(connection: Connection, system: str, *written: tuple[Table, Key]) -> No
         *written: Their tables and primary keys.
     """
     last = _last(connection, system)
+    rows: Iterable[tuple[Table, Key, Row[Any]]] = (
+        (table, key, connection.execute(_raw_rows(table).where(_is(table, key))).one())
+        for table, key in written
+    )
     if last is None:
-        everything = [(table, key) for table, key, _ in _rows(connection, system)]
-        written, last = tuple(everything), (0, _NOTHING)
+        rows, last = _rows(connection, system), (0, _NOTHING)
     highest, before = last
     at, entries = datetime.now(UTC).isoformat(), []
-    for number, (table, key) in enumerate(written, start=highest + 1):
-        row = connection.execute(_raw_rows(table).where(_is(table, key))).one()
+    for number, (table, key, row) in enumerate(rows, start=highest + 1):
         entry = {
             "system": system,
             "number": number,
