@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,11 @@ _ISO_TIME = re.compile(
 )
 # Dates in another order, or with other signs between: which is the month is not known.
 _DATE_LIKE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ,]+\d{1,2}:\d{2}.*)?")
+# Numbers with percent signs, currencies, commas; a code such as 00123 is none.
+_NUMBER_LIKE = re.compile(
+    r"\s*[€$£]?\s*[+-]?(?:\d{1,3}(?:[.,' ]\d{3})+|\d+)(?:[.,]\d+)?\s*(?:%|€|\$|£|EUR|USD)?\s*"
+)
+_WRITTEN_FOR_PEOPLE = re.compile(r"[%€$£,']")
 _TIME_NAME = re.compile(
     r"(?:^|_)(?:time|timestamp|date|datetime|at|when|departure|created|event)(?:_|$)", re.I
 )
@@ -134,6 +140,9 @@ def _classes(goal: pd.Series, place: str) -> int | None:
         return int(distinct)
     if pd.api.types.is_numeric_dtype(goal):
         return None
+    if distinct > MAX_TEXT_CLASSES and _are_numbers(goal):
+        message = f"{place} has numbers as text, such as {goal.dropna().iloc[0]}"
+        raise ConfigError(message, hint="write them as 1234.5")
     if distinct > MAX_TEXT_CLASSES:
         message = f"{place} has {distinct:,} different texts; it is neither a class nor a quantity"
         raise ConfigError(
@@ -182,6 +191,17 @@ def _sort_out(frame: pd.DataFrame, place: str) -> _Columns:
     return columns
 
 
+def _are(values: pd.Series, like: re.Pattern[str]) -> bool:
+    """Whether texts look alike, as far as the first thousand of them say."""
+    return bool(values.dropna().head(1_000).astype(str).str.fullmatch(like).all())
+
+
+def _are_numbers(values: pd.Series) -> bool:
+    """Whether texts are numbers as people write them."""
+    some = values.dropna().head(1_000).astype(str).str.contains(_WRITTEN_FOR_PEOPLE).any()
+    return bool(some) and _are(values, _NUMBER_LIKE)
+
+
 def _sort_one(values: pd.Series, columns: _Columns) -> None:
     import pandas as pd
 
@@ -191,10 +211,12 @@ def _sort_one(values: pd.Series, columns: _Columns) -> None:
     number = pd.api.types.is_numeric_dtype(values)
     if distinct < 2:
         columns.exclude[name] = "always the same" if distinct else "always missing"
-    elif not number and values.dropna().head(1_000).astype(str).str.fullmatch(_DATE_LIKE).all():
+    elif not number and _are(values, _DATE_LIKE):
         columns.exclude[name] = (
             "dates to be written as 2013-07-01T13:00, then they are read as times"
         )
+    elif not number and _are_numbers(values):
+        columns.exclude[name] = "numbers to be written as 1234.5, then they are read as such"
     elif (
         unique
         and (_KEY_NAME.search(name) or not number)
@@ -359,5 +381,7 @@ def _word(text: str) -> str:
 
 def _slug(text: str) -> str:
     """Make a system's name of a file's name."""
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-")
+    letters = unicodedata.normalize("NFKD", text.lower())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-")
     return slug if re.match("[a-z]", slug) else f"model-{slug}".strip("-")[:48]

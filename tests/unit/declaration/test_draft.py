@@ -132,6 +132,7 @@ def test_quality_is_declared_only_where_it_can_be_measured(
 @pytest.mark.parametrize(
     ("file", "name"),
     [
+        ("Häuser liste.csv", "hauser-liste"),
         ("Customer churn 2024.csv", "customer-churn-2024"),
         ("2024.csv", "model-2024"),
         ("___.csv", "model"),
@@ -142,6 +143,37 @@ def test_the_name_comes_from_the_file(
 ) -> None:
     assert parse(draft(write(frame, tmp_path / file), "churn")).name == name
     assert parse(draft(tmp_path / file, "churn", name="mine")).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["5%", "12 %", "0%"], True),
+        (["1,250.00", "950.00", "12"], True),
+        (["€ 12", "1.250,50 €", "$3"], True),
+        (["3,5", "-4,25", "7"], True),
+        (["00123", "04567", "99999"], False),  # codes
+        (["1.2", "1.10", "2.0"], False),
+        (["1,2,3", "4,5,6", "7"], False),
+        (["a, b", "c", "5%"], False),
+        (["yes", "no", "no"], False),
+    ],
+)
+def test_numbers_as_people_write_them_are_named(
+    tmp_path: Path, texts: list[str], numbers: bool
+) -> None:
+    frame = pd.DataFrame({"x": texts * 100, "z": np.arange(300) % 50, "y": [0, 1, 1] * 100})
+    found = parse(draft(write(frame, tmp_path / "a.parquet"), "y")).features.exclude
+    assert ("x" in found) is numbers
+    if numbers:
+        text = draft(write(frame, tmp_path / "a.parquet"), "y")
+        assert "x  # numbers to be written as 1234.5, then they are read as such" in text
+
+
+def test_a_target_of_numbers_as_people_write_them_is_told(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": range(300), "y": [f"{n:,.2f}" for n in range(1_000, 1_300)]})
+    with pytest.raises(ConfigError, match=r"y has numbers as text, such as 1,000\.00"):
+        draft(write(frame, tmp_path / "a.csv"), "y")
 
 
 def test_at_most_the_limit_is_read(tmp_path: Path) -> None:
