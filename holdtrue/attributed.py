@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from holdtrue.references import Attribution, WindowCheck
     from holdtrue.registry import Champion
 
-_ROWS = 2_000
 _COLUMNS = 10
 _NAMED = 3
 
@@ -78,9 +77,10 @@ def _explained(
     model: ServedModel, table: Path, window: WindowCheck, version: int
 ) -> Contributions | None:
     """The Shapley values of a version's answers; None for too few rows."""
-    from holdtrue.evaluation import explained
+    from holdtrue.evaluation import explained, rows_explained
 
-    texts, _ = some_answers(table, window.start, window.end, version, "row", _ROWS)
+    most = rows_explained(model, learn=False)
+    texts, _ = some_answers(table, window.start, window.end, version, "row", most)
     if len(texts) < MIN_ROWS:
         return None
     records = [orjson.loads(text) for text in texts.to_pylist()]

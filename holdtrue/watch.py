@@ -10,7 +10,7 @@ import orjson
 
 from holdtrue.arrived import new_data
 from holdtrue.attributed import check_attribution, shift_in_words
-from holdtrue.errors import HoldtrueError, MonitoringError
+from holdtrue.errors import HoldtrueError, MonitoringError, ServingError
 from holdtrue.estimated import estimate_quality, in_words, newest
 from holdtrue.intervals import whole_until
 from holdtrue.models import Signature, read_signature
@@ -72,7 +72,13 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
         quality = measure_quality(context, champion, signature, table)
         estimated = estimate_quality(context, champion, signature, table, windows)
         progress(0, 0, "explaining scores")
-        attribution = check_attribution(context, champion, table, windows)
+        # It decides nothing: what is wrong with it must not end a look.
+        attribution: tuple[AttributionCheck, ...] = ()
+        unexplained = ""
+        try:
+            attribution = check_attribution(context, champion, table, windows)
+        except ServingError as err:
+            unexplained = f"What moved the scores is not known: {err.message}."
     counts = read_statistics(context.store, context.system)
     arms = [arm for arm in counts.arms if arm.role != "shadow"]
     answered = sum(arm.requests - sum(arm.errors.values()) for arm in arms)
@@ -96,6 +102,7 @@ def watch(context: Context, *, page: bool = True) -> DriftReport:
     besides = (
         in_words(held),
         shift_in_words(_last_attribution(attribution, before), windows),
+        unexplained,
         _watched_in_vain(context, champion, signature),
     )
     reason = " ".join(said for said in (decision.reason, *besides) if said)

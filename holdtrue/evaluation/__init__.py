@@ -1,10 +1,10 @@
 """How good a model is, how sure that is, and whether it may be promoted."""
 
 from holdtrue.evaluation._attribution import (
-    ATTRIBUTION_ROWS,
     evenly,
     explained,
     learn_attribution,
+    rows_explained,
     shares,
 )
 from holdtrue.evaluation._evaluate import differences, estimates, evaluate
@@ -18,7 +18,6 @@ from holdtrue.evaluation._slices import most_frequent, slice_texts
 from holdtrue.evaluation._together import Rows, among, together
 
 __all__ = [
-    "ATTRIBUTION_ROWS",
     "Rows",
     "UndefinedError",
     "among",
@@ -36,6 +35,7 @@ __all__ = [
     "learn_expectation",
     "measure",
     "most_frequent",
+    "rows_explained",
     "shares",
     "slice_texts",
     "takes_champion",

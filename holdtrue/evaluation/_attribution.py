@@ -16,13 +16,35 @@ if TYPE_CHECKING:
     from holdtrue.models import ServedModel
     from holdtrue.models._explain import Contributions
 
-ATTRIBUTION_ROWS = 4_000
-"""Of more rows so many are explained, spread evenly."""
+# What explaining a row takes goes by the splits of the trees: up to half a microsecond for each.
+_SPLITS_TO_LEARN, _SPLITS_TO_COMPARE = 40_000_000, 10_000_000
+_ROWS_TO_LEARN, _ROWS_TO_COMPARE = 4_000, 2_000
 _STRETCHES = 20
 _FEWEST_STRETCHES = 5
 _STRETCH_ROWS = 200
 _NO_MATTER = 0.01
 """Of what all columns together move a score on average, what is no matter."""
+
+
+def rows_explained(model: ServedModel, *, learn: bool) -> int:
+    """How many rows of a model are explained, at most: fewer of large ones, which take longer.
+
+    Args:
+        model: A compiled one.
+        learn: Whether to learn from them, or to compare a window with what was learnt.
+
+    Returns:
+        0 where nothing could be learnt from so few.
+
+    Raises:
+        ServingError: The model is of a kind that is not explained.
+    """
+    most, splits, fewest = _ROWS_TO_COMPARE, _SPLITS_TO_COMPARE, 0
+    if learn:
+        most, splits = _ROWS_TO_LEARN, _SPLITS_TO_LEARN
+        fewest = _FEWEST_STRETCHES * _STRETCH_ROWS
+    wanted = min(most, splits // max(1, model.explained_splits))
+    return wanted if wanted >= fewest else 0
 
 
 def explained(model: ServedModel, columns: Mapping[str, Any], n_rows: int) -> Contributions:
@@ -57,7 +79,8 @@ def learn_attribution(found: Contributions) -> Attribution | None:
         found: Of the test rows, in their order.
 
     Returns:
-        None for fewer than 1,000 rows (5 stretches of 200), and where nothing moves any score.
+        None for fewer than 1,000 rows (5 stretches of 200), as of a model with more than 40,000
+        splits, and where nothing moves any score.
 
     References:
         Lundberg and Lee (2017), A unified approach to interpreting model predictions: the values

@@ -136,6 +136,15 @@ def prepare(model: ServedModel) -> None:
     _explainer(model)
 
 
+def splits_of(model: ServedModel) -> int:
+    """Splits of the trees that explain a model; 0 for linear models.
+
+    Raises:
+        ServingError: It is a model that is not explained.
+    """
+    return _explainer(model)[1].n_splits
+
+
 def _explainer(model: ServedModel) -> tuple[Compiled, Explainer]:
     """What explains a model; made when first asked for, and kept as long as the model."""
     scorer = model.scorer

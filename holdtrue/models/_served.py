@@ -234,6 +234,17 @@ class ServedModel:
 
         return contributions(self, rows)
 
+    @property
+    def explained_splits(self) -> int:
+        """Splits of the trees that explain it; 0 for linear models. What explaining takes goes by.
+
+        Raises:
+            ServingError: The model is of a kind that is not explained.
+        """
+        from holdtrue.models._explain import splits_of
+
+        return splits_of(self)
+
     def verify(self) -> None:
         """Answer the rows that came with the model: one by one, together and by columns.
 

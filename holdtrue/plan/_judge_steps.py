@@ -10,7 +10,6 @@ from holdtrue.batch._score import answer_columns, features_of, values_of
 from holdtrue.data import code_of, import_from
 from holdtrue.errors import ServingError
 from holdtrue.evaluation import (
-    ATTRIBUTION_ROWS,
     Rows,
     call_own,
     evaluate,
@@ -19,6 +18,7 @@ from holdtrue.evaluation import (
     importance,
     judge,
     learn_attribution,
+    rows_explained,
     slice_texts,
     takes_champion,
 )
@@ -154,8 +154,11 @@ def _evaluate(work: Work) -> Evaluation:
 def _attribution(tested: _Tested) -> Attribution | None:
     """What makes up the scores of the test rows; None for a model that is not explained."""
     model = ServedModel.load(tested.place, tested.model.digest)
-    rows = tested.rows[evenly(len(tested.rows), ATTRIBUTION_ROWS)]
     try:
+        wanted = rows_explained(model, learn=True)
+        if not wanted:
+            return None
+        rows = tested.rows[evenly(len(tested.rows), wanted)]
         columns = features_of(rows, model.signature, "the test rows")
         given = {name: values_of(values) for name, values in columns.items()}
         return learn_attribution(explained(model, given, len(rows)))

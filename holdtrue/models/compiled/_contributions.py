@@ -78,6 +78,7 @@ class TreeExplainer:
     """
 
     def __init__(self, trees: Trees, cover: Floats) -> None:
+        self.n_splits = trees.n_splits
         self._single = trees.single_inputs
         self._groups = _paths(trees, cover)
         self._n_outputs = len(trees.base)
@@ -128,6 +129,7 @@ class LinearExplainer:
     """
 
     def __init__(self, coefficients: Floats, intercepts: Floats, means: Floats) -> None:
+        self.n_splits = 0
         self._coefficients = coefficients
         self._means = means
         self.base: Floats = intercepts + coefficients @ means

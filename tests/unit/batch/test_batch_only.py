@@ -122,7 +122,9 @@ def _seen(report: DriftReport) -> tuple[list[tuple[str, int, float]], float, int
     return windows, check.value.value, check.rows
 
 
-def test_what_moved_the_scores_is_told_where_rows_are_other_ones(visits: Visits) -> None:
+def test_what_moved_the_scores_is_told_where_rows_are_other_ones(
+    visits: Visits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, end = later(visits, n_days=8, drift_from=4)
     visits.write(rows)
     system = visits.declare(serve=NO_ENDPOINT, since=f"{rows['at'].min():%Y-%m-%d}")
@@ -152,6 +154,15 @@ def test_what_moved_the_scores_is_told_where_rows_are_other_ones(visits: Visits)
     seen = last_watched(system.store, "visits")
     assert seen is not None
     assert seen.attribution == last
+    # It decides nothing, so that a look goes on without it.
+    (system.store.path(version.measured_bundle) / "scorer.json").unlink()
+    monkeypatch.setattr(Registry, "drift_reports", lambda *_, **__: [])
+    blind = system.monitor(as_of=end)
+    assert [one.state for one in blind.windows] == [
+        one.state for one in (*quiet.windows, *report.windows)
+    ]
+    assert blind.attribution == ()
+    assert "What moved the scores is not known: " in blind.decision.reason
 
 
 def test_labels_that_come_late_are_joined_with_what_was_scored(

@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from holdtrue.errors import ServingError
-from holdtrue.evaluation import evenly, explained, learn_attribution, shares
+from holdtrue.evaluation import (
+    _attribution,
+    evenly,
+    explained,
+    learn_attribution,
+    rows_explained,
+    shares,
+)
 from holdtrue.models import ServedModel, Signature, pipeline, typed, write_bundle
 from holdtrue.models._explain import Contributions
 
@@ -84,7 +91,9 @@ def test_rows_are_taken_evenly(n_rows: int, taken: int) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_rows_that_a_model_does_not_take_are_left_out(tmp_path: Path, estimator: str) -> None:
+def test_rows_that_a_model_does_not_take_are_left_out(
+    tmp_path: Path, estimator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signature = Signature(
         target="y",
         task="classification",
@@ -110,6 +119,13 @@ def test_rows_that_a_model_does_not_take_are_left_out(tmp_path: Path, estimator:
         with pytest.raises(ServingError, match="cannot be explained"):
             explained(served, columns, len(rows))
         return
+    assert [rows_explained(served, learn=learn) for learn in (True, False)] == [4_000, 2_000]
+    splits = served.explained_splits
+    assert (splits > 20) == estimator.startswith("xgboost")
+    # Of a large model fewer, or none where they would say nothing.
+    monkeypatch.setattr(_attribution, "_SPLITS_TO_LEARN", 999 * max(1, splits))
+    monkeypatch.setattr(_attribution, "_SPLITS_TO_COMPARE", 250 * max(1, splits))
+    assert [rows_explained(served, learn=learn) for learn in (True, False)] == [0, 250]
     found = explained(served, columns, len(rows))
     kept = {name: np.delete(values, 7) for name, values in columns.items()}
     scores = served.predict(served.encode_columns(kept, 299))[:, 1]
